@@ -1,0 +1,7 @@
+//! What a node is told: its boot settings, and the config store of the cluster's records.
+
+pub mod settings;
+pub mod store;
+
+pub use settings::Settings;
+pub use store::{Revision, Store};

@@ -1,0 +1,170 @@
+//! Bodies of the HTTP APIs, as the gateway writes them and the command line reads them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::function::Function;
+use crate::id::Space;
+
+/// An error of the events and config APIs, in Event Gateway's shape. Exactly one element is ever sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errors {
+    /// The errors.
+    pub errors: Vec<ErrorMessage>,
+}
+
+/// One element of [`Errors`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorMessage {
+    /// What went wrong.
+    pub message: String,
+}
+
+impl Errors {
+    /// The body for one message.
+    pub fn one(message: impl Into<String>) -> Self {
+        Self { errors: vec![ErrorMessage { message: message.into() }] }
+    }
+}
+
+/// An error of `/invoke` and of `/api/v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvokeError {
+    /// What went wrong.
+    pub error: String,
+    /// The error code.
+    pub code: String,
+    /// The component it comes from.
+    pub component: String,
+    /// The node where it happened.
+    pub node: String,
+    /// The invocation's id.
+    pub invocation: String,
+}
+
+/// The body of `POST /invoke`.
+#[derive(Debug, Deserialize)]
+pub struct InvokeRequest<'a> {
+    /// The function's id.
+    pub function_name: std::borrow::Cow<'a, str>,
+    /// The function's space; `default` when absent.
+    #[serde(default)]
+    pub space: Option<Space>,
+    /// The payload, any JSON, handed on as it was written; `null` when absent.
+    #[serde(default, borrow)]
+    pub payload: Option<&'a RawValue>,
+}
+
+/// `GET /v1/spaces/{space}/functions`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Functions {
+    /// The functions of the space, by id.
+    pub functions: Vec<Function>,
+}
+
+/// `GET /v1/cluster`: the cluster as the answering node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    /// The id of the cluster.
+    pub cluster: String,
+    /// The name of the answering node.
+    pub node: String,
+    /// The store's revision this node's registry was built from.
+    pub revision: u64,
+    /// Seconds since the store was last heard; 0 while it answers.
+    pub store_staleness_seconds: f64,
+    /// The nodes, this one included, by name.
+    pub nodes: Vec<ClusterNode>,
+}
+
+/// One node of [`Cluster`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNode {
+    /// The `--name` of the node.
+    pub name: String,
+    /// The node's lasting id.
+    pub id: String,
+    /// The node's incarnation.
+    pub generation: u64,
+    /// The address peers reach it at.
+    pub peer_address: String,
+    /// `alive`, `draining`, `silent` (misses probes) or `dead`.
+    pub state: String,
+    /// Hearth's version.
+    pub version: String,
+    /// Invocations in flight there.
+    pub in_flight: u32,
+    /// Instances up there, of all functions.
+    pub instances: u32,
+    /// Memory promised to instances, in MiB.
+    pub memory_used_mb: u64,
+    /// Memory instances may have in all, in MiB.
+    pub memory_max_mb: u64,
+    /// What it says of its most recent instance keys.
+    pub hints: Vec<ClusterHint>,
+}
+
+/// What a node says of one instance key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterHint {
+    /// The instance key.
+    pub instance_key: String,
+    /// The function it belongs to, where the answering node knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Slots said to be free.
+    pub free_slots: u32,
+    /// Instances said to be up.
+    pub instances: u32,
+    /// The ids of the instances; only for the answering node itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instance_ids: Vec<String>,
+}
+
+/// `GET /debug/actors`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Actors {
+    /// The node's actors, supervisor first.
+    pub actors: Vec<ActorStatus>,
+}
+
+/// One actor of [`Actors`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActorStatus {
+    /// `supervisor`, `registry_cache`, `executor` or `router`.
+    pub name: String,
+    /// `running`, `starting` or `stopped`.
+    pub status: String,
+    /// How often it was restarted since the node started.
+    pub restarts: u32,
+    /// Messages that wait in its mailbox.
+    pub mailbox_depth: u64,
+    /// The revision of the snapshot it publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_revision: Option<u64>,
+    /// Seconds since it last published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_age_seconds: Option<f64>,
+}
+
+/// `GET /debug/route`: what `pick()` would choose now, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// `local`, `peer`, `wait`, `cold` or `shed`.
+    pub choice: String,
+    /// The node chosen, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The rule that decided.
+    pub why: String,
+    /// What the decision was made from.
+    pub inputs: BTreeMap<String, serde_json::Value>,
+}

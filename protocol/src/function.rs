@@ -1,0 +1,300 @@
+//! The record of a function: what the APIs show and the config store keeps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{FunctionId, InstanceKey, Space};
+
+mod parse;
+
+pub use parse::Invalid;
+
+/// A registered function. A field that was not set is absent from answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Function {
+    /// The function's space.
+    pub space: Space,
+    /// The function's id within its space.
+    pub function_id: FunctionId,
+    /// What runs it: the record's `type` and `provider`.
+    #[serde(flatten)]
+    pub provider: Provider,
+    /// Limits that were set; see [`Function::limits`] for the effective ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
+    /// Scaling that was set; see [`Function::scaling`] for the effective one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingSpec>,
+    /// Delivery rules that were set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliverySpec>,
+    /// Sandbox rules that were set; see [`Function::sandbox`] for the effective ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxSpec>,
+}
+
+/// What runs a function, by the record's `type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "provider", rename_all = "lowercase")]
+pub enum Provider {
+    /// Pooled: instances of a container image.
+    Container(ContainerProvider),
+    /// Pooled: instances of a local command.
+    Process(ProcessProvider),
+    /// Remote: a webhook.
+    Http(HttpProvider),
+}
+
+/// `provider` of type `container`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerProvider {
+    /// The image reference as the user gave it.
+    pub image: String,
+    /// What the tag resolved to at registration: `sha256:…`; set by the node, never by the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// How the code meets an invocation; `http` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<Contract>,
+    /// The port an `http` instance listens on, 8080 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Replaces the image's command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// `provider` of type `process`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessProvider {
+    /// Program and arguments; the program is found on `PATH` or is an absolute path.
+    pub command: Vec<String>,
+    /// How the code meets an invocation; `http` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<Contract>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// `provider` of type `http`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HttpProvider {
+    /// The absolute URL that invocations are posted to.
+    pub url: String,
+}
+
+/// How the code of a pooled function meets an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Contract {
+    /// The instance listens on `$PORT`; an invocation is a `POST /`, 2xx is success.
+    Http,
+    /// One run an invocation: payload on stdin, result on stdout, exit code 0 is success.
+    Stdio,
+}
+
+/// `limits` as they were set; each absent field has its default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsSpec {
+    /// Memory of an instance in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// Processors of an instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// Milliseconds a run may take, from the payload handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u32>,
+    /// Slots an instance; for remote types calls in flight a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Bytes of a payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u32>,
+}
+
+/// `scaling` as it was set; each absent field has its default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingSpec {
+    /// Instances that are kept up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
+    /// Instances that may be up at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// Seconds without an invocation after which an instance above `min` is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u32>,
+}
+
+/// `delivery` as it was set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliverySpec {
+    /// The function may run twice for one invocation, so an interrupted one is retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+}
+
+/// `sandbox` as it was set; each absent field has its default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxSpec {
+    /// The root file system can not be written; false when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only_root: Option<bool>,
+    /// Linux capabilities given back after all were dropped, such as `NET_BIND_SERVICE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// Whether the instance reaches the network; true when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<bool>,
+}
+
+/// The effective limits of a function.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Memory of an instance in MiB.
+    pub memory_mb: u32,
+    /// Processors of an instance.
+    pub cpus: f64,
+    /// How long a run may take, from the payload handed over.
+    pub timeout: Duration,
+    /// Slots an instance; for remote types calls in flight a node.
+    pub concurrency: u32,
+    /// Bytes of a payload; `None` is the node's own limit.
+    pub body_bytes: Option<u32>,
+}
+
+/// The effective scaling of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scaling {
+    /// Instances that are kept up.
+    pub min: u32,
+    /// Instances that may be up at once.
+    pub max: u32,
+    /// Idle time after which an instance above `min` is stopped.
+    pub idle: Duration,
+}
+
+/// The effective sandbox of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The root file system can not be written.
+    pub read_only_root: bool,
+    /// Linux capabilities given back after all were dropped.
+    pub capabilities: Vec<String>,
+    /// Whether the instance reaches the network.
+    pub network: bool,
+}
+
+/// The values of `type` this version runs.
+pub const TYPES: [&str; 3] = ["container", "process", "http"];
+
+impl Function {
+    /// The record's `type`.
+    pub fn type_name(&self) -> &'static str {
+        match self.provider {
+            Provider::Container(_) => "container",
+            Provider::Process(_) => "process",
+            Provider::Http(_) => "http",
+        }
+    }
+
+    /// How the code meets an invocation; `None` for remote types.
+    pub fn contract(&self) -> Option<Contract> {
+        match &self.provider {
+            Provider::Container(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
+            Provider::Process(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
+            Provider::Http(_) => None,
+        }
+    }
+
+    /// Whether instances of it are kept for later invocations.
+    pub fn is_pooled(&self) -> bool {
+        self.contract() == Some(Contract::Http)
+    }
+
+    /// The image digest an engine must hold to run it; `None` for other types than `container`.
+    pub fn image_digest(&self) -> Option<&str> {
+        match &self.provider {
+            Provider::Container(provider) => provider.digest.as_deref(),
+            Provider::Process(_) | Provider::Http(_) => None,
+        }
+    }
+
+    /// The effective limits.
+    pub fn limits(&self) -> Limits {
+        let set = self.limits.clone().unwrap_or_default();
+        let is_remote = self.contract().is_none();
+        let timeout_ms = set.timeout_ms.unwrap_or(if is_remote { 5_000 } else { 30_000 });
+        Limits {
+            memory_mb: set.memory_mb.unwrap_or(128),
+            cpus: set.cpus.unwrap_or(1.0),
+            timeout: Duration::from_millis(timeout_ms.into()),
+            concurrency: set.concurrency.unwrap_or(if is_remote { 256 } else { 1 }),
+            body_bytes: set.body_bytes,
+        }
+    }
+
+    /// The effective scaling.
+    pub fn scaling(&self) -> Scaling {
+        let set = self.scaling.clone().unwrap_or_default();
+        Scaling {
+            min: set.min.unwrap_or(0),
+            max: set.max.unwrap_or_else(|| set.min.unwrap_or(0).max(10)),
+            idle: Duration::from_secs(set.idle_seconds.unwrap_or(300).into()),
+        }
+    }
+
+    /// The effective sandbox.
+    pub fn sandbox(&self) -> Sandbox {
+        let set = self.sandbox.clone().unwrap_or_default();
+        Sandbox {
+            read_only_root: set.read_only_root.unwrap_or(false),
+            capabilities: set.capabilities.unwrap_or_default(),
+            network: set.network.unwrap_or(true),
+        }
+    }
+
+    /// Whether an interrupted invocation may be run again.
+    pub fn is_idempotent(&self) -> bool {
+        self.delivery.as_ref().and_then(|delivery| delivery.idempotent).unwrap_or(false)
+    }
+
+    /// Hash of space, id and all that shapes an instance; an image counts by its digest, not by its tag.
+    pub fn instance_key(&self) -> InstanceKey {
+        let mut provider = self.provider.clone();
+        if let Provider::Container(container) = &mut provider
+            && container.digest.is_some()
+        {
+            container.image.clear();
+        }
+        let limits = self.limits();
+        let sandbox = self.sandbox();
+        let shape = serde_json::json!({
+            "provider": provider,
+            "contract": self.contract(),
+            "memoryMb": limits.memory_mb,
+            "cpus": limits.cpus,
+            "concurrency": limits.concurrency,
+            "readOnlyRoot": sandbox.read_only_root,
+            "capabilities": sandbox.capabilities,
+            "network": sandbox.network,
+        });
+        InstanceKey::hash([
+            self.space.as_str().as_bytes(),
+            self.function_id.as_str().as_bytes(),
+            shape.to_string().as_bytes(),
+        ])
+    }
+}

@@ -1,0 +1,15 @@
+//! The nouns and wire shapes of Hearth: validated ids, records, invocations, errors and the messages of peers.
+//!
+//! This crate does no I/O, reads no clock and knows no runtime; every other crate may depend on it.
+
+pub mod api;
+pub mod code;
+pub mod function;
+pub mod id;
+pub mod invocation;
+pub mod peer;
+
+pub use code::{Component, Effect, ErrorCode, Failure};
+pub use function::Function;
+pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
+pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};

@@ -1,0 +1,112 @@
+//! Why a provider could not start an instance or finish an invocation.
+
+use protocol::{Component, Effect, ErrorCode, Failure};
+
+/// Why a provider could not start an instance or finish an invocation.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The engine is missing, down or hung; nothing ran.
+    #[error("the container engine can not be used: {why}")]
+    EngineUnavailable {
+        /// What was tried, and what came back.
+        why: String,
+    },
+    /// No engine and no registry has the image.
+    #[error("image {image} was not found: {why}")]
+    ImageNotFound {
+        /// The image reference.
+        image: String,
+        /// Where was looked, and what came back.
+        why: String,
+    },
+    /// The instance did not come up: it exited, never listened, or its sandbox forbade it.
+    #[error("the instance did not start: {why}")]
+    StartFailed {
+        /// What happened, with the end of the instance's output.
+        why: String,
+    },
+    /// The instance or endpoint took no connection, or is ejected; nothing ran.
+    #[error("the function can not be reached: {why}")]
+    Unreachable {
+        /// What was tried, and what came back.
+        why: String,
+        /// For how long it is ejected, in milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// The connection broke after the payload may have arrived.
+    #[error("the instance was lost during the run: {why}")]
+    Interrupted {
+        /// What happened.
+        why: String,
+    },
+    /// The run was over its time limit and was stopped.
+    #[error("the function ran longer than its limit of {timeout_ms} ms and was stopped")]
+    TimedOut {
+        /// The limit.
+        timeout_ms: u64,
+    },
+    /// The function ran and said that it failed: a status other than 2xx, or an exit code other than 0.
+    #[error("the function failed: {why}")]
+    Failed {
+        /// Status or exit code, with the end of what it said.
+        why: String,
+    },
+    /// The function answered something that is no answer of its contract.
+    #[error("the function's answer can not be read: {why}")]
+    Malformed {
+        /// What was found.
+        why: String,
+    },
+    /// The function's answer is larger than `limits.answer_max`.
+    #[error("the function's answer is larger than {bytes_max} bytes")]
+    AnswerTooLarge {
+        /// The limit.
+        bytes_max: u64,
+    },
+}
+
+impl Error {
+    /// The error's code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::EngineUnavailable { .. } => ErrorCode::EngineUnavailable,
+            Self::ImageNotFound { .. } => ErrorCode::ImageNotFound,
+            Self::StartFailed { .. } => ErrorCode::StartFailed,
+            Self::Unreachable { .. } => ErrorCode::Unreachable,
+            Self::Interrupted { .. } => ErrorCode::Interrupted,
+            Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
+            Self::Failed { .. } => ErrorCode::FunctionFailed,
+            Self::Malformed { .. } | Self::AnswerTooLarge { .. } => ErrorCode::MalformedAnswer,
+        }
+    }
+
+    /// The component it comes from.
+    pub fn component(&self) -> Component {
+        match self {
+            Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
+            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Interrupted { .. } => Component::Provider,
+            Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
+            Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Component::Function,
+        }
+    }
+
+    /// Whether the function may have run.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Effect::Refused,
+            Self::StartFailed { .. } | Self::Unreachable { .. } => Effect::Refused,
+            Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
+            Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Effect::Finished,
+        }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let failure = Self::new(error.code(), error.component(), error.effect(), error.to_string());
+        match error {
+            Error::Unreachable { retry_after_ms: Some(milliseconds), .. } => failure.retry_after_ms(*milliseconds),
+            _ => failure,
+        }
+    }
+}

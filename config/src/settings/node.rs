@@ -24,6 +24,8 @@ pub struct NodeSettings {
     /// How long a draining node keeps accepting, so that peers and balancers see it drain first. Default: 1 s.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
+    /// Serves `POST /debug/actors/{name}/kill`, for fault tests. Default: false.
+    pub debug_kill: bool,
 }
 
 impl Default for NodeSettings {
@@ -35,6 +37,7 @@ impl Default for NodeSettings {
             start_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::from_secs(1),
+            debug_kill: false,
         }
     }
 }

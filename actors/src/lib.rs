@@ -3,12 +3,15 @@
 pub mod catalog;
 pub mod control;
 pub mod executor;
+pub mod images;
 pub mod invoker;
 pub mod output;
 pub mod registry_cache;
 pub mod router;
+pub mod serving;
 pub mod snapshot;
 pub mod supervisor;
+mod tasks;
 pub mod view;
 
 pub use catalog::Catalog;

@@ -84,7 +84,9 @@ impl Error {
     pub fn component(&self) -> Component {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
-            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Interrupted { .. } => Component::Provider,
+            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Interrupted { .. } => {
+                Component::Provider
+            }
             Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Component::Function,
         }
@@ -96,16 +98,26 @@ impl Error {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Effect::Refused,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Effect::Refused,
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
-            Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Effect::Finished,
+            Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => {
+                Effect::Finished
+            }
         }
     }
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let failure = Self::new(error.code(), error.component(), error.effect(), error.to_string());
+        let failure = Self::new(
+            error.code(),
+            error.component(),
+            error.effect(),
+            error.to_string(),
+        );
         match error {
-            Error::Unreachable { retry_after_ms: Some(milliseconds), .. } => failure.retry_after_ms(*milliseconds),
+            Error::Unreachable {
+                retry_after_ms: Some(milliseconds),
+                ..
+            } => failure.retry_after_ms(*milliseconds),
             _ => failure,
         }
     }

@@ -14,6 +14,9 @@ pub struct TelemetrySettings {
 
 impl Default for TelemetrySettings {
     fn default() -> Self {
-        Self { otlp_endpoint: None, sample_ratio: 1.0 }
+        Self {
+            otlp_endpoint: None,
+            sample_ratio: 1.0,
+        }
     }
 }

@@ -47,7 +47,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, value, expected, origin } = self;
-        if key.is_empty() {
+        if key.is_empty() && matches!(origin, Origin::File(_)) {
             return write!(f, "settings file {value} can not be used, expected {expected}");
         }
         write!(f, "setting {key} is {value}")?;

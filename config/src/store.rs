@@ -8,9 +8,16 @@ use protocol::{Component, Effect, ErrorCode, Failure};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod memory;
+mod records;
+
+pub use embedded::EmbeddedStore;
+//pub use etcd::EtcdStore;
+pub use memory::MemoryStore;
 
 /// The store's version: grows with every commit, and orders all changes.
 #[derive(
@@ -75,6 +82,16 @@ pub enum Change {
     Put(Entry),
     /// Removed.
     Deleted(String),
+}
+
+impl Change {
+    /// The key that changed.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Deleted(key) => key,
+        }
+    }
 }
 
 /// What a watch says. Revisions never go back; a change is neither lost nor repeated.

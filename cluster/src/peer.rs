@@ -11,8 +11,14 @@ use protocol::peer::{InvokeHead, ReplyHead};
 use protocol::{Component, Deadline, Effect, ErrorCode, Failure, FunctionId, NodeId, Space};
 
 pub mod client;
-pub mod frame;
+mod frame;
+#[cfg(any(test, feature = "test-util"))]
+pub mod scripted;
 pub mod server;
+mod tls;
+
+/// The name in every node's certificate. Nobody looks at it: certificates are told apart by their fingerprints.
+pub(crate) const TLS_NAME: &str = "hearth-peer";
 
 /// How to reach a node.
 #[derive(Debug, Clone, PartialEq, Eq)]

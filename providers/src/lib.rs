@@ -1,10 +1,11 @@
 //! What runs a function. *Pooled* providers launch instances that take invocations; *remote* ones only take invocations.
 
-#[cfg(any(feature = "docker", feature = "process"))]
-pub mod contract;
+mod contract;
 #[cfg(feature = "docker")]
 pub mod docker;
 mod error;
+#[cfg(feature = "test-util")]
+pub mod fake;
 #[cfg(feature = "http")]
 pub mod http;
 mod launch;
@@ -13,5 +14,5 @@ pub mod output;
 pub mod process;
 
 pub use error::Error;
-pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
+pub use launch::{Found, Invoke, Launch, Launched, LaunchSpec, Life, Remote, Update};
 pub use output::Outputs;

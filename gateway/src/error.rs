@@ -37,11 +37,16 @@ pub(crate) struct Error {
     failure: Failure,
     wording: Wording,
     allow: Option<&'static str>,
+    retry_after_seconds: Option<u64>,
 }
 
 impl Error {
+    /// 429 and 503 always say when to come back; other errors when whoever failed knows.
     fn new(status: StatusCode, failure: Failure) -> Self {
-        Self { status, failure, wording: Wording::Api, allow: None }
+        let is_shed = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let known = failure.retry_after_ms.map(|milliseconds| milliseconds.div_ceil(1000).max(1));
+        let retry_after_seconds = if is_shed { known.or(Some(1)) } else { known };
+        Self { status, failure, wording: Wording::Api, allow: None, retry_after_seconds }
     }
 
     fn refused(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
@@ -146,7 +151,8 @@ impl Error {
     pub(crate) fn events_not_accepted() -> Self {
         let message = "events are not accepted by this version";
         let failure = Failure::new(ErrorCode::StoreUnavailable, Component::Queue, Effect::Refused, message);
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, failure)
+        // Coming back does not help.
+        Self { retry_after_seconds: None, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, failure) }
     }
 
     /// The code of the error.
@@ -174,17 +180,10 @@ impl Error {
         if let Some(allow) = self.allow {
             fields.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        if let Some(seconds) = self.retry_after_seconds() {
+        if let Some(seconds) = self.retry_after_seconds {
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
-    }
-
-    /// 429 and 503 always say when to come back; other errors when whoever failed knows.
-    fn retry_after_seconds(&self) -> Option<u64> {
-        let is_shed = matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let known = self.failure.retry_after_ms.map(|milliseconds| milliseconds.div_ceil(1000).max(1));
-        known.or(is_shed.then_some(1))
     }
 
     fn body(&self, shape: Shape, invocation: &InvocationId, node: &str) -> Vec<u8> {
@@ -337,7 +336,7 @@ mod tests {
     #[test]
     fn retry_after_is_whole_seconds_and_never_zero() {
         let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");
-        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds();
+        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds;
         assert_eq!(seconds(error(ErrorCode::Overloaded)), Some(1));
         assert_eq!(seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)), Some(3));
         assert_eq!(seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)), Some(1));

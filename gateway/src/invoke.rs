@@ -135,16 +135,20 @@ fn explain(body: &[u8]) -> Error {
         #[serde(default)]
         payload: Option<IgnoredAny>,
     }
+    let broken = |error: serde_json::Error| Error::invalid(format!("the body is no valid JSON: {error}"));
     if let Err(error) = serde_json::from_slice::<&RawValue>(body) {
-        return Error::invalid(format!("the body is no valid JSON: {error}"));
+        return broken(error);
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
     let is_object = body.trim_ascii_start().first() == Some(&b'{');
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, Shape<'_>>(&mut deserializer) {
-        Err(error) if is_object && error.inner().classify() == Category::Data => {
+        Err(error) if is_object => {
             let path = error.path().to_string();
             let field = if path == "." { String::new() } else { format!("{path}: ") };
-            Error::invalid(format!("{field}{}", error.into_inner()))
+            match error.into_inner() {
+                error if error.classify() == Category::Data => Error::invalid(format!("{field}{error}")),
+                error => broken(error),
+            }
         }
         _ => Error::invalid(r#"the body is no object, expected {"function_name": "...", "payload": ...}"#),
     }
@@ -261,6 +265,7 @@ mod tests {
     fn a_refusal_names_field_value_and_expectation() {
         refuses("", "no valid JSON: EOF");
         refuses("{", "no valid JSON: EOF");
+        refuses(r#"{"function_name":"\ud800"}"#, "no valid JSON: ");
         refuses("{}x", "no valid JSON: trailing characters");
         refuses("{}", "missing field `function_name`");
         refuses(r#"["f"]"#, "the body is no object");

@@ -83,8 +83,11 @@ pub(super) async fn logs(
 ) -> Result<Response, Error> {
     let function = shared.node.get(&space, &id).await?.function;
     let lines = shared.node.output(&function.space, &function.function_id, query.follow).await;
-    // One that follows has no end of its own and would hold up a drain.
-    let lines = lines.take_until(shared.closing.clone().cancelled_owned());
+    let lines = match query.follow {
+        // It has no end of its own and would hold up a drain.
+        true => lines.take_until(shared.closing.clone().cancelled_owned()).left_stream(),
+        false => lines.right_stream(),
+    };
     let content_type = HeaderValue::from_static("application/x-ndjson");
     Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(lines)).into_response())
 }

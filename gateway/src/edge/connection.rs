@@ -6,12 +6,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How long accepting pauses after the system had no descriptor or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log says that clients wait for a connection.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts until `shutdown`. At `limits.connections_max` it stops accepting until one ends: the kernel lets further clients wait.
 pub(super) async fn accept(
@@ -34,41 +38,41 @@ pub(super) async fn accept(
 ) {
     let connections_max = surface.shared.limits.connections_max.min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(connections_max));
-    loop {
-        let next = next(&listener, &permits, &surface);
-        let (stream, permit) = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            next = next => next,
-        };
+    let key = surface.listener.key();
+    let spawn = |stream, permit| {
         let serving = serve(stream, permit, Arc::clone(&surface), shutdown.clone(), cut.clone());
         tracker.spawn(connections.track_future(serving));
-    }
-}
-
-/// Waits for room, then for a connection.
-async fn next(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-    surface: &Surface,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let permit = match Arc::clone(permits).try_acquire_owned() {
-        Ok(permit) => permit,
-        Err(_) => {
-            let key = surface.listener.key();
-            tracing::warn!(listener = key, "limits.connections_max is reached, further clients wait");
-            Arc::clone(permits).acquire_owned().await.expect("this semaphore is never closed")
-        }
     };
+    let mut warned_at: Option<Instant> = None;
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+        if permits.available_permits() == 0 && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL) {
+            warned_at = Some(Instant::now());
+            tracing::warn!(listener = key, "limits.connections_max is reached, further clients wait");
+        }
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("this semaphore is never closed");
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => spawn(stream, permit),
             // The client was gone before it was accepted.
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
-                tracing::error!(listener = surface.listener.key(), %error, "accepting a connection failed");
+                tracing::error!(listener = key, %error, "accepting a connection failed");
                 time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    // Whom the kernel has let in already has sent a request by now, most likely; closing the listener would reset it.
+    while let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+        match listener.accept().now_or_never() {
+            Some(Ok((stream, _))) => spawn(stream, permit),
+            _ => break,
         }
     }
 }

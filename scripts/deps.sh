@@ -27,8 +27,8 @@ need() {
 
 # has COMMAND...: all of them are on PATH.
 has() {
-  local command
-  for command; do command -v "$command" || return 1; done
+  local name
+  for name; do command -v "$name" || return 1; done
 }
 
 # Functions for images from scratch are linked statically.
@@ -42,7 +42,7 @@ has_compose() {
 
 # etcd-client reads descriptor.proto and struct.proto beside its own files.
 has_well_known_protos() {
-  local protoc
+  local protoc dir
   protoc=$(command -v "${PROTOC:-protoc}") || return 1
   for dir in "${PROTOC_INCLUDE:-/usr/include}" /usr/include "$(dirname "$(readlink -f "$protoc")")/../include"; do
     [ ! -e "$dir/google/protobuf/struct.proto" ] || return 0
@@ -88,7 +88,7 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-apt() {
+apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "$@"
 }
 
@@ -146,10 +146,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   before=$(installed)
   mapfile -t names < <(resolve_names)
   # Lists that are fresh enough save a minute; those that are not, or not there, are fetched.
-  if ! apt install --no-install-recommends "${names[@]}" 2>/dev/null; then
-    apt update
+  if ! apt_get install --no-install-recommends "${names[@]}" 2>/dev/null; then
+    apt_get update
     mapfile -t names < <(resolve_names)
-    apt install --no-install-recommends "${names[@]}" || die "apt-get could not install: ${names[*]}"
+    apt_get install --no-install-recommends "${names[@]}" || die "apt-get could not install: ${names[*]}"
   fi
   comm -13 <(printf '%s\n' "$before") <(installed) | disable_services
   allow_service_starts

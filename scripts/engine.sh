@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# A container engine of the suite's own: own dockerd and containerd, own socket, data and network namespace, all gone after
+# `stop`. An engine that runs already is neither used nor noticed: a second dockerd in one network namespace rewrites the
+# firewall chains of the first, which is why this one lives in its own. Only commands run by `exec` are in there with it and
+# reach the addresses of its containers.
+#
+# usage: scripts/engine.sh start          starts it; prints what `env` prints
+#        scripts/engine.sh env            prints the variables that lead to it, for eval
+#        scripts/engine.sh exec CMD...    runs a command in its network namespace, with those variables
+#        scripts/engine.sh restart        stops and starts dockerd alone; images and stopped containers stay
+#        scripts/engine.sh stop           stops it and removes all it made
+#
+# HEARTH_WORK is the directory it works in (target/engine); another one is another engine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+# These would send the client elsewhere.
+unset DOCKER_API_VERSION DOCKER_CONTEXT DOCKER_HOST DOCKER_TLS_VERIFY
+
+work=$(realpath -m "${HEARTH_WORK:-target/engine}")
+data=$work/data
+start_seconds_max=60
+stop_seconds_max=15
+
+die() {
+  printf 'engine: %s\n' "$*" >&2
+  exit 1
+}
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Where the sockets are. Their paths may have 108 bytes at most, so they are not below the work directory; its file `run`
+# tells where.
+run_dir() {
+  cat "$work/run" 2>/dev/null
+}
+
+namespace() {
+  basename "$1"
+}
+
+in_namespace() {
+  as_root nsenter --net="/run/netns/$(namespace "$run")" -- "$@"
+}
+
+engine_env() {
+  printf 'export HEARTH_TEST_DOCKER=unix://%s/docker.sock\n' "$run"
+  printf 'export HEARTH_TEST_DOCKER_PIDFILE=%s/docker.pid\n' "$run"
+  printf 'export HEARTH_TEST_NETNS=%s\n' "$(namespace "$run")"
+}
+
+answers() {
+  timeout 5 docker -H "unix://$run/docker.sock" version >/dev/null 2>&1
+}
+
+# alive NAME: the daemon whose process id is in NAME.pid runs.
+alive() {
+  local pid
+  pid=$(cat "$run/$1.pid" 2>/dev/null) && [ -d "/proc/$pid" ]
+}
+
+# daemon NAME CMD...: runs it in the background, out of reach of the terminal's Ctrl-C, which would end it before its
+# containers.
+daemon() {
+  local name=$1
+  shift
+  # shellcheck disable=SC2016 # The inner shell expands.
+  in_namespace setsid --fork sh -c 'echo $$ >"$0"; exec "$@"' "$run/$name.pid" "$@" >>"$work/$name.log" 2>&1 </dev/null
+}
+
+# terminate NAME: TERM, then KILL when that takes too long.
+terminate() {
+  local name=$1 pid waited=0
+  pid=$(cat "$run/$name.pid" 2>/dev/null) || return 0
+  as_root kill -TERM "$pid" 2>/dev/null || true
+  # A daemon that a test has stopped hears TERM only after it goes on.
+  as_root kill -CONT "$pid" 2>/dev/null || true
+  while [ -d "/proc/$pid" ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+    if [ "$waited" -eq $((stop_seconds_max * 10)) ]; then as_root kill -KILL "$pid" 2>/dev/null || true; fi
+    [ "$waited" -lt $((stop_seconds_max * 10 + 50)) ] || die "$name (pid $pid) does not end"
+  done
+  as_root rm -f "$run/$name.pid"
+}
+
+# Containers need cgroups. Where the system's start did not mount any, this does, and they stay.
+mount_cgroups() {
+  ! grep -qE ' cgroup2? ' /proc/mounts || return 0
+  echo 'engine: mounting cgroups on /sys/fs/cgroup' >&2
+  # A controller with hierarchy 0 is free for version 2.
+  if grep -q cgroup2 /proc/filesystems && awk '$1 == "memory" && $2 == 0 { found = 1 } END { exit !found }' /proc/cgroups \
+    && as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null; then
+    grep -qw memory /sys/fs/cgroup/cgroup.controllers && return 0
+    as_root umount /sys/fs/cgroup
+  fi
+  as_root mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+  local controller
+  awk '!/^#/ && $4 == 1 { print $1 }' /proc/cgroups | while read -r controller; do
+    as_root mkdir -p "/sys/fs/cgroup/$controller"
+    as_root mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+  done
+}
+
+# overlay2 where the file system below carries it (another overlay does not), else vfs, which always works and copies.
+storage_driver() {
+  local probe=$data/probe driver=vfs
+  as_root mkdir -p "$probe/lower" "$probe/upper" "$probe/work" "$probe/merged"
+  if as_root mount -t overlay overlay "$probe/merged" \
+    -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work" 2>/dev/null; then
+    as_root umount "$probe/merged"
+    driver=overlay2
+  fi
+  as_root rm -rf "$probe"
+  echo "$driver"
+}
+
+start_containerd() {
+  as_root tee "$run/containerd.toml" >/dev/null <<TOML
+version = 2
+root = "$data/containerd"
+state = "$run/containerd"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "$run/containerd.sock"
+TOML
+  daemon containerd containerd --config "$run/containerd.toml" --log-level warn
+}
+
+start_dockerd() {
+  # An own, empty configuration: that of the machine is for its engine.
+  echo '{}' | as_root tee "$run/docker.json" >/dev/null
+  daemon dockerd dockerd --config-file "$run/docker.json" --host "unix://$run/docker.sock" --group "$(id -gn)" \
+    --containerd "$run/containerd.sock" --data-root "$data/docker" --exec-root "$run/docker" --pidfile "$run/docker.pid" \
+    --storage-driver "$(cat "$work/storage-driver")" --log-level warn \
+    --bip 10.200.0.1/24 --default-address-pool base=10.200.128.0/17,size=24
+  local deadline=$((SECONDS + start_seconds_max))
+  until answers; do
+    if [ "$SECONDS" -ge "$deadline" ] || ! alive dockerd || ! alive containerd; then
+      tail -n 20 "$work/containerd.log" "$work/dockerd.log" >&2
+      return 1
+    fi
+    sleep 0.1
+  done
+}
+
+start() {
+  [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null || die "a container engine needs root: run as root, or install sudo"
+  local command
+  for command in dockerd containerd docker ip nsenter; do
+    command -v "$command" >/dev/null || die "no $command here; scripts/deps.sh test installs it"
+  done
+  ! run=$(run_dir) || die "$work has an engine already; scripts/engine.sh stop ends it"
+  mkdir -p "$work"
+  run=$(mktemp -d /tmp/hearth-XXXXXX)
+  chmod 755 "$run"
+  echo "$run" >"$work/run"
+  trap 'stop; exit 1' ERR INT TERM
+  mount_cgroups
+  storage_driver >"$work/storage-driver"
+  as_root ip netns add "$(namespace "$run")"
+  in_namespace ip link set lo up
+  start_containerd
+  if ! start_dockerd; then
+    stop
+    die "dockerd did not answer; the end of its log is above"
+  fi
+  trap - ERR INT TERM
+  engine_env
+}
+
+restart() {
+  run=$(run_dir) || die "no engine runs in $work"
+  terminate dockerd
+  start_dockerd || die "dockerd did not answer again; the end of its log is above"
+}
+
+# Processes that hold containers, by the path of our socket on their command line; they outlive a killed containerd.
+shims() {
+  pgrep -f -- "-address $run/containerd.sock" || true
+}
+
+stop() {
+  trap - ERR
+  run=$(run_dir) || return 0
+  local containers mount pid
+  if answers; then
+    containers=$(timeout 10 docker -H "unix://$run/docker.sock" ps -aq || true)
+    # shellcheck disable=SC2086 # One word for each container.
+    [ -z "$containers" ] || timeout 60 docker -H "unix://$run/docker.sock" rm -f $containers >/dev/null 2>&1 || true
+  fi
+  terminate dockerd
+  for pid in $(shims); do as_root kill -KILL "$pid" 2>/dev/null || true; done
+  terminate containerd
+  # The innermost mounts come last in the list.
+  awk -v run="$run/" -v data="$data/" 'index($2, run) == 1 || index($2, data) == 1 { print $2 }' /proc/mounts | tac \
+    | while read -r mount; do as_root umount -l "$mount" || true; done
+  # Its bridges, addresses and firewall rules go with it.
+  as_root ip netns del "$(namespace "$run")" 2>/dev/null || true
+  as_root rm -rf "$run" "$data"
+  rm -f "$work/run" "$work/storage-driver"
+}
+
+case ${1:-} in
+  start) start ;;
+  restart) restart ;;
+  stop) stop ;;
+  env)
+    run=$(run_dir) || die "no engine runs in $work; scripts/engine.sh start starts one"
+    engine_env
+    ;;
+  exec)
+    shift
+    run=$(run_dir) || die "no engine runs in $work; scripts/engine.sh start starts one"
+    cd "$OLDPWD"
+    eval "$(engine_env)"
+    # The environment goes along by hand: sudo drops it.
+    mapfile -d '' -t environment < <(env -0)
+    in_namespace env -i "${environment[@]}" "$@"
+    ;;
+  *)
+    sed -n '/^# usage/,/^#$/s/^# \{0,1\}//p' "$0" >&2
+    exit 64
+    ;;
+esac

@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test bench
 cargo build --release --workspace --bins
-scripts/with-engine.sh target/release/bench "$@"
+scripts/with-engine.sh "${CARGO_TARGET_DIR:-target}/release/bench" "$@"

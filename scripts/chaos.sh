@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test
 cargo build --workspace --bins
-scripts/with-engine.sh target/debug/chaos "$@"
+scripts/with-engine.sh "${CARGO_TARGET_DIR:-target}/debug/chaos" "$@"

@@ -216,6 +216,8 @@ case ${1:-} in
     run=$(run_dir) || die "no engine runs in $work; scripts/engine.sh start starts one"
     cd "$OLDPWD"
     eval "$(engine_env)"
+    # What starts with HEARTH_ is a setting to a node that inherits it.
+    unset HEARTH_WORK
     # The environment goes along by hand: sudo drops it.
     mapfile -d '' -t environment < <(env -0)
     in_namespace env -i "${environment[@]}" "$@"

@@ -30,7 +30,7 @@ chaos: ## Kills nodes under load: make chaos ARGS="--minutes 5"
 lint: ## Checks format, clippy, docs and scripts, and dependencies where cargo-deny is there
 	scripts/lint.sh
 
-examples: ## Builds the example functions into target/examples/release
+examples: ## Builds the example functions into target/examples/bin
 	scripts/examples.sh
 
 images: ## Builds the images of the example functions: make images ARGS="--docker-host unix:///var/run/docker.sock"

@@ -10,7 +10,7 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 unset "${!HEARTH_@}"
 
 hearth=${CARGO_TARGET_DIR:-target}/debug/hearth
-hello=$PWD/target/examples/release/hello
+hello=$PWD/target/examples/bin/hello
 nodes=(n1 n2 n3)
 declare -A functions_port config_port peer_port pid
 etcd_pid=

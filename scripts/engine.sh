@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# A container engine of the suite's own: own dockerd and containerd, own socket, data and network namespace, all gone after
-# `stop`. An engine that runs already is neither used nor noticed: a second dockerd in one network namespace rewrites the
-# firewall chains of the first, which is why this one lives in its own. Only commands run by `exec` are in there with it and
-# reach the addresses of its containers.
+# A container engine of the suite's own: own dockerd and containerd, own sockets, data and network namespace. An engine that
+# runs already is neither used nor noticed: a second dockerd in one network namespace rewrites the firewall chains of the
+# first, which is why this one lives in its own. Only commands run by `exec` are in there with it and reach the addresses of
+# its containers; an engine that one of them starts, in another directory, joins it there.
 #
 # usage: scripts/engine.sh start          starts it; prints what `env` prints
 #        scripts/engine.sh env            prints the variables that lead to it, for eval
 #        scripts/engine.sh exec CMD...    runs a command in its network namespace, with those variables
-#        scripts/engine.sh restart        stops and starts dockerd alone; images and stopped containers stay
-#        scripts/engine.sh stop           stops it and removes all it made
+#        scripts/engine.sh stop           stops it and its containers, as the end of a machine would; images, networks and
+#                                         stopped containers are there again after the next start
+#        scripts/engine.sh remove         stops it and removes all it has and made
 #
-# HEARTH_WORK is the directory it works in (target/engine); another one is another engine.
+# HEARTH_WORK is the directory it works in (target/engine); another one is another engine. There, docker.sock and docker.pid
+# lead to its socket and its process id.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -31,24 +33,20 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Where the sockets are. Their paths may have 108 bytes at most, so they are not below the work directory; its file `run`
-# tells where.
-run_dir() {
-  cat "$work/run" 2>/dev/null
-}
-
-namespace() {
-  basename "$1"
+# The state of a running engine: `run`, the directory of its sockets; `namespace`; and `subnet`, the first half of its
+# addresses. Paths of sockets may have 108 bytes at most, so theirs is not below the work directory.
+load_state() {
+  # shellcheck source=/dev/null
+  [ -e "$work/state" ] && . "$work/state"
 }
 
 in_namespace() {
-  as_root nsenter --net="/run/netns/$(namespace "$run")" -- "$@"
+  as_root nsenter --net="/run/netns/$namespace" -- "$@"
 }
 
 engine_env() {
   printf 'export HEARTH_TEST_DOCKER=unix://%s/docker.sock\n' "$run"
-  printf 'export HEARTH_TEST_DOCKER_PIDFILE=%s/docker.pid\n' "$run"
-  printf 'export HEARTH_TEST_NETNS=%s\n' "$(namespace "$run")"
+  printf 'export HEARTH_TEST_NETNS=%s\n' "$namespace"
 }
 
 answers() {
@@ -83,14 +81,13 @@ terminate() {
     if [ "$waited" -eq $((stop_seconds_max * 10)) ]; then as_root kill -KILL "$pid" 2>/dev/null || true; fi
     [ "$waited" -lt $((stop_seconds_max * 10 + 50)) ] || die "$name (pid $pid) does not end"
   done
-  as_root rm -f "$run/$name.pid"
 }
 
 # Containers need cgroups. Where the system's start did not mount any, this does, and they stay.
 mount_cgroups() {
   ! grep -qE ' cgroup2? ' /proc/mounts || return 0
   echo 'engine: mounting cgroups on /sys/fs/cgroup' >&2
-  # A controller with hierarchy 0 is free for version 2.
+  # A controller of hierarchy 0 is free for version 2.
   if grep -q cgroup2 /proc/filesystems && awk '$1 == "memory" && $2 == 0 { found = 1 } END { exit !found }' /proc/cgroups \
     && as_root mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null; then
     grep -qw memory /sys/fs/cgroup/cgroup.controllers && return 0
@@ -117,6 +114,40 @@ storage_driver() {
   echo "$driver"
 }
 
+# The namespace of the engine whose `exec` runs this, or a new one.
+enter_namespace() {
+  if [ -n "${HEARTH_TEST_NETNS:-}" ] \
+    && [ "net:[$(stat --dereference --format %i "/run/netns/$HEARTH_TEST_NETNS" 2>/dev/null)]" = "$(readlink /proc/self/ns/net)" ]; then
+    namespace=$HEARTH_TEST_NETNS
+  else
+    namespace=$(basename "$run")
+    as_root ip netns add "$namespace"
+    in_namespace ip link set lo up
+  fi
+}
+
+# routed PREFIX: some address of it has a route in the namespace.
+routed() {
+  { in_namespace ip -4 route show table all match "$1"; in_namespace ip -4 route show table all root "$1"; } | grep -qv '^default'
+}
+
+# Makes the bridge of the default network, on addresses that are free: those of the last time, for networks that were made then,
+# or else from a random one on, so that two engines that start at once do not meet.
+add_bridge() {
+  local bridge second
+  bridge=$(basename "$run")
+  subnet=$(cat "$work/subnet" 2>/dev/null || true)
+  if [ -z "$subnet" ] || routed "$subnet.0.0/16"; then
+    second=$((RANDOM % 200))
+    while routed "10.$second.0.0/16"; do second=$(((second + 1) % 256)); done
+    subnet=10.$second
+    echo "$subnet" >"$work/subnet"
+  fi
+  in_namespace ip link add name "$bridge" type bridge
+  in_namespace ip address add "$subnet.0.1/24" dev "$bridge"
+  in_namespace ip link set "$bridge" up
+}
+
 start_containerd() {
   as_root tee "$run/containerd.toml" >/dev/null <<TOML
 version = 2
@@ -130,17 +161,17 @@ TOML
 }
 
 start_dockerd() {
-  # An own, empty configuration: that of the machine is for its engine.
+  # An empty configuration of its own: that of the machine is for its engine.
   echo '{}' | as_root tee "$run/docker.json" >/dev/null
   daemon dockerd dockerd --config-file "$run/docker.json" --host "unix://$run/docker.sock" --group "$(id -gn)" \
     --containerd "$run/containerd.sock" --data-root "$data/docker" --exec-root "$run/docker" --pidfile "$run/docker.pid" \
-    --storage-driver "$(cat "$work/storage-driver")" --log-level warn \
-    --bip 10.200.0.1/24 --default-address-pool base=10.200.128.0/17,size=24
+    --storage-driver "$(storage_driver)" --log-level warn \
+    --bridge "$(basename "$run")" --default-address-pool "base=$subnet.128.0/17,size=24"
   local deadline=$((SECONDS + start_seconds_max))
   until answers; do
     if [ "$SECONDS" -ge "$deadline" ] || ! alive dockerd || ! alive containerd; then
       tail -n 20 "$work/containerd.log" "$work/dockerd.log" >&2
-      return 1
+      die "dockerd did not answer; the end of its log is above"
     fi
     sleep 0.1
   done
@@ -148,72 +179,76 @@ start_dockerd() {
 
 start() {
   [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null || die "a container engine needs root: run as root, or install sudo"
-  local command
-  for command in dockerd containerd docker ip nsenter; do
-    command -v "$command" >/dev/null || die "no $command here; scripts/deps.sh test installs it"
+  local name
+  for name in dockerd containerd docker ip nsenter; do
+    command -v "$name" >/dev/null || die "no $name here; scripts/deps.sh test installs it"
   done
-  ! run=$(run_dir) || die "$work has an engine already; scripts/engine.sh stop ends it"
+  ! load_state || die "$work has an engine already; scripts/engine.sh stop ends it"
   mkdir -p "$work"
   run=$(mktemp -d /tmp/hearth-XXXXXX)
   chmod 755 "$run"
-  echo "$run" >"$work/run"
-  trap 'stop; exit 1' ERR INT TERM
+  namespace='' subnet=''
+  # Whatever fails from here on, what was made by then is taken back.
+  trap stop EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   mount_cgroups
-  storage_driver >"$work/storage-driver"
-  as_root ip netns add "$(namespace "$run")"
-  in_namespace ip link set lo up
+  enter_namespace
+  add_bridge
+  printf 'run=%s\nnamespace=%s\nsubnet=%s\n' "$run" "$namespace" "$subnet" >"$work/state"
+  rm -f "$work"/*.log
   start_containerd
-  if ! start_dockerd; then
-    stop
-    die "dockerd did not answer; the end of its log is above"
-  fi
-  trap - ERR INT TERM
+  start_dockerd
+  ln -sf "$run/docker.sock" "$run/docker.pid" "$work"
+  trap - EXIT INT TERM
   engine_env
 }
 
-restart() {
-  run=$(run_dir) || die "no engine runs in $work"
-  terminate dockerd
-  start_dockerd || die "dockerd did not answer again; the end of its log is above"
-}
-
-# Processes that hold containers, by the path of our socket on their command line; they outlive a killed containerd.
-shims() {
-  pgrep -f -- "-address $run/containerd.sock" || true
+# Ends containers at once; each would get ten seconds from a dockerd that is told to end.
+kill_containers() {
+  local containers
+  containers=$(timeout 10 docker -H "unix://$run/docker.sock" ps -q || true)
+  # shellcheck disable=SC2086 # One word for each container.
+  [ -z "$containers" ] || timeout 60 docker -H "unix://$run/docker.sock" kill $containers >/dev/null 2>&1 || true
 }
 
 stop() {
-  trap - ERR
-  run=$(run_dir) || return 0
-  local containers mount pid
-  if answers; then
-    containers=$(timeout 10 docker -H "unix://$run/docker.sock" ps -aq || true)
-    # shellcheck disable=SC2086 # One word for each container.
-    [ -z "$containers" ] || timeout 60 docker -H "unix://$run/docker.sock" rm -f $containers >/dev/null 2>&1 || true
-  fi
+  [ -n "${run:-}" ] || load_state || return 0
+  local line pid
+  ! pid=$(cat "$run/docker.pid" 2>/dev/null) || as_root kill -CONT "$pid" 2>/dev/null || true
+  ! answers || kill_containers
   terminate dockerd
-  for pid in $(shims); do as_root kill -KILL "$pid" 2>/dev/null || true; done
+  # Processes that hold containers outlive a killed containerd; they name its socket on their command line.
+  for pid in $(pgrep -f -- "-address $run/containerd.sock"); do as_root kill -KILL "$pid" 2>/dev/null || true; done
   terminate containerd
   # The innermost mounts come last in the list.
   awk -v run="$run/" -v data="$data/" 'index($2, run) == 1 || index($2, data) == 1 { print $2 }' /proc/mounts | tac \
-    | while read -r mount; do as_root umount -l "$mount" || true; done
-  # Its bridges, addresses and firewall rules go with it.
-  as_root ip netns del "$(namespace "$run")" 2>/dev/null || true
-  as_root rm -rf "$run" "$data"
-  rm -f "$work/run" "$work/storage-driver"
+    | while read -r line; do as_root umount -l "$line" || true; done
+  if [ "$namespace" = "$(basename "$run")" ]; then
+    # Bridges, addresses and firewall rules go with it.
+    as_root ip netns del "$namespace"
+  elif [ -n "$subnet" ]; then
+    in_namespace ip -oneline -4 address show to "$subnet.0.0/16" | awk '{ print $2 }' \
+      | while read -r line; do in_namespace ip link del "$line" || true; done
+  fi
+  as_root rm -rf "$run"
+  rm -f "$work/state" "$work/docker.sock" "$work/docker.pid"
 }
 
 case ${1:-} in
   start) start ;;
-  restart) restart ;;
   stop) stop ;;
+  remove)
+    stop
+    as_root rm -rf "$data" "$work/subnet" "$work"/*.log
+    ;;
   env)
-    run=$(run_dir) || die "no engine runs in $work; scripts/engine.sh start starts one"
+    load_state || die "no engine runs in $work; scripts/engine.sh start starts one"
     engine_env
     ;;
   exec)
     shift
-    run=$(run_dir) || die "no engine runs in $work; scripts/engine.sh start starts one"
+    load_state || die "no engine runs in $work; scripts/engine.sh start starts one"
     cd "$OLDPWD"
     eval "$(engine_env)"
     # What starts with HEARTH_ is a setting to a node that inherits it.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the example functions, statically linked, into target/examples/release.
+# Builds the example functions, statically linked, into target/examples/bin.
 #
 # usage: scripts/examples.sh [NAME...]      (no name: all)
 set -euo pipefail
@@ -20,4 +20,6 @@ for name in "${names[@]}"; do
     env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET \
       cargo build --release --quiet --locked --target-dir "$root/target/examples"
   )
+  mkdir -p target/examples/bin
+  ln -f "target/examples/release/$name" "target/examples/bin/$name"
 done

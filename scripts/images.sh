@@ -25,7 +25,7 @@ for name in "${names[@]}"; do
   image=hearth-example-$name:latest
   # The folder's Dockerfile is what a person builds with; the instructions after its COPY make the same image here.
   mapfile -t changes < <(grep -E '^(EXPOSE|ENTRYPOINT|ENV|CMD) ' "examples/$name/Dockerfile")
-  digest=$({ cat "target/examples/release/$name"; printf '%s\n' "${changes[@]}"; } | sha256sum | cut -d ' ' -f 1)
+  digest=$({ cat "target/examples/bin/$name"; printf '%s\n' "${changes[@]}"; } | sha256sum | cut -d ' ' -f 1)
   label='{{ index .Config.Labels "hearth.example.digest" }}'
   have=$(docker "${engine[@]}" image inspect --format "$label" "$image" 2>/dev/null || true)
   if [ "$have" = "$digest" ]; then
@@ -35,7 +35,7 @@ for name in "${names[@]}"; do
   options=(--change "LABEL hearth.example.digest=$digest")
   for change in "${changes[@]}"; do options+=(--change "$change"); done
   # The base system's users and times stay out of the image.
-  tar --create --directory target/examples/release --owner 0 --group 0 --mtime @0 "$name" \
+  tar --create --directory target/examples/bin --owner 0 --group 0 --mtime @0 "$name" \
     | docker "${engine[@]}" import "${options[@]}" - "$image" >/dev/null
   echo "images: $image is made"
 done

@@ -10,6 +10,8 @@ export PATH="$PWD/target/tools/bin:$PATH"
 profile=default
 if [ "${1:-}" = --all ]; then
   profile=all
+  # Outages last as long as they would, not just longer than the timeout that they test.
+  export HEARTH_TEST_FULL=1
   shift
 fi
 

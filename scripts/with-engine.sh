@@ -17,14 +17,14 @@ flock --nonblock 9 || {
 stop() {
   # The daemons must not keep the lock, nor may a second Ctrl-C keep them.
   trap '' INT TERM
-  scripts/engine.sh stop 9>&-
+  scripts/engine.sh remove 9>&-
 }
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # What a run that was killed may have left.
-scripts/engine.sh stop 9>&-
+scripts/engine.sh remove 9>&-
 variables=$(scripts/engine.sh start 9>&-)
 eval "$variables"
 scripts/images.sh --docker-host "$HEARTH_TEST_DOCKER"

@@ -25,7 +25,12 @@ else
   echo 'lint: no shellcheck here, so the scripts are not checked'
 fi
 if cargo deny --version >/dev/null 2>&1; then
-  cargo deny --all-features check
+  cargo deny --log-level error check bans licenses sources
+  if cargo deny fetch db >/dev/null 2>&1; then
+    cargo deny --log-level error --offline check advisories
+  else
+    echo 'lint: the database of advisories cannot be fetched, so they are not checked'
+  fi
 else
-  echo 'lint: no cargo-deny here, so licences and advisories are not checked'
+  echo 'lint: no cargo-deny here, so licences, owners and advisories are not checked'
 fi

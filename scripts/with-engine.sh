@@ -18,6 +18,8 @@ stop() {
   # The daemons must not keep the lock, nor may a second Ctrl-C keep them.
   trap '' INT TERM
   scripts/engine.sh remove 9>&-
+  # The namespace was entered as root; what was written there is the caller's all the same.
+  [ "$(id -u)" -eq 0 ] || sudo chown -R "$(id -u):$(id -g)" target
 }
 trap stop EXIT
 trap 'exit 130' INT

@@ -137,15 +137,14 @@ impl Edge {
         self.addresses
     }
 
-    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections and
-    /// ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
+    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections a
+    /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
         let serving = Serving { connections: TaskTracker::new(), cut: CancellationToken::new() };
         for (listener, surface) in self.listeners {
             let accepting = connection::accept(
                 listener,
                 Arc::new(surface),
-                shutdown.clone(),
                 serving.cut.clone(),
                 tracker.clone(),
                 serving.connections.clone(),

@@ -144,7 +144,7 @@ fn explain(body: &[u8]) -> Error {
     match serde_path_to_error::deserialize::<_, Shape<'_>>(&mut deserializer) {
         Err(error) if is_object => {
             let path = error.path().to_string();
-            let field = if path == "." { String::new() } else { format!("{path}: ") };
+            let field = if matches!(path.as_str(), "." | "?") { String::new() } else { format!("{path}: ") };
             match error.into_inner() {
                 error if error.classify() == Category::Data => Error::invalid(format!("{field}{error}")),
                 error => broken(error),

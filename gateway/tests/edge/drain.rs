@@ -94,3 +94,33 @@ async fn a_request_that_arrived_before_shutdown_is_answered() {
         assert_eq!(Answer::read_to_end(stream).await.status, 200);
     }
 }
+
+/// Calls until the answer sends it elsewhere; returns the number of answers.
+async fn call_until_sent_elsewhere(address: std::net::SocketAddr) -> usize {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for answers in 1.. {
+        stream.write_all(&call().bytes()).await.unwrap();
+        let answer = Answer::read_one(&mut stream).await;
+        assert_eq!(answer.status, 200);
+        if answer.header("connection") == Some("close") {
+            return answers;
+        }
+    }
+    unreachable!("the node drains in the end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_when_clients_move_on_as_they_are_told() {
+    let mut sandbox = Sandbox::start();
+    let address = sandbox.addresses.functions;
+    let clients = tokio_util::task::TaskTracker::new();
+    let clients: Vec<_> = (0..8).map(|_| clients.spawn(call_until_sent_elsewhere(address))).collect();
+    eventually("some calls", || sandbox.node.calls() > 100).await;
+    sandbox.node.is_draining.store(true, Ordering::SeqCst);
+    assert!(sandbox.finish(PATIENCE).await, "all connections ended by themselves");
+    let mut answers = 0;
+    for client in clients {
+        answers += client.await.expect("no call failed");
+    }
+    assert_eq!(answers, sandbox.node.calls(), "every call that ran was answered");
+}

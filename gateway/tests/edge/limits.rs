@@ -35,7 +35,7 @@ async fn a_body_over_the_limit_is_413_on_both_apis() {
     let chunks = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2_000));
     let chunked = Call::post("/invoke", chunks).header("transfer-encoding", "chunked");
     check(chunked.send(sandbox.addresses.functions).await);
-    let at_the_limit = format!(r#"{{"function_name":"hello","x":"{}"}}"#, "x".repeat(1_024 - 34));
+    let at_the_limit = format!(r#"{{"function_name":"hello","x":"{}"}}"#, "x".repeat(1_024 - 32));
     assert_eq!(at_the_limit.len(), 1_024);
     assert_eq!(sandbox.invoke(at_the_limit).await.status, 200);
     assert_eq!(sandbox.node.calls(), 1);

@@ -5,5 +5,6 @@ mod admin;
 mod drain;
 mod invoke;
 mod limits;
+mod meters;
 mod parsers;
 mod support;

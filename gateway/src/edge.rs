@@ -25,7 +25,16 @@ mod connection;
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;
 
-/// The HTTP edge with its listeners bound; clients connect from then on, and wait until it is served.
+/// The three listeners, bound; clients connect from then on, and wait until the edge is served.
+#[derive(Debug)]
+pub struct Listeners {
+    functions: TcpListener,
+    events: TcpListener,
+    config: TcpListener,
+    addresses: Addresses,
+}
+
+/// The HTTP edge, ready to be served.
 pub struct Edge {
     listeners: [(TcpListener, Surface); 3],
     addresses: Addresses,
@@ -91,27 +100,41 @@ impl Listener {
     }
 }
 
-impl Edge {
-    /// Binds the three listeners. The recorder of metrics must be installed by then, as handles are looked up once.
-    ///
-    /// Without `propagate` a request's trace context is handed on as it came and no span is made.
+impl Listeners {
+    /// Binds all three.
     ///
     /// # Errors
     /// [`BindError`] for the first address that can not be had.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn bind(
+    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let (functions, functions_address) = listen(Listener::Functions, settings.listen.functions)?;
+        let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
+        let (config, config_address) = listen(Listener::Config, settings.listen.config)?;
+        let addresses = Addresses { functions: functions_address, events: events_address, config: config_address };
+        Ok(Self { functions, events, config, addresses })
+    }
+
+    /// Where they listen.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+impl Edge {
+    /// Puts the edge together. The recorder of metrics must be installed by then, as handles are looked up once.
+    ///
+    /// Without `propagate` a request's trace context is handed on as it came and no span is made.
+    pub fn new(
+        listeners: Listeners,
         settings: &Settings,
         node: impl Node,
         admin_token: Option<Secret>,
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
-    ) -> Result<Self, BindError> {
-        let (functions, functions_address) = listen(Listener::Functions, settings.listen.functions)?;
-        let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
-        let (config, config_address) = listen(Listener::Config, settings.listen.config)?;
-        let addresses = Addresses { functions: functions_address, events: events_address, config: config_address };
+    ) -> Self {
+        let Listeners { functions, events, config, addresses } = listeners;
         let shared = Arc::new(Shared {
             node_name: headers::text(node.name()),
             node: Arc::new(node),
@@ -129,7 +152,7 @@ impl Edge {
             (events, Surface::new(Listener::Events, &shared, events::router())),
             (config, Surface::new(Listener::Config, &shared, admin)),
         ];
-        Ok(Self { listeners, addresses, shared })
+        Self { listeners, addresses, shared }
     }
 
     /// Where it listens.

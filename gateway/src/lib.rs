@@ -18,7 +18,7 @@ mod meters;
 mod node;
 mod surface;
 
-pub use edge::{Addresses, BindError, Edge, Serving};
+pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
 pub use invoke::Propagate;
 pub use node::Node;
 pub use surface::RenderMetrics;

@@ -52,13 +52,8 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] config::store::Error),
     /// An actor can not start.
-    #[error("the node's actors can not start: {0}")]
-    Actors(#[from] ractor_error::SpawnErr),
-}
-
-/// The one error of another crate's runtime that a start can end with.
-mod ractor_error {
-    pub use actors::supervisor::SpawnErr;
+    #[error(transparent)]
+    Actors(#[from] actors::supervisor::StartError),
 }
 
 /// Starts nodes.

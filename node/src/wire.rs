@@ -10,6 +10,7 @@ use cluster::{LocalState, Membership, PeerClient};
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
 use protocol::peer::PROTOCOL_VERSION;
+use providers::process::{self, Process};
 use providers::{Launch, Outputs, Remote};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,7 +54,7 @@ pub(crate) async fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartEr
         tracing::info!("the config store is embedded: this node's records are its own");
         return Ok(Arc::new(store));
     }
-    let store = EtcdStore::connect(&settings.store.etcd, &settings.cluster.id)?;
+    let store = EtcdStore::connect(&settings.store.etcd, &settings.cluster.id).await?;
     Ok(Arc::new(store))
 }
 
@@ -119,6 +120,7 @@ impl Backends<'_> {
             stop: stop.clone(),
         }));
         let launchers = Launchers { container: Some(container), process: self.processes(&outputs, tracker, stop)? };
+        let http = self.webhooks(answer_bytes_max)?;
         Ok(Parts {
             settings: Arc::clone(settings),
             node_id: self.identity.node_id().clone(),
@@ -127,7 +129,7 @@ impl Backends<'_> {
             base: self.base,
             store: self.store,
             launchers,
-            http: self.webhooks(answer_bytes_max)?,
+            http,
             outputs,
             members: self.membership.members(),
             announce: Arc::clone(self.membership) as Arc<dyn actors::router::announce::Announce>,
@@ -146,8 +148,20 @@ impl Backends<'_> {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<dyn Launch>>, StartError> {
-        let _ = (outputs, tracker, stop);
-        Ok(None)
+        if !self.settings.process.allow {
+            return Ok(None);
+        }
+        let program = std::env::current_exe()
+            .map_err(|error| StartError::Cluster(format!("the path of this program, which guards processes, is not known: {error}")))?;
+        Ok(Some(Arc::new(Process::new(process::Setup {
+            guard: vec![program.into(), "instance-guard".into()],
+            stop_grace: self.settings.executor.stop_grace,
+            answer_bytes_max: bytes(self.settings.limits.answer_max),
+            generation: self.identity.generation(),
+            outputs: outputs.clone(),
+            tasks: tracker.clone(),
+            stop: stop.clone(),
+        }))))
     }
 
     fn webhooks(&self, answer_bytes_max: usize) -> Result<Option<Arc<dyn Remote>>, StartError> {

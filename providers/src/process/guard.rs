@@ -23,7 +23,9 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
 use self::memory::Memory;
-use self::report::{KILLED, Report, TERMINATE};
+use self::report::{KILLED, Report};
+
+pub use self::report::TERMINATE;
 
 /// What the guard is told on its command line: `[--memory-mb N] [--payload-bytes N] -- PROGRAM [ARGUMENT..]`.
 #[derive(Debug, Default)]

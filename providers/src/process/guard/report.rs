@@ -16,7 +16,7 @@ pub(crate) enum Report {
 }
 
 /// The node's command to ask the process group to end.
-pub(crate) const TERMINATE: u8 = b'T';
+pub const TERMINATE: u8 = b'T';
 /// The exit code of what was killed with SIGKILL.
 pub(crate) const KILLED: i64 = 128 + 9;
 

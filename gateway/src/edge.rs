@@ -148,8 +148,14 @@ impl Edge {
         });
         let admin = admin::router(settings.node.debug_kill);
         let listeners = [
-            (functions, Surface::new(Listener::Functions, &shared, functions::router())),
-            (events, Surface::new(Listener::Events, &shared, events::router())),
+            (
+                functions,
+                Surface::new(Listener::Functions, &shared, functions::router()),
+            ),
+            (
+                events,
+                Surface::new(Listener::Events, &shared, events::router()),
+            ),
             (config, Surface::new(Listener::Config, &shared, admin)),
         ];
         Self { listeners, addresses, shared }
@@ -163,7 +169,10 @@ impl Edge {
     /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections a
     /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let serving = Serving { connections: TaskTracker::new(), cut: CancellationToken::new() };
+        let serving = Serving {
+            connections: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        };
         for (listener, surface) in self.listeners {
             let accepting = connection::accept(
                 listener,
@@ -185,7 +194,9 @@ impl Edge {
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Edge").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Edge")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -194,7 +205,9 @@ impl Serving {
     /// Returns whether all ended by themselves.
     pub async fn finish(self, deadline: Instant) -> bool {
         self.connections.close();
-        let is_done = time::timeout_at(deadline, self.connections.wait()).await.is_ok();
+        let is_done = time::timeout_at(deadline, self.connections.wait())
+            .await
+            .is_ok();
         self.cut.cancel();
         self.connections.wait().await;
         is_done
@@ -203,7 +216,11 @@ impl Serving {
 
 fn listen(listener: Listener, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
     let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         // A restarted node must not wait until the kernel forgets the connections of its predecessor.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -211,7 +228,11 @@ fn listen(listener: Listener, address: SocketAddr) -> Result<(TcpListener, Socke
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    bound().map_err(|source| BindError { key: listener.key(), address, source })
+    bound().map_err(|source| BindError {
+        key: listener.key(),
+        address,
+        source,
+    })
 }
 
 /// The system's message without its number, as a part of a sentence.
@@ -219,5 +240,8 @@ fn os_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
 }

@@ -37,7 +37,11 @@ pub(super) async fn accept(
     tracker: TaskTracker,
     connections: TaskTracker,
 ) {
-    let connections_max = surface.shared.limits.connections_max.min(Semaphore::MAX_PERMITS);
+    let connections_max = surface
+        .shared
+        .limits
+        .connections_max
+        .min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(connections_max));
     let key = surface.listener.key();
     let spawn = |stream, permit| {
@@ -46,12 +50,20 @@ pub(super) async fn accept(
     };
     let mut warned_at: Option<Instant> = None;
     loop {
-        if permits.available_permits() == 0 && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL) {
+        if permits.available_permits() == 0
+            && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL)
+        {
             warned_at = Some(Instant::now());
-            tracing::warn!(listener = key, "limits.connections_max is reached, further clients wait");
+            tracing::warn!(
+                listener = key,
+                "limits.connections_max is reached, further clients wait"
+            );
         }
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("this semaphore is never closed");
+            let permit = Arc::clone(&permits)
+                .acquire_owned()
+                .await
+                .expect("this semaphore is never closed");
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
@@ -71,11 +83,16 @@ pub(super) async fn accept(
     }
     // Closing the listener resets those whom the kernel has let in already, so they are taken too. Asked directly, because
     // the runtime may not have heard of them yet.
-    let Ok(listener) = listener.into_std() else { return };
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
     while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
         && let Ok((stream, _)) = listener.accept()
     {
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+        if let Ok(stream) = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream))
+        {
             spawn(stream, permit);
         }
     }
@@ -84,7 +101,9 @@ pub(super) async fn accept(
 fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
     )
 }
 

@@ -1,5 +1,10 @@
 //! The edge over real loopback connections, with a scripted node behind it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the lint spares test functions, not what they call"
+)]
+
 mod access;
 mod admin;
 mod drain;

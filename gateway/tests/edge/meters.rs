@@ -14,13 +14,24 @@ async fn requests_connections_and_durations_are_counted() {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).expect("no other test installs one");
     let sandbox = Sandbox::start();
-    sandbox.node.on_invoke(async |request| match request.function_id.as_str() {
-        "cold" => Ok(Completed { start: StartKind::Cold, ..replied(None, "x") }),
-        "busy" => Err(failed(ErrorCode::FunctionBusy, Component::Gateway, Effect::Refused)),
-        _ => Ok(replied(None, "x")),
-    });
+    sandbox
+        .node
+        .on_invoke(async |request| match request.function_id.as_str() {
+            "cold" => Ok(Completed {
+                start: StartKind::Cold,
+                ..replied(None, "x")
+            }),
+            "busy" => Err(failed(
+                ErrorCode::FunctionBusy,
+                Component::Gateway,
+                Effect::Refused,
+            )),
+            _ => Ok(replied(None, "x")),
+        });
     for function in ["warm", "cold", "busy"] {
-        sandbox.invoke(format!(r#"{{"function_name":"{function}"}}"#)).await;
+        sandbox
+            .invoke(format!(r#"{{"function_name":"{function}"}}"#))
+            .await;
     }
     sandbox.admin(Call::get("/nowhere")).await;
     let text = handle.render();

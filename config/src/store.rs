@@ -20,7 +20,9 @@ pub use etcd::EtcdStore;
 pub use memory::MemoryStore;
 
 /// The store's version: grows with every commit, and orders all changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
@@ -144,9 +146,17 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// As [`Store::commit`].
-    async fn put(&self, key: &str, value: Bytes, precondition: Option<Precondition>) -> Result<Revision, Error> {
+    async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        precondition: Option<Precondition>,
+    ) -> Result<Revision, Error> {
         self.commit(Transaction {
-            preconditions: precondition.map(|precondition| (key.to_owned(), precondition)).into_iter().collect(),
+            preconditions: precondition
+                .map(|precondition| (key.to_owned(), precondition))
+                .into_iter()
+                .collect(),
             writes: vec![Write::Put(key.to_owned(), value)],
         })
         .await
@@ -156,9 +166,16 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// As [`Store::commit`].
-    async fn delete(&self, key: &str, precondition: Option<Precondition>) -> Result<Revision, Error> {
+    async fn delete(
+        &self,
+        key: &str,
+        precondition: Option<Precondition>,
+    ) -> Result<Revision, Error> {
         self.commit(Transaction {
-            preconditions: precondition.map(|precondition| (key.to_owned(), precondition)).into_iter().collect(),
+            preconditions: precondition
+                .map(|precondition| (key.to_owned(), precondition))
+                .into_iter()
+                .collect(),
             writes: vec![Write::Delete(key.to_owned())],
         })
         .await
@@ -211,6 +228,11 @@ impl Error {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        Self::new(error.code(), Component::Store, error.effect(), error.to_string())
+        Self::new(
+            error.code(),
+            Component::Store,
+            error.effect(),
+            error.to_string(),
+        )
     }
 }

@@ -43,7 +43,14 @@ impl Etcd {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("{scheme}://127.0.0.1:{}", free_port());
         let peer_url = format!("http://127.0.0.1:{}", free_port());
-        Self { child: None, arguments: Vec::new(), dir, url, peer_url, name: name.into() }
+        Self {
+            child: None,
+            arguments: Vec::new(),
+            dir,
+            url,
+            peer_url,
+            name: name.into(),
+        }
     }
 
     /// Starts a server that is a cluster by itself, and waits until it answers.
@@ -82,8 +89,14 @@ impl Etcd {
 
     /// Starts a cluster of three.
     pub(crate) async fn start_three() -> Vec<Self> {
-        let mut members: Vec<_> = ["a", "b", "c"].iter().map(|name| Self::new("http", name)).collect();
-        let cluster: Vec<_> = members.iter().map(|member| format!("{}={}", member.name, member.peer_url)).collect();
+        let mut members: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .map(|name| Self::new("http", name))
+            .collect();
+        let cluster: Vec<_> = members
+            .iter()
+            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .collect();
         for member in &mut members {
             member.configure(&cluster.join(","), &[]);
             member.run();
@@ -117,7 +130,8 @@ impl Etcd {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.child = Some(spawned.expect("these tests start the etcd found on PATH; install etcd-server"));
+        self.child =
+            Some(spawned.expect("these tests start the etcd found on PATH; install etcd-server"));
     }
 
     /// Kills the process with signal 9.
@@ -145,14 +159,19 @@ impl Etcd {
             let answer = async { self.client().await.get("ready", None).await };
             match tokio::time::timeout(Duration::from_secs(2), answer).await {
                 Ok(Ok(_)) => return,
-                other => assert!(start.elapsed() < PATIENCE, "etcd does not answer: {other:?}"),
+                other => assert!(
+                    start.elapsed() < PATIENCE,
+                    "etcd does not answer: {other:?}"
+                ),
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub(crate) async fn client(&self) -> etcd_client::Client {
-        etcd_client::Client::connect([&self.url], None).await.unwrap()
+        etcd_client::Client::connect([&self.url], None)
+            .await
+            .unwrap()
     }
 
     fn address(&self) -> SocketAddr {
@@ -205,7 +224,11 @@ impl Proxy {
                 }
             }
         });
-        Self { url, mode, _accept: AbortOnDropHandle::new(accept) }
+        Self {
+            url,
+            mode,
+            _accept: AbortOnDropHandle::new(accept),
+        }
     }
 
     /// Passes requests on, and breaks the connection instead of passing the next answer.
@@ -224,7 +247,9 @@ impl Proxy {
 }
 
 async fn pass(mut client: TcpStream, server: SocketAddr, mode: Arc<AtomicU8>) {
-    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    let Ok(mut server) = TcpStream::connect(server).await else {
+        return;
+    };
     let (mut up, mut down) = ([0; 16384], [0; 16384]);
     loop {
         tokio::select! {

@@ -14,7 +14,6 @@ use config::store::conformance::{self, Told};
 use config::store::{
     Error, EtcdStore, Listing, Precondition, Revision, Transaction, Watch, WatchEvent, Write,
 };
-use nix::sys::signal::Signal;
 use protocol::{Effect, ErrorCode};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -217,7 +216,7 @@ async fn a_stopped_server_is_noticed() {
     store.put("b", "1".into(), None).await.unwrap();
     told.until(&mut watch, &["a", "b"]).await;
 
-    etcd.signal(Signal::SIGSTOP);
+    etcd.stop();
     for write in [false, true] {
         let begun = Instant::now();
         let error = match write {
@@ -245,7 +244,7 @@ async fn a_stopped_server_is_noticed() {
         store.staleness() > Duration::from_millis(1500)
     })
     .await;
-    etcd.signal(Signal::SIGCONT);
+    etcd.go_on();
     until("a write succeeds", async || {
         store.put("c", "1".into(), None).await.is_ok()
     })
@@ -266,7 +265,7 @@ async fn a_watch_leaves_a_stopped_member_for_another() {
     told.until(&mut watch, &["a", "b"]).await;
 
     // The one it has been following.
-    members[0].signal(Signal::SIGSTOP);
+    members[0].stop();
     let others = connect(&settings(
         members[1..].iter().map(|member| member.url.clone()),
     ))
@@ -285,7 +284,7 @@ async fn a_watch_leaves_a_stopped_member_for_another() {
         .unwrap();
     told.until(&mut watch, &["a", "b", "c", "d"]).await;
     assert_eq!(told.resets, 0);
-    members[0].signal(Signal::SIGCONT);
+    members[0].go_on();
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use super::*;
 use crate::store::{Precondition, WatchEvent, conformance};
@@ -109,39 +110,28 @@ async fn a_damaged_file_is_refused() {
     check("changed", &bytes);
 }
 
-/// The child of the test below: writes until it is killed, and says what was acknowledged.
-#[tokio::test]
-async fn write_until_killed() {
-    let Some(path) = std::env::var_os("STORE_TO_WRITE_UNTIL_KILLED") else {
-        return;
-    };
-    let store = EmbeddedStore::open(path).unwrap();
-    for index in 0_u64.. {
-        store
-            .put(
-                &format!("key-{index}"),
-                index.to_string().into(),
-                Some(Precondition::Absent),
-            )
-            .await
-            .unwrap();
-        println!("\nacknowledged {index}");
-    }
-}
+/// Where the child of the test below writes.
+const CHILD_STORE: &str = "STORE_TO_WRITE_UNTIL_KILLED";
 
+/// Runs itself again as a child, which writes and says what was acknowledged until it is killed.
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    use std::io::{BufRead, BufReader};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    if let Some(path) = std::env::var_os(CHILD_STORE) {
+        return runtime.block_on(write_for_ever(Path::new(&path)));
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "store::embedded::tests::write_until_killed",
+            "store::embedded::tests::what_was_acknowledged_survives_kill_9",
             "--nocapture",
         ])
-        .env("STORE_TO_WRITE_UNTIL_KILLED", &path)
-        .stdout(std::process::Stdio::piped())
+        .env(CHILD_STORE, &path)
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut acknowledged = 0;
@@ -158,9 +148,6 @@ fn what_was_acknowledged_survives_kill_9() {
     }
     child.wait().unwrap();
     assert!(acknowledged >= 20);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
     runtime.block_on(async {
         let store = EmbeddedStore::open(&path).unwrap();
         let count = store.list("key-").await.unwrap().entries.len() as u64;
@@ -170,4 +157,17 @@ fn what_was_acknowledged_survives_kill_9() {
             "{count} records after {acknowledged}"
         );
     });
+}
+
+async fn write_for_ever(path: &Path) {
+    let store = EmbeddedStore::open(path).unwrap();
+    for index in 0_u64.. {
+        let key = format!("key-{index}");
+        let value = index.to_string().into();
+        store
+            .put(&key, value, Some(Precondition::Absent))
+            .await
+            .unwrap();
+        println!("\nacknowledged {index}");
+    }
 }

@@ -16,8 +16,13 @@ pub type Flags = BTreeMap<String, serde_json::Value>;
 /// What the variables of all settings start with.
 pub(super) const VARIABLE_PREFIX: &str = "HEARTH_";
 
-/// Variables of ours that are no settings: where a function finds its node, and the credential for it.
-const NO_SETTINGS: [&str; 2] = ["HEARTH_URL", "HEARTH_TOKEN"];
+/// Variables of ours that are no settings: where a function finds its node and the credential for it, the options of the
+/// operator's commands, and the settings file.
+const NO_SETTINGS: [&str; 6] =
+    ["HEARTH_URL", "HEARTH_TOKEN", "HEARTH_API", "HEARTH_FUNCTIONS_API", "HEARTH_TOKEN_FILE", "HEARTH_SETTINGS_FILE"];
+
+/// What the variables of the project's own tests and scripts start with.
+const TEST_PREFIX: &str = "HEARTH_TEST_";
 
 impl Settings {
     /// Merges defaults, the file, the environment and the flags, derives what was left open, and checks the result.

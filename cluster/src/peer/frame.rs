@@ -124,6 +124,14 @@ pub(super) fn probe_request() -> Request<Message> {
     request(Operation::Probe, Message::empty())
 }
 
+/// Builds a request that no peer of this version sends.
+#[cfg(test)]
+pub(super) fn raw_request(uri: &'static str, body: Bytes) -> Request<Message> {
+    let mut request = request(Operation::Invoke, Message::new(body, Bytes::new()));
+    *request.uri_mut() = Uri::from_static(uri);
+    request
+}
+
 fn request(operation: Operation, message: Message) -> Request<Message> {
     let mut request = Request::new(message);
     *request.method_mut() = Method::POST;

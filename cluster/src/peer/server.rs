@@ -118,6 +118,11 @@ impl PeerServer {
         Ok(Self { shared, tasks })
     }
 
+    /// Whether it refuses new invocations.
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining.load(Ordering::Acquire)
+    }
+
     /// Drains: accepts no connection, refuses new invocations as draining, ends idle connections, and lets what is in flight
     /// finish until the deadline. When it returns, nothing of the server runs any more.
     pub async fn drain(&self, deadline: Instant) {
@@ -169,6 +174,3 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker) {
         drop(permit);
     });
 }
-
-#[cfg(test)]
-mod tests;

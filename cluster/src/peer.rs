@@ -68,7 +68,12 @@ pub trait PeerClient: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// When no answer came.
-    async fn resolve_image(&self, peer: &Peer, image: &str, deadline: Deadline) -> Result<Option<String>, Error>;
+    async fn resolve_image(
+        &self,
+        peer: &Peer,
+        image: &str,
+        deadline: Deadline,
+    ) -> Result<Option<String>, Error>;
 
     /// Reads the peer's share of a function's output, one JSON object a line; with `follow` it goes on until dropped.
     ///
@@ -151,13 +156,20 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Refused { .. } => Effect::Refused,
-            Self::Interrupted { .. } | Self::Deadline { .. } | Self::Protocol { .. } => Effect::Interrupted,
+            Self::Interrupted { .. } | Self::Deadline { .. } | Self::Protocol { .. } => {
+                Effect::Interrupted
+            }
         }
     }
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        Self::new(error.code(), Component::Peer, error.effect(), error.to_string())
+        Self::new(
+            error.code(),
+            Component::Peer,
+            error.effect(),
+            error.to_string(),
+        )
     }
 }

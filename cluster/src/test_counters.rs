@@ -15,7 +15,11 @@ pub(crate) fn install() {
 
 /// The value of a counter, its labels written as `name{label=value}`.
 pub(crate) fn value(name: &str) -> u64 {
-    COUNTERS.lock().unwrap().get(name).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    COUNTERS
+        .lock()
+        .unwrap()
+        .get(name)
+        .map_or(0, |counter| counter.load(Ordering::Relaxed))
 }
 
 struct Counters;
@@ -26,9 +30,18 @@ impl Recorder for Counters {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-        let name = if labels.is_empty() { key.name().to_owned() } else { format!("{}{{{}}}", key.name(), labels.join(",")) };
-        Counter::from_arc(Arc::clone(COUNTERS.lock().unwrap().entry(name).or_default()))
+        let labels: Vec<_> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        let name = if labels.is_empty() {
+            key.name().to_owned()
+        } else {
+            format!("{}{{{}}}", key.name(), labels.join(","))
+        };
+        Counter::from_arc(Arc::clone(
+            COUNTERS.lock().unwrap().entry(name).or_default(),
+        ))
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {

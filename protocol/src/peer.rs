@@ -98,7 +98,8 @@ pub enum FrameError {
 
 /// Lays out head and payload as one message.
 pub fn encode<T: Serialize>(head: &T, payload: &[u8]) -> Bytes {
-    let head = rmp_serde::to_vec_named(head).expect("heads have string keys and no maps of other keys");
+    let head =
+        rmp_serde::to_vec_named(head).expect("heads have string keys and no maps of other keys");
     let mut message = BytesMut::with_capacity(4 + head.len() + payload.len());
     message.put_u32(u32::try_from(head.len()).expect("a head has at most HEAD_BYTES_MAX bytes"));
     message.put_slice(&head);
@@ -124,7 +125,8 @@ pub fn decode<T: DeserializeOwned>(mut message: Bytes) -> Result<(T, Bytes), Fra
         return Err(FrameError::Short { bytes });
     }
     let payload = message.split_off(4 + length);
-    let head = rmp_serde::from_slice(&message[4..]).map_err(|error| FrameError::Head(error.to_string()))?;
+    let head = rmp_serde::from_slice(&message[4..])
+        .map_err(|error| FrameError::Head(error.to_string()))?;
     Ok((head, payload))
 }
 
@@ -136,37 +138,81 @@ mod tests {
     use crate::code::{Component, Effect, ErrorCode};
 
     fn invoke_heads() -> impl Strategy<Value = InvokeHead> {
-        let ids = ("[a-zA-Z0-9._-]{1,64}", "[a-zA-Z0-9._-]{3,20}", "[a-zA-Z0-9._-]{1,100}", "[a-zA-Z0-9._-]{1,64}");
-        let rest = (any::<Vec<u8>>(), any::<u64>(), ".{0,40}", any::<bool>(), any::<Option<String>>(), any::<Option<String>>());
-        (ids, rest).prop_map(|((invocation, space, function_id, from), (key, remaining_ms, content_type, may_start, parent, state))| {
-            InvokeHead {
-                invocation: invocation.parse().unwrap(),
-                space: space.parse().unwrap(),
-                function_id: function_id.parse().unwrap(),
-                instance_key: InstanceKey::hash([key.as_slice()]),
-                from: from.parse().unwrap(),
-                remaining_ms,
-                content_type,
-                may_start,
-                trace: TraceContext { parent, state },
-            }
-        })
+        let ids = (
+            "[a-zA-Z0-9._-]{1,64}",
+            "[a-zA-Z0-9._-]{3,20}",
+            "[a-zA-Z0-9._-]{1,100}",
+            "[a-zA-Z0-9._-]{1,64}",
+        );
+        let rest = (
+            any::<Vec<u8>>(),
+            any::<u64>(),
+            ".{0,40}",
+            any::<bool>(),
+            any::<Option<String>>(),
+            any::<Option<String>>(),
+        );
+        (ids, rest).prop_map(
+            |(
+                (invocation, space, function_id, from),
+                (key, remaining_ms, content_type, may_start, parent, state),
+            )| {
+                InvokeHead {
+                    invocation: invocation.parse().unwrap(),
+                    space: space.parse().unwrap(),
+                    function_id: function_id.parse().unwrap(),
+                    instance_key: InstanceKey::hash([key.as_slice()]),
+                    from: from.parse().unwrap(),
+                    remaining_ms,
+                    content_type,
+                    may_start,
+                    trace: TraceContext { parent, state },
+                }
+            },
+        )
     }
 
     fn reply_heads() -> impl Strategy<Value = ReplyHead> {
         let outcomes = prop_oneof![
-            (any::<u16>(), any::<Option<String>>(), any::<bool>()).prop_map(|(status, content_type, is_warm)| {
-                let start = if is_warm { StartKind::Warm } else { StartKind::Cold };
-                ReplyOutcome::Replied { status, content_type, start }
-            }),
+            (any::<u16>(), any::<Option<String>>(), any::<bool>()).prop_map(
+                |(status, content_type, is_warm)| {
+                    let start = if is_warm {
+                        StartKind::Warm
+                    } else {
+                        StartKind::Cold
+                    };
+                    ReplyOutcome::Replied {
+                        status,
+                        content_type,
+                        start,
+                    }
+                }
+            ),
             any::<(String, Option<u64>)>().prop_map(|(message, retry_after_ms)| {
-                let failure = Failure::new(ErrorCode::FunctionBusy, Component::Peer, Effect::Refused, message);
-                ReplyOutcome::Failed(Failure { retry_after_ms, ..failure.at_node("n1") })
+                let failure = Failure::new(
+                    ErrorCode::FunctionBusy,
+                    Component::Peer,
+                    Effect::Refused,
+                    message,
+                );
+                ReplyOutcome::Failed(Failure {
+                    retry_after_ms,
+                    ..failure.at_node("n1")
+                })
             }),
         ];
-        (outcomes, any::<(u32, u32, Option<u64>, Option<u64>)>()).prop_map(|(outcome, (free_slots, instances, queue, run))| {
-            ReplyHead { outcome, free_slots, instances, phases: Phases { queue, run, ..Phases::default() } }
-        })
+        (outcomes, any::<(u32, u32, Option<u64>, Option<u64>)>()).prop_map(
+            |(outcome, (free_slots, instances, queue, run))| ReplyHead {
+                outcome,
+                free_slots,
+                instances,
+                phases: Phases {
+                    queue,
+                    run,
+                    ..Phases::default()
+                },
+            },
+        )
     }
 
     /// The head of a later version: all that is known now, and a field that is not.
@@ -257,12 +303,23 @@ mod tests {
     #[test]
     fn what_can_not_be_read_says_why() {
         let check = |bytes: &'static [u8], expected: FrameError| {
-            assert_eq!(decode::<ReplyHead>(Bytes::from_static(bytes)).unwrap_err(), expected);
+            assert_eq!(
+                decode::<ReplyHead>(Bytes::from_static(bytes)).unwrap_err(),
+                expected
+            );
         };
         check(b"", FrameError::Short { bytes: 0 });
         check(b"\x00\x00\x00", FrameError::Short { bytes: 3 });
         check(b"\x00\x00\x00\x05abcd", FrameError::Short { bytes: 8 });
-        check(b"\x00\x01\x00\x01", FrameError::HeadTooLong { bytes: HEAD_BYTES_MAX + 1 });
-        assert!(matches!(decode::<ReplyHead>(Bytes::from_static(b"\x00\x00\x00\x01\xc1")), Err(FrameError::Head(_))));
+        check(
+            b"\x00\x01\x00\x01",
+            FrameError::HeadTooLong {
+                bytes: HEAD_BYTES_MAX + 1,
+            },
+        );
+        assert!(matches!(
+            decode::<ReplyHead>(Bytes::from_static(b"\x00\x00\x00\x01\xc1")),
+            Err(FrameError::Head(_))
+        ));
     }
 }

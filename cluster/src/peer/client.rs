@@ -63,9 +63,22 @@ pub struct HttpPeerClient {
 impl HttpPeerClient {
     /// Builds a client. Must be called within a runtime: a task of its own watches the members until the client is dropped.
     pub fn new(args: Args<'_>) -> Self {
-        let Args { identity, settings, members, body_bytes_max } = args;
-        let lines = Lines::new(identity.clone(), settings.idle_connections_max, settings.connect_timeout);
-        let (lines, tasks, stop) = (Arc::new(lines), TaskTracker::new(), CancellationToken::new());
+        let Args {
+            identity,
+            settings,
+            members,
+            body_bytes_max,
+        } = args;
+        let lines = Lines::new(
+            identity.clone(),
+            settings.idle_connections_max,
+            settings.connect_timeout,
+        );
+        let (lines, tasks, stop) = (
+            Arc::new(lines),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        );
         let watch = Watch {
             lines: Arc::clone(&lines),
             members,
@@ -75,7 +88,12 @@ impl HttpPeerClient {
         };
         tasks.spawn(watch.run());
         tasks.close();
-        Self { lines, body_bytes_max, _tasks: tasks, _stop: stop.drop_guard() }
+        Self {
+            lines,
+            body_bytes_max,
+            _tasks: tasks,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// Makes one request on a connection of the pool and reads its answer whole.
@@ -132,10 +150,24 @@ impl PeerClient for HttpPeerClient {
         probe(&line, timeout).await
     }
 
-    async fn resolve_image(&self, peer: &Peer, image: &str, deadline: Deadline) -> Result<Option<String>, Error> {
-        let body = frame::ResolveImage { image: image.to_owned() };
+    async fn resolve_image(
+        &self,
+        peer: &Peer,
+        image: &str,
+        deadline: Deadline,
+    ) -> Result<Option<String>, Error> {
+        let body = frame::ResolveImage {
+            image: image.to_owned(),
+        };
         let request = || frame::small_request(Operation::ResolveImage, &body);
-        let message = self.call(peer, Instant::from_std(deadline.moment()), SMALL_BYTES_MAX, request).await?;
+        let message = self
+            .call(
+                peer,
+                Instant::from_std(deadline.moment()),
+                SMALL_BYTES_MAX,
+                request,
+            )
+            .await?;
         frame::read_resolved_image(peer, &message)
     }
 
@@ -148,13 +180,19 @@ impl PeerClient for HttpPeerClient {
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
         let line = self.lines.to(peer)?;
         let deadline = Instant::now() + LOGS_TIMEOUT;
-        let body = frame::Logs { space: space.clone(), function_id: function_id.clone(), follow };
+        let body = frame::Logs {
+            space: space.clone(),
+            function_id: function_id.clone(),
+            follow,
+        };
         loop {
             let (mut connection, is_reused) = connection(&line, deadline).await?;
             let request = frame::small_request(Operation::Logs, &body);
             match until_lost(&line, deadline, connection.send(request)).await? {
                 Ok(response) if response.status() == StatusCode::OK => {
-                    return Ok(connection.into_stream(response.into_body(), line.gone.clone()).boxed());
+                    return Ok(connection
+                        .into_stream(response.into_body(), line.gone.clone())
+                        .boxed());
                 }
                 Ok(response) => return Err(frame::refusal_error(peer, response.status(), b"")),
                 Err(SendError::Unsent) if is_reused => {}
@@ -201,23 +239,47 @@ impl ExchangeError {
     fn into_error(self, peer: &Peer) -> Error {
         let peer = peer.name.clone();
         match self {
-            Self::Unsent => Error::Refused { peer, why: "the connection ended before the request was written".into() },
-            Self::Lost(error) => Error::Interrupted { peer, why: with_sources(&error) },
-            Self::TooLarge(bytes_max) => Error::Protocol { peer, why: format!("more than {bytes_max} bytes") },
+            Self::Unsent => Error::Refused {
+                peer,
+                why: "the connection ended before the request was written".into(),
+            },
+            Self::Lost(error) => Error::Interrupted {
+                peer,
+                why: with_sources(&error),
+            },
+            Self::TooLarge(bytes_max) => Error::Protocol {
+                peer,
+                why: format!("more than {bytes_max} bytes"),
+            },
         }
     }
 }
 
-async fn exchange(connection: &mut Connection, request: Request<Message>, bytes_max: usize) -> Result<Answer, ExchangeError> {
+async fn exchange(
+    connection: &mut Connection,
+    request: Request<Message>,
+    bytes_max: usize,
+) -> Result<Answer, ExchangeError> {
     let response = connection.send(request).await?;
     let status = response.status();
-    let bytes_max = if status == StatusCode::OK { bytes_max } else { SMALL_BYTES_MAX };
+    let bytes_max = if status == StatusCode::OK {
+        bytes_max
+    } else {
+        SMALL_BYTES_MAX
+    };
     let mut body = response.into_body();
-    let message = connection.read(&mut body, bytes_max).await.map_err(|error| match error {
-        BodyError::TooLarge => ExchangeError::TooLarge(bytes_max),
-        BodyError::Lost(error) => ExchangeError::Lost(error),
-    })?;
-    Ok(Answer { status, message, is_reusable: connection.is_reusable().await })
+    let message = connection
+        .read(&mut body, bytes_max)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge => ExchangeError::TooLarge(bytes_max),
+            BodyError::Lost(error) => ExchangeError::Lost(error),
+        })?;
+    Ok(Answer {
+        status,
+        message,
+        is_reusable: connection.is_reusable().await,
+    })
 }
 
 /// A connection from the pool, or a fresh one; whether it is from the pool.
@@ -232,12 +294,19 @@ async fn connection(line: &Line, deadline: Instant) -> Result<(Connection, bool)
 async fn open(line: &Line, deadline: Instant) -> Result<Connection, Error> {
     match until_lost(line, deadline, line.open()).await {
         Ok(opened) => opened,
-        Err(error) => Err(Error::Refused { peer: line.peer.name.clone(), why: format!("while connecting: {error}") }),
+        Err(error) => Err(Error::Refused {
+            peer: line.peer.name.clone(),
+            why: format!("while connecting: {error}"),
+        }),
     }
 }
 
 /// Waits for something of a peer until the deadline, or until the peer is gone.
-async fn until_lost<T>(line: &Line, deadline: Instant, answer: impl Future<Output = T>) -> Result<T, Error> {
+async fn until_lost<T>(
+    line: &Line,
+    deadline: Instant,
+    answer: impl Future<Output = T>,
+) -> Result<T, Error> {
     tokio::select! {
         biased;
         answer = answer => Ok(answer),
@@ -256,7 +325,11 @@ async fn probe(line: &Line, timeout: Duration) -> Result<(), Error> {
         match until_lost(line, deadline, exchange).await? {
             Ok(answer) => return finish_probe(line, kept, answer),
             // Nothing runs by a probe, so however the kept connection ended, a fresh one may tell more.
-            Err(error) => tracing::debug!(peer = line.peer.name, ?error, "the connection for probes ended"),
+            Err(error) => tracing::debug!(
+                peer = line.peer.name,
+                ?error,
+                "the connection for probes ended"
+            ),
         }
     }
     let mut fresh = open(line, deadline).await?;

@@ -3,8 +3,8 @@
 //! Each connection is one task; the handler's future is part of it, so a caller that hangs up drops it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use config::settings::ClusterSettings;
@@ -86,7 +86,9 @@ struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("is_draining", &self.is_draining).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("is_draining", &self.is_draining)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +98,15 @@ impl PeerServer {
     /// # Errors
     /// When listener or certificate are not usable.
     pub fn start(args: Args<'_>) -> Result<Self, Error> {
-        let Args { listener, identity, settings, members, handler, body_bytes_max, shutdown } = args;
+        let Args {
+            listener,
+            identity,
+            settings,
+            members,
+            handler,
+            body_bytes_max,
+            shutdown,
+        } = args;
         listener.set_nonblocking(true).map_err(Error::Listener)?;
         let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
         let tls = tls::server_config(identity).map_err(Error::Certificate)?;

@@ -10,16 +10,23 @@ use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
 };
 
 use super::{Fingerprint, TLS_NAME};
 use crate::identity::Identity;
 
 /// The settings for calling the one peer that has this fingerprint.
-pub(super) fn client_config(identity: &Identity, fingerprint: Fingerprint) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(
+    identity: &Identity,
+    fingerprint: Fingerprint,
+) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Pinned { fingerprint, algorithms: provider.signature_verification_algorithms };
+    let verifier = Pinned {
+        fingerprint,
+        algorithms: provider.signature_verification_algorithms,
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -35,7 +42,9 @@ pub(super) fn client_config(identity: &Identity, fingerprint: Fingerprint) -> Re
 /// for its fingerprint among the members, which may take a moment.
 pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Shown { algorithms: provider.signature_verification_algorithms };
+    let verifier = Shown {
+        algorithms: provider.signature_verification_algorithms,
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))

@@ -54,7 +54,8 @@ impl Line {
     /// Takes the connection that was put aside last: it is the likeliest to stand, and the others may age.
     pub(super) fn take(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.pop().filter(|connection| connection.idle_since.elapsed() < IDLE_TIMEOUT)
+        idle.pop()
+            .filter(|connection| connection.idle_since.elapsed() < IDLE_TIMEOUT)
     }
 
     /// Puts a connection aside for the next call.
@@ -69,17 +70,31 @@ impl Line {
     /// Opens another connection.
     pub(super) async fn open(&self) -> Result<Connection, Error> {
         let address = self.peer.address;
-        let refused = |why: String| Error::Refused { peer: self.peer.name.clone(), why };
-        match timeout(self.connect_timeout, Connection::open(address, Arc::clone(&self.tls))).await {
+        let refused = |why: String| Error::Refused {
+            peer: self.peer.name.clone(),
+            why,
+        };
+        match timeout(
+            self.connect_timeout,
+            Connection::open(address, Arc::clone(&self.tls)),
+        )
+        .await
+        {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(refused(format!("connecting to {address} failed: {error}"))),
-            Err(_) => Err(refused(format!("connecting to {address} took over {:?}", self.connect_timeout))),
+            Err(_) => Err(refused(format!(
+                "connecting to {address} took over {:?}",
+                self.connect_timeout
+            ))),
         }
     }
 
     /// Takes the connection kept for probes.
     pub(super) fn take_probe(&self) -> Option<Connection> {
-        self.probe.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.probe
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Keeps a connection for probes.
@@ -91,8 +106,14 @@ impl Line {
 
     fn end(&self) {
         self.gone.cancel();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.probe.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.probe
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     fn drop_aged(&self) {
@@ -112,7 +133,12 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(identity: Identity, idle_max: usize, connect_timeout: Duration) -> Self {
-        Self { identity, idle_max, connect_timeout, lines: Mutex::default() }
+        Self {
+            identity,
+            idle_max,
+            connect_timeout,
+            lines: Mutex::default(),
+        }
     }
 
     /// The line to a peer, made at its first call.
@@ -122,8 +148,12 @@ impl Lines {
         if let Some(line) = lines.get(&key) {
             return Ok(Arc::clone(line));
         }
-        let tls = tls::client_config(&self.identity, peer.fingerprint)
-            .map_err(|error| Error::Refused { peer: peer.name.clone(), why: format!("no TLS settings: {error}") })?;
+        let tls = tls::client_config(&self.identity, peer.fingerprint).map_err(|error| {
+            Error::Refused {
+                peer: peer.name.clone(),
+                why: format!("no TLS settings: {error}"),
+            }
+        })?;
         let line = Arc::new(Line {
             peer: peer.clone(),
             tls: Arc::new(tls),
@@ -141,7 +171,9 @@ impl Lines {
     /// Ends the lines to peers that gossip has forgotten or that restarted, and gives those to peers that it newly does not hear.
     pub(super) fn update(&self, members: &Members) -> Vec<Arc<Line>> {
         let mut lines = self.lines();
-        lines.extract_if(|_, line| standing(&line.peer, members) == Standing::Gone).for_each(|(_, line)| line.end());
+        lines
+            .extract_if(|_, line| standing(&line.peer, members) == Standing::Gone)
+            .for_each(|(_, line)| line.end());
         let doubtful = lines.values().filter(|line| {
             let is_doubtful = standing(&line.peer, members) == Standing::Doubtful;
             !line.is_doubted.swap(is_doubtful, Ordering::Relaxed) && is_doubtful
@@ -151,7 +183,8 @@ impl Lines {
 
     /// Ends a line whose peer gave no sign of life.
     pub(super) fn end_one(&self, line: &Line) {
-        self.lines().remove(&(line.peer.address, line.peer.fingerprint));
+        self.lines()
+            .remove(&(line.peer.address, line.peer.fingerprint));
         line.end();
     }
 
@@ -172,7 +205,12 @@ impl Lines {
 
 fn standing(peer: &Peer, members: &Members) -> Standing {
     match members.get(&peer.id) {
-        Some(member) if member.peer.address != peer.address || member.peer.fingerprint != peer.fingerprint => Standing::Gone,
+        Some(member)
+            if member.peer.address != peer.address
+                || member.peer.fingerprint != peer.fingerprint =>
+        {
+            Standing::Gone
+        }
         Some(member) if member.is_alive => Standing::Alive,
         Some(_) => Standing::Doubtful,
         None => Standing::Gone,

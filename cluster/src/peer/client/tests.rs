@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream;
 use protocol::invocation::StartKind;
 use protocol::peer::ReplyOutcome;
-use protocol::{ErrorCode, Effect, Generation, InstanceKey, InvocationId, NodeId, Phases};
+use protocol::{Effect, ErrorCode, Generation, InstanceKey, InvocationId, NodeId, Phases};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,11 +14,11 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::membership::{LocalState, Member};
-use crate::peer::server::{self, PeerServer};
 use crate::peer::PeerHandler;
+use crate::peer::server::{self, PeerServer};
 
-mod faults;
 mod drain;
+mod faults;
 
 const BOUND: Duration = Duration::from_secs(10);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -46,7 +46,10 @@ impl PeerHandler for Scenario {
     async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes) {
         let running = Running(self);
         self.started.fetch_add(1, Ordering::SeqCst);
-        self.remaining_ms.store(usize::try_from(head.remaining_ms).unwrap(), Ordering::SeqCst);
+        self.remaining_ms.store(
+            usize::try_from(head.remaining_ms).unwrap(),
+            Ordering::SeqCst,
+        );
         let body = match &payload[..] {
             b"hang" => std::future::pending().await,
             b"wait" => {
@@ -58,17 +61,41 @@ impl PeerHandler for Scenario {
         };
         std::mem::forget(running);
         self.finished.fetch_add(1, Ordering::SeqCst);
-        let outcome = ReplyOutcome::Replied { status: 200, content_type: None, start: StartKind::Warm };
-        (ReplyHead { outcome, free_slots: 3, instances: 2, phases: Phases::default() }, body)
+        let outcome = ReplyOutcome::Replied {
+            status: 200,
+            content_type: None,
+            start: StartKind::Warm,
+        };
+        (
+            ReplyHead {
+                outcome,
+                free_slots: 3,
+                instances: 2,
+                phases: Phases::default(),
+            },
+            body,
+        )
     }
 
     async fn resolve_image(&self, image: &str) -> Option<String> {
         (image == "hello").then(|| "sha256:5".to_owned())
     }
 
-    async fn logs(&self, _: &Space, _: &FunctionId, follow: bool) -> BoxStream<'static, io::Result<Bytes>> {
-        let lines = stream::iter([Ok(Bytes::from_static(b"one\n")), Ok(Bytes::from_static(b"two\n"))]);
-        if follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() }
+    async fn logs(
+        &self,
+        _: &Space,
+        _: &FunctionId,
+        follow: bool,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        let lines = stream::iter([
+            Ok(Bytes::from_static(b"one\n")),
+            Ok(Bytes::from_static(b"two\n")),
+        ]);
+        if follow {
+            lines.chain(stream::pending()).boxed()
+        } else {
+            lines.boxed()
+        }
     }
 }
 
@@ -96,7 +123,12 @@ fn identity() -> (Identity, TempDir) {
 }
 
 fn peer(identity: &Identity, address: SocketAddr) -> Peer {
-    Peer { id: identity.node_id().clone(), name: "n2".into(), address, fingerprint: identity.fingerprint() }
+    Peer {
+        id: identity.node_id().clone(),
+        name: "n2".into(),
+        address,
+        fingerprint: identity.fingerprint(),
+    }
 }
 
 fn member(peer: &Peer, is_alive: bool) -> Arc<Members> {
@@ -113,7 +145,13 @@ fn member(peer: &Peer, is_alive: bool) -> Arc<Members> {
         hints: vec![],
         images: vec![],
     };
-    let member = Member { id: peer.id.clone(), generation: Generation(1), is_alive, state, peer: peer.clone() };
+    let member = Member {
+        id: peer.id.clone(),
+        generation: Generation(1),
+        is_alive,
+        state,
+        peer: peer.clone(),
+    };
     Arc::new(Members::from([(peer.id.clone(), Arc::new(member))]))
 }
 
@@ -155,24 +193,48 @@ impl Pair {
         let (server, address, scenario) = serve(&callee, any_port(), members, settings, &kill);
         let peer = peer(&callee, address);
         let (client_sees, members) = watch::channel(member(&peer, true));
-        let client =
-            HttpPeerClient::new(Args { identity: &caller, settings, members, body_bytes_max: BODY_BYTES_MAX });
-        Self { client, server, scenario, peer, client_sees, server_sees, caller, callee, kill, _data_dirs: [caller_dir, callee_dir] }
+        let client = HttpPeerClient::new(Args {
+            identity: &caller,
+            settings,
+            members,
+            body_bytes_max: BODY_BYTES_MAX,
+        });
+        Self {
+            client,
+            server,
+            scenario,
+            peer,
+            client_sees,
+            server_sees,
+            caller,
+            callee,
+            kill,
+            _data_dirs: [caller_dir, callee_dir],
+        }
     }
 
     async fn invoke(&self, payload: &'static [u8]) -> Result<(ReplyHead, Bytes), Error> {
         self.invoke_within(payload, BOUND).await
     }
 
-    async fn invoke_within(&self, payload: &'static [u8], time: Duration) -> Result<(ReplyHead, Bytes), Error> {
+    async fn invoke_within(
+        &self,
+        payload: &'static [u8],
+        time: Duration,
+    ) -> Result<(ReplyHead, Bytes), Error> {
         invoke(&self.client, &self.peer, Bytes::from_static(payload), time).await
     }
 
     /// Starts a call and waits until the handler has it.
-    async fn in_flight(&self, payload: &'static [u8]) -> impl Future<Output = Result<(ReplyHead, Bytes), Error>> {
+    async fn in_flight(
+        &self,
+        payload: &'static [u8],
+    ) -> impl Future<Output = Result<(ReplyHead, Bytes), Error>> {
         let before = self.scenario.started.load(Ordering::SeqCst);
         let mut call = Box::pin(self.invoke(payload));
-        let started = until("the call arrives", || self.scenario.started.load(Ordering::SeqCst) > before);
+        let started = until("the call arrives", || {
+            self.scenario.started.load(Ordering::SeqCst) > before
+        });
         tokio::select! {
             outcome = &mut call => panic!("the call ended early: {outcome:?}"),
             () = started => call,
@@ -180,7 +242,12 @@ impl Pair {
     }
 }
 
-async fn invoke(client: &HttpPeerClient, peer: &Peer, payload: Bytes, time: Duration) -> Result<(ReplyHead, Bytes), Error> {
+async fn invoke(
+    client: &HttpPeerClient,
+    peer: &Peer,
+    payload: Bytes,
+    time: Duration,
+) -> Result<(ReplyHead, Bytes), Error> {
     let deadline = Deadline::at((Instant::now() + time).into_std());
     client.invoke(peer, head(), payload, deadline).await
 }
@@ -202,7 +269,10 @@ fn head() -> InvokeHead {
 async fn until(what: &str, mut test: impl FnMut() -> bool) {
     let from = Instant::now();
     while !test() {
-        assert!(from.elapsed() < BOUND, "within {BOUND:?} it did not happen that {what}");
+        assert!(
+            from.elapsed() < BOUND,
+            "within {BOUND:?} it did not happen that {what}"
+        );
         sleep(Duration::from_millis(2)).await;
     }
 }
@@ -226,18 +296,26 @@ fn check_interrupted(outcome: Result<(ReplyHead, Bytes), Error>) {
 async fn payloads_of_any_size_go_there_and_back() {
     let pair = Pair::new();
     for bytes in [0, 1, 100, 16 * 1024, 100 * 1024, BODY_BYTES_MAX] {
-        let payload: Bytes = (0..bytes).map(|i| (i % 251) as u8).collect();
-        let (head, body) = invoke(&pair.client, &pair.peer, payload.clone(), BOUND).await.unwrap();
+        let payload: Bytes = (0..=250).cycle().take(bytes).collect();
+        let (head, body) = invoke(&pair.client, &pair.peer, payload.clone(), BOUND)
+            .await
+            .unwrap();
         assert_eq!((head.free_slots, head.instances), (3, 2));
         assert!(body == payload, "{bytes} bytes came back as {}", body.len());
     }
     let remaining = pair.scenario.remaining_ms.load(Ordering::SeqCst);
-    assert!((1..=10_000).contains(&remaining), "{remaining} ms were said to remain");
+    assert!(
+        (1..=10_000).contains(&remaining),
+        "{remaining} ms were said to remain"
+    );
 }
 
 #[tokio::test]
 async fn one_connection_serves_calls_that_follow_each_other() {
-    let pair = Pair::with(&ClusterSettings { peer_connections_max: 1, ..settings() });
+    let pair = Pair::with(&ClusterSettings {
+        peer_connections_max: 1,
+        ..settings()
+    });
     for _ in 0..20 {
         pair.invoke(b"hello").await.unwrap();
     }
@@ -245,15 +323,25 @@ async fn one_connection_serves_calls_that_follow_each_other() {
 
 #[tokio::test]
 async fn calls_at_once_do_not_wait_for_each_other_and_idle_connections_are_bounded() {
-    let pair = Pair::with(&ClusterSettings { idle_connections_max: 2, ..settings() });
+    let pair = Pair::with(&ClusterSettings {
+        idle_connections_max: 2,
+        ..settings()
+    });
     let calls: Vec<_> = (0..8).map(|_| pair.invoke(b"wait")).collect();
     let all = futures_util::future::join_all(calls);
     let arrived = async {
-        until("all calls arrive", || pair.scenario.started.load(Ordering::SeqCst) == 8).await;
+        until("all calls arrive", || {
+            pair.scenario.started.load(Ordering::SeqCst) == 8
+        })
+        .await;
         pair.scenario.release.cancel();
     };
     let (outcomes, ()) = tokio::join!(all, arrived);
-    assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().1 == "released"));
+    assert!(
+        outcomes
+            .into_iter()
+            .all(|outcome| outcome.unwrap().1 == "released")
+    );
     let line = pair.client.lines.to(&pair.peer).unwrap();
     assert!(line.take().is_some() && line.take().is_some() && line.take().is_none());
 }
@@ -262,10 +350,16 @@ async fn calls_at_once_do_not_wait_for_each_other_and_idle_connections_are_bound
 async fn the_deadline_ends_a_call_at_both_ends() {
     let pair = Pair::new();
     let from = Instant::now();
-    let error = pair.invoke_within(b"hang", Duration::from_millis(300)).await.unwrap_err();
+    let error = pair
+        .invoke_within(b"hang", Duration::from_millis(300))
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
     assert!(from.elapsed() >= Duration::from_millis(300));
-    until("the handler is dropped", || pair.scenario.dropped.load(Ordering::SeqCst) == 1).await;
+    until("the handler is dropped", || {
+        pair.scenario.dropped.load(Ordering::SeqCst) == 1
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -273,7 +367,10 @@ async fn a_caller_that_hangs_up_drops_the_handler() {
     let pair = Pair::new();
     let call = pair.in_flight(b"hang").await;
     drop(call);
-    until("the handler is dropped", || pair.scenario.dropped.load(Ordering::SeqCst) == 1).await;
+    until("the handler is dropped", || {
+        pair.scenario.dropped.load(Ordering::SeqCst) == 1
+    })
+    .await;
     // What was on the pool before is not spoiled.
     pair.invoke(b"hello").await.unwrap();
 }
@@ -282,24 +379,53 @@ async fn a_caller_that_hangs_up_drops_the_handler() {
 async fn images_are_resolved() {
     let pair = Pair::new();
     let deadline = Deadline::at((Instant::now() + BOUND).into_std());
-    let digest = pair.client.resolve_image(&pair.peer, "hello", deadline).await.unwrap();
+    let digest = pair
+        .client
+        .resolve_image(&pair.peer, "hello", deadline)
+        .await
+        .unwrap();
     assert_eq!(digest.as_deref(), Some("sha256:5"));
-    assert_eq!(pair.client.resolve_image(&pair.peer, "other", deadline).await.unwrap(), None);
+    assert_eq!(
+        pair.client
+            .resolve_image(&pair.peer, "other", deadline)
+            .await
+            .unwrap(),
+        None
+    );
 }
 
 #[tokio::test]
 async fn output_comes_as_it_is_written() {
     let pair = Pair::new();
     let (space, id) = (Space::default_space(), "hello".parse().unwrap());
-    let lines = pair.client.logs(&pair.peer, &space, &id, false).await.unwrap();
+    let lines = pair
+        .client
+        .logs(&pair.peer, &space, &id, false)
+        .await
+        .unwrap();
     let text: Vec<Bytes> = lines.map(Result::unwrap).collect().await;
     assert_eq!(text.concat(), b"one\ntwo\n");
-    let mut followed = pair.client.logs(&pair.peer, &space, &id, true).await.unwrap();
+    let mut followed = pair
+        .client
+        .logs(&pair.peer, &space, &id, true)
+        .await
+        .unwrap();
     let mut text = Vec::new();
     while text.len() < 8 {
-        text.extend_from_slice(&timeout(BOUND, followed.next()).await.unwrap().unwrap().unwrap());
+        text.extend_from_slice(
+            &timeout(BOUND, followed.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap(),
+        );
     }
-    assert!(timeout(Duration::from_millis(50), followed.next()).await.is_err(), "it goes on until dropped");
+    assert!(
+        timeout(Duration::from_millis(50), followed.next())
+            .await
+            .is_err(),
+        "it goes on until dropped"
+    );
     // A peer that is gone does not look like one whose output has ended.
     pair.client_sees.send(Arc::default()).unwrap();
     let end = timeout(BOUND, followed.next()).await.unwrap();
@@ -309,7 +435,10 @@ async fn output_comes_as_it_is_written() {
 
 #[tokio::test]
 async fn probes_have_a_connection_of_their_own() {
-    let pair = Pair::with(&ClusterSettings { peer_connections_max: 2, ..settings() });
+    let pair = Pair::with(&ClusterSettings {
+        peer_connections_max: 2,
+        ..settings()
+    });
     let call = pair.in_flight(b"wait").await;
     for _ in 0..10 {
         pair.client.probe(&pair.peer, BOUND).await.unwrap();

@@ -12,7 +12,11 @@ fn check_operation(method: &str, uri: &str, expected: Result<Operation, Refusal>
 fn paths_name_version_and_operation() {
     check_operation("POST", "/peer/v1/invoke", Ok(Operation::Invoke));
     check_operation("POST", "/peer/v1/probe", Ok(Operation::Probe));
-    check_operation("POST", "/peer/v1/resolve-image", Ok(Operation::ResolveImage));
+    check_operation(
+        "POST",
+        "/peer/v1/resolve-image",
+        Ok(Operation::ResolveImage),
+    );
     check_operation("POST", "/peer/v1/logs", Ok(Operation::Logs));
     check_operation("GET", "/peer/v1/invoke", Err(Refusal::Unknown));
     check_operation("POST", "/peer/v2/invoke", Err(Refusal::OtherVersion));
@@ -25,7 +29,10 @@ fn paths_name_version_and_operation() {
 #[test]
 fn our_requests_are_read_by_our_server() {
     for operation in Operation::ALL {
-        assert_eq!(Operation::of(&request(operation, Message::empty())), Ok(operation));
+        assert_eq!(
+            Operation::of(&request(operation, Message::empty())),
+            Ok(operation)
+        );
     }
 }
 
@@ -48,16 +55,25 @@ fn every_refusal_is_a_refusal_to_the_caller() {
     for refusal in refusals {
         let status = refusal.response().status();
         assert_ne!(status, StatusCode::OK);
-        assert!(matches!(refusal_error(&peer, status, b"why"), Error::Refused { .. }), "{refusal:?}");
+        assert!(
+            matches!(refusal_error(&peer, status, b"why"), Error::Refused { .. }),
+            "{refusal:?}"
+        );
     }
     // A status that this program never sends says nothing about what ran.
-    assert!(matches!(refusal_error(&peer, StatusCode::BAD_GATEWAY, b""), Error::Protocol { .. }));
+    assert!(matches!(
+        refusal_error(&peer, StatusCode::BAD_GATEWAY, b""),
+        Error::Protocol { .. }
+    ));
 }
 
 /// Reads a body that is ready at once.
 fn read_now<B: Body<Data = Bytes> + Unpin>(mut body: B, bytes_max: usize) -> Option<Bytes> {
     use futures_util::FutureExt;
-    read_body(&mut body, bytes_max).now_or_never().expect("it is ready").ok()
+    read_body(&mut body, bytes_max)
+        .now_or_never()
+        .expect("it is ready")
+        .ok()
 }
 
 proptest! {

@@ -36,7 +36,10 @@ async fn a_drain_loses_no_call() {
         answered
     };
     let drain = async {
-        until("calls are under way", || pair.scenario.finished.load(Ordering::SeqCst) > 50).await;
+        until("calls are under way", || {
+            pair.scenario.finished.load(Ordering::SeqCst) > 50
+        })
+        .await;
         pair.server.drain(Instant::now() + BOUND).await;
         is_done.store(true, Ordering::SeqCst);
     };
@@ -59,7 +62,11 @@ async fn a_drain_ends_at_its_deadline() {
 async fn followed_output_does_not_hold_up_a_drain() {
     let pair = Pair::new();
     let (space, id) = (Space::default_space(), "hello".parse().unwrap());
-    let followed = pair.client.logs(&pair.peer, &space, &id, true).await.unwrap();
+    let followed = pair
+        .client
+        .logs(&pair.peer, &space, &id, true)
+        .await
+        .unwrap();
     let read = followed.for_each(|_| async {});
     let drain = timeout(BOUND / 2, pair.server.drain(Instant::now() + BOUND));
     let (drained, ()) = tokio::join!(drain, read);

@@ -27,10 +27,33 @@ pub struct Identity(Arc<Inner>);
 struct Inner {
     node_id: NodeId,
     generation: Generation,
+    credentials: Arc<Credentials>,
+    _lock: File,
+}
+
+/// The certificate of one incarnation and its key: what TLS needs, without the hold on the data directory.
+pub(crate) struct Credentials {
     certificate: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
     fingerprint: Fingerprint,
-    _lock: File,
+}
+
+impl Credentials {
+    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(self.key.clone_key())
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a node has no identity.
@@ -91,14 +114,11 @@ impl Identity {
         let lock = lock(data_dir)?;
         let node_id = load_node_id(data_dir)?;
         let generation = next_generation(data_dir)?;
-        let (certificate, key) = make_certificate()?;
-        let fingerprint = Fingerprint::of(&certificate);
+        let credentials = Arc::new(make_credentials()?);
         Ok(Self(Arc::new(Inner {
             node_id,
             generation,
-            certificate,
-            key,
-            fingerprint,
+            credentials,
             _lock: lock,
         })))
     }
@@ -115,15 +135,11 @@ impl Identity {
 
     /// The fingerprint of this incarnation's certificate, as gossiped.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint
+        self.0.credentials.fingerprint
     }
 
-    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
-        self.0.certificate.clone()
-    }
-
-    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.0.key.clone_key())
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.0.credentials)
     }
 }
 
@@ -132,7 +148,7 @@ impl fmt::Debug for Identity {
         f.debug_struct("Identity")
             .field("node_id", &self.0.node_id)
             .field("generation", &self.0.generation)
-            .field("fingerprint", &self.0.fingerprint)
+            .field("fingerprint", &self.fingerprint())
             .finish_non_exhaustive()
     }
 }
@@ -282,13 +298,15 @@ fn write(directory: &Path, path: &Path, text: &str) -> Result<(), Error> {
     written().map_err(disk("write", path))
 }
 
-fn make_certificate() -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), Error> {
+fn make_credentials() -> Result<Credentials, Error> {
     let key = rcgen::KeyPair::generate().map_err(Error::Certificate)?;
     let certificate = rcgen::CertificateParams::new(vec![crate::peer::TLS_NAME.to_owned()])
         .and_then(|params| params.self_signed(&key))
         .map_err(Error::Certificate)?;
-    Ok((
-        certificate.der().clone(),
-        PrivatePkcs8KeyDer::from(key.serialize_der()),
-    ))
+    let certificate = certificate.der().clone();
+    Ok(Credentials {
+        fingerprint: Fingerprint::of(&certificate),
+        certificate,
+        key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+    })
 }

@@ -42,7 +42,7 @@ impl PeerSockets {
                         && attempt < ATTEMPTS
                         && error.kind() == io::ErrorKind::AddrInUse =>
                 {
-                    attempt += 1
+                    attempt += 1;
                 }
                 Err(error) => return Err(error),
             }

@@ -166,7 +166,7 @@ impl Socket for SealedSocket {
             match self.outside.recv_from(&mut self.buffer).await {
                 Ok((bytes, from)) => self.accept(bytes, from),
                 Err(error) if is_transient(&error) => {
-                    tracing::debug!(%error, "the gossip socket reported an error")
+                    tracing::debug!(%error, "the gossip socket reported an error");
                 }
                 Err(error) => return Err(error).context("the gossip socket is broken"),
             }
@@ -208,10 +208,10 @@ impl SealedSocket {
                     self.handed_over = Some(HandedOver {
                         from,
                         until: Instant::now() + HANDOVER_TIMEOUT,
-                    })
+                    });
                 }
                 Err(error) => {
-                    tracing::debug!(%from, %error, "a gossip message was not handed over")
+                    tracing::debug!(%from, %error, "a gossip message was not handed over");
                 }
             },
             Incoming::Send(to, datagrams) => self.send_out(to, &datagrams),

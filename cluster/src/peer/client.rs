@@ -70,7 +70,7 @@ impl HttpPeerClient {
             body_bytes_max,
         } = args;
         let lines = Lines::new(
-            identity.clone(),
+            identity.credentials(),
             settings.idle_connections_max,
             settings.connect_timeout,
         );

@@ -109,7 +109,7 @@ impl PeerServer {
         } = args;
         listener.set_nonblocking(true).map_err(Error::Listener)?;
         let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
-        let tls = tls::server_config(identity).map_err(Error::Certificate)?;
+        let tls = tls::server_config(&identity.credentials()).map_err(Error::Certificate)?;
         let stop = shutdown.child_token();
         let shared = Arc::new(Shared {
             acceptor: TlsAcceptor::from(Arc::new(tls)),

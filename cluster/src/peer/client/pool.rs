@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
-use crate::identity::Identity;
+use crate::identity::Credentials;
 use crate::membership::Members;
 use crate::peer::{Error, Fingerprint, Peer, tls};
 
@@ -125,16 +125,20 @@ impl Line {
 /// The lines to all peers.
 #[derive(Debug)]
 pub(super) struct Lines {
-    identity: Identity,
+    credentials: Arc<Credentials>,
     idle_max: usize,
     connect_timeout: Duration,
     lines: Mutex<HashMap<(SocketAddr, Fingerprint), Arc<Line>>>,
 }
 
 impl Lines {
-    pub(super) fn new(identity: Identity, idle_max: usize, connect_timeout: Duration) -> Self {
+    pub(super) fn new(
+        credentials: Arc<Credentials>,
+        idle_max: usize,
+        connect_timeout: Duration,
+    ) -> Self {
         Self {
-            identity,
+            credentials,
             idle_max,
             connect_timeout,
             lines: Mutex::default(),
@@ -148,7 +152,7 @@ impl Lines {
         if let Some(line) = lines.get(&key) {
             return Ok(Arc::clone(line));
         }
-        let tls = tls::client_config(&self.identity, peer.fingerprint).map_err(|error| {
+        let tls = tls::client_config(&self.credentials, peer.fingerprint).map_err(|error| {
             Error::Refused {
                 peer: peer.name.clone(),
                 why: format!("no TLS settings: {error}"),

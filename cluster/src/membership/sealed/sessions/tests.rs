@@ -263,3 +263,21 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// Also what somebody with the secret sends is read with care: a bug or a later version must not take this node down.
+    #[test]
+    fn any_well_sealed_datagram_is_read_without_a_panic(
+        payloads in proptest::collection::vec((0_usize..4, any::<Vec<u8>>()), 1..20),
+    ) {
+        let (mut one, mut other) = acquainted();
+        for (kind, payload) in payloads {
+            let kind = [Kind::Whole, Kind::First, Kind::Rest, Kind::Hello][kind];
+            let (_, datagram) = one.seal.seal(kind, other.seal.session(), &payload);
+            match other.incoming(address(1), &datagram) {
+                Incoming::Deliver(message) => prop_assert!(message.ends_with(&payload)),
+                Incoming::Send(..) | Incoming::Nothing | Incoming::Dropped(..) => {}
+            }
+        }
+    }
+}

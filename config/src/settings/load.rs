@@ -17,11 +17,19 @@ pub type Flags = BTreeMap<String, serde_json::Value>;
 pub(super) const VARIABLE_PREFIX: &str = "HEARTH_";
 
 /// Variables of ours that are no settings: where a function finds its node and the credential for it, the options of the
-/// operator's commands, and the settings file.
-const NO_SETTINGS: [&str; 6] =
-    ["HEARTH_URL", "HEARTH_TOKEN", "HEARTH_API", "HEARTH_FUNCTIONS_API", "HEARTH_TOKEN_FILE", "HEARTH_SETTINGS_FILE"];
+/// operator's commands, the settings file, and what the project's scripts hand to each other.
+const NO_SETTINGS: [&str; 8] = [
+    "HEARTH_URL",
+    "HEARTH_TOKEN",
+    "HEARTH_API",
+    "HEARTH_FUNCTIONS_API",
+    "HEARTH_TOKEN_FILE",
+    "HEARTH_SETTINGS_FILE",
+    "HEARTH_BIN",
+    "HEARTH_WORK",
+];
 
-/// What the variables of the project's own tests and scripts start with.
+/// What the variables of the project's own tests start with.
 const TEST_PREFIX: &str = "HEARTH_TEST_";
 
 impl Settings {
@@ -50,9 +58,7 @@ impl Settings {
             layers.push(Origin::File(file.to_owned()), read_file(file)?);
         }
         let mut variables: Vec<_> = variables
-            .filter(|(name, _)| {
-                name.starts_with(VARIABLE_PREFIX) && !NO_SETTINGS.contains(&name.as_str())
-            })
+            .filter(|(name, _)| is_setting(name))
             .collect();
         variables.sort();
         for (name, value) in variables {
@@ -363,6 +369,12 @@ fn show(value: &Value) -> String {
             items.iter().map(show).collect::<Vec<_>>().join(", ")
         ),
     }
+}
+
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with(VARIABLE_PREFIX)
+        && !variable.starts_with(TEST_PREFIX)
+        && !NO_SETTINGS.contains(&variable)
 }
 
 #[cfg(test)]

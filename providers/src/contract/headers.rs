@@ -1,4 +1,5 @@
-//! The CloudEvents 1.0 binary-mode headers of an invocation, as containers, processes and webhooks see them.
+//! What containers, processes and webhooks share of an invocation by HTTP: its CloudEvents 1.0 binary-mode headers, and what an
+//! answer comes to.
 
 use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use protocol::{Function, Invocation};
@@ -66,6 +67,11 @@ pub(crate) fn status_failure(status: ::http::StatusCode, body: &[u8]) -> crate::
         false => format!("status {}: {said}", status.as_u16()),
     };
     crate::Error::Failed { why }
+}
+
+/// The error of a run that was stopped after `limit`.
+pub(crate) fn timed_out(limit: std::time::Duration) -> crate::Error {
+    crate::Error::TimedOut { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// Characters of a failed answer that an error repeats.

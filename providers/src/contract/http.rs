@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::connection::{CollectError, Connection, SendError};
 use super::Fate;
-use super::headers::{EventHeaders, answered_type, status_failure};
+use super::headers::{EventHeaders, answered_type, status_failure, timed_out};
 use crate::output::Running;
 use crate::{Error, Invoke};
 
@@ -169,11 +169,6 @@ impl Invoke for HttpInstance {
             Err(_) => Err(timed_out(until - began)),
         }
     }
-}
-
-/// The error of a run that was stopped after `limit`.
-pub(crate) fn timed_out(limit: Duration) -> Error {
-    Error::TimedOut { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::engine::CallError;
 use super::image::micros;
 use super::launch::{self, Created};
 use super::Docker;
-use crate::contract::http::timed_out;
+use crate::contract::headers::timed_out;
 use crate::contract::stdio;
 use crate::output::{Running, Writer};
 use crate::{Error, LaunchSpec};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Process;
 use super::launch::{self, Spawned, micros, wait};
-use crate::contract::http::timed_out;
+use crate::contract::headers::timed_out;
 use crate::contract::stdio;
 use crate::output::{Running, Writer};
 use crate::{Error, LaunchSpec};

@@ -81,7 +81,13 @@ impl FakeProvider {
             watcher: None,
             counts: Counts::default(),
         };
-        Self { shared: Arc::new(Shared { generation, script: Mutex::new(script), held: watch::Sender::new(false) }) }
+        Self {
+            shared: Arc::new(Shared {
+                generation,
+                script: Mutex::new(script),
+                held: watch::Sender::new(false),
+            }),
+        }
     }
 
     /// Makes every later start take so long.
@@ -126,7 +132,14 @@ impl FakeProvider {
 
     /// Puts an instance there that an earlier generation left behind.
     pub fn leave_behind(&self, found: Found) {
-        self.script().up.insert(found.id.clone(), Up { found, in_flight: 0, death: CancellationToken::new() });
+        self.script().up.insert(
+            found.id.clone(),
+            Up {
+                found,
+                in_flight: 0,
+                death: CancellationToken::new(),
+            },
+        );
     }
 
     /// Lets an instance die behind its owner's back: its invocations are interrupted, and the watcher is told.
@@ -162,19 +175,27 @@ impl FakeProvider {
     fn tell(&self, update: Update) {
         let watcher = self.script().watcher.clone();
         if let Some(watcher) = watcher {
-            watcher.try_send(update).expect("a test's watcher reads, or there are few updates");
+            watcher
+                .try_send(update)
+                .expect("a test's watcher reads, or there are few updates");
         }
     }
 
     fn check_available(&self) -> Result<(), Error> {
         match self.script().is_available {
             true => Ok(()),
-            false => Err(Error::EngineUnavailable { why: "the fake is away".into() }),
+            false => Err(Error::EngineUnavailable {
+                why: "the fake is away".into(),
+            }),
         }
     }
 
     fn instance(&self, id: &InstanceId, death: CancellationToken) -> Arc<dyn Invoke> {
-        Arc::new(FakeInstance { provider: self.clone(), id: id.clone(), death })
+        Arc::new(FakeInstance {
+            provider: self.clone(),
+            id: id.clone(),
+            death,
+        })
     }
 
     /// Waits as the script says, and answers with the payload.
@@ -194,12 +215,19 @@ impl FakeProvider {
     }
 
     fn script(&self) -> std::sync::MutexGuard<'_, Script> {
-        self.shared.script.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .script
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn reply(body: Bytes) -> Reply {
-    Reply { status: 200, content_type: Some("application/json".into()), body }
+    Reply {
+        status: 200,
+        content_type: Some("application/json".into()),
+        body,
+    }
 }
 
 /// Counts a start for as long as it goes on, also when its future is dropped.
@@ -247,14 +275,32 @@ impl Launch for FakeProvider {
             created_at: SystemTime::now(),
         };
         let death = CancellationToken::new();
-        script.up.insert(id.clone(), Up { found, in_flight: 0, death: death.clone() });
+        script.up.insert(
+            id.clone(),
+            Up {
+                found,
+                in_flight: 0,
+                death: death.clone(),
+            },
+        );
         drop(script);
         drop(starting);
-        let phases = Phases { start: Some(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)), ..Phases::default() };
-        Ok(Launched { invoke: self.instance(&id, death), id, phases })
+        let phases = Phases {
+            start: Some(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
+            ..Phases::default()
+        };
+        Ok(Launched {
+            invoke: self.instance(&id, death),
+            id,
+            phases,
+        })
     }
 
-    async fn run(&self, _spec: LaunchSpec, invocation: &Invocation) -> (Phases, Result<Reply, Error>) {
+    async fn run(
+        &self,
+        _spec: LaunchSpec,
+        invocation: &Invocation,
+    ) -> (Phases, Result<Reply, Error>) {
         let starting = Starting::begin(self);
         if let Err(error) = self.check_available() {
             return (Phases::default(), Err(error));
@@ -283,15 +329,31 @@ impl Launch for FakeProvider {
 
     async fn list(&self) -> Result<Vec<Found>, Error> {
         self.check_available()?;
-        Ok(self.script().up.values().map(|up| up.found.clone()).collect())
+        Ok(self
+            .script()
+            .up
+            .values()
+            .map(|up| up.found.clone())
+            .collect())
     }
 
-    async fn adopt(&self, found: &Found, _function: Arc<Function>) -> Result<Arc<dyn Invoke>, Error> {
+    async fn adopt(
+        &self,
+        found: &Found,
+        _function: Arc<Function>,
+    ) -> Result<Arc<dyn Invoke>, Error> {
         self.check_available()?;
-        let death = self.script().up.get(&found.id).filter(|up| up.found.is_adoptable).map(|up| up.death.clone());
+        let death = self
+            .script()
+            .up
+            .get(&found.id)
+            .filter(|up| up.found.is_adoptable)
+            .map(|up| up.death.clone());
         match death {
             Some(death) => Ok(self.instance(&found.id, death)),
-            None => Err(Error::StartFailed { why: format!("{} is not there to be adopted", found.id) }),
+            None => Err(Error::StartFailed {
+                why: format!("{} is not there to be adopted", found.id),
+            }),
         }
     }
 
@@ -311,11 +373,19 @@ impl Launch for FakeProvider {
 
     async fn resolve_present(&self, image: &str) -> Result<Option<String>, Error> {
         self.check_available()?;
-        Ok(self.script().images.iter().find(|digest| *digest == image).cloned())
+        Ok(self
+            .script()
+            .images
+            .iter()
+            .find(|digest| *digest == image)
+            .cloned())
     }
 
     async fn resolve_remote(&self, image: &str) -> Result<String, Error> {
-        Err(Error::ImageNotFound { image: image.to_owned(), why: "the fake has no registry".into() })
+        Err(Error::ImageNotFound {
+            image: image.to_owned(),
+            why: "the fake has no registry".into(),
+        })
     }
 }
 
@@ -324,7 +394,9 @@ fn unique(up: &BTreeMap<InstanceId, Up>, id: InstanceId) -> InstanceId {
     let mut number = 1;
     while up.contains_key(&candidate) {
         number += 1;
-        candidate = format!("{id}-{number}").parse().expect("an instance id of letters, digits and '-'");
+        candidate = format!("{id}-{number}")
+            .parse()
+            .expect("an instance id of letters, digits and '-'");
     }
     candidate
 }
@@ -368,7 +440,10 @@ impl Drop for InFlight<'_> {
 impl Invoke for FakeInstance {
     async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error> {
         if self.death.is_cancelled() {
-            return Err(Error::Unreachable { why: format!("{} is gone", self.id), retry_after_ms: None });
+            return Err(Error::Unreachable {
+                why: format!("{} is gone", self.id),
+                retry_after_ms: None,
+            });
         }
         let _in_flight = InFlight::begin(self);
         let timeout = function.limits().timeout;

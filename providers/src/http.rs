@@ -65,16 +65,24 @@ impl Webhook {
             Err(error) => {
                 tracing::info!(%error, "this machine has no certificate store, using the built-in list");
                 let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-                let roots = roots.map(|root| reqwest::Certificate::from_der(root)).collect::<Result<Vec<_>, _>>()?;
+                let roots = roots
+                    .map(|root| reqwest::Certificate::from_der(root))
+                    .collect::<Result<Vec<_>, _>>()?;
                 builder().tls_certs_only(roots).build()?
             }
         };
-        Ok(Self { client, settings: settings.clone(), answer_bytes_max, endpoints: Mutex::default() })
+        Ok(Self {
+            client,
+            settings: settings.clone(),
+            answer_bytes_max,
+            endpoints: Mutex::default(),
+        })
     }
 
     /// Forgets what is known of a function's endpoint, because it was deleted.
     pub fn forget(&self, space: &Space, function_id: &FunctionId) {
-        self.endpoints().remove(&(space.clone(), function_id.clone()));
+        self.endpoints()
+            .remove(&(space.clone(), function_id.clone()));
     }
 
     fn endpoint(&self, function: &Function) -> Arc<Endpoint> {
@@ -84,21 +92,34 @@ impl Webhook {
             return Arc::clone(endpoint);
         }
         if endpoints.len() >= ENDPOINTS_MAX {
-            endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1 || endpoint.outlier().has_failures());
+            endpoints.retain(|_, endpoint| {
+                Arc::strong_count(endpoint) > 1 || endpoint.outlier().has_failures()
+            });
         }
         let endpoint = Arc::new(Endpoint {
             events: EventHeaders::new(function),
             in_flight: AtomicU32::new(0),
-            outlier: Mutex::new(Outlier::new(self.settings.failures_max, self.settings.ejection)),
+            outlier: Mutex::new(Outlier::new(
+                self.settings.failures_max,
+                self.settings.ejection,
+            )),
         });
         endpoints.insert(key, Arc::clone(&endpoint));
         endpoint
     }
 
-    async fn call(&self, function: &Function, invocation: &Invocation, endpoint: &Endpoint) -> Result<Reply, Error> {
+    async fn call(
+        &self,
+        function: &Function,
+        invocation: &Invocation,
+        endpoint: &Endpoint,
+    ) -> Result<Reply, Error> {
         let Provider::Http(provider) = &function.provider else {
             let why = format!("a function of type {} has no url", function.type_name());
-            return Err(Error::Unreachable { why, retry_after_ms: None });
+            return Err(Error::Unreachable {
+                why,
+                retry_after_ms: None,
+            });
         };
         let request = self
             .client
@@ -112,12 +133,21 @@ impl Webhook {
         if !status.is_success() {
             return Err(status_failure(status, &body));
         }
-        Ok(Reply { status: status.as_u16(), content_type, body })
+        Ok(Reply {
+            status: status.as_u16(),
+            content_type,
+            body,
+        })
     }
 
     async fn collect(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
-        let too_large = || Error::AnswerTooLarge { bytes_max: self.answer_bytes_max as u64 };
-        if response.content_length().is_some_and(|bytes| bytes > self.answer_bytes_max as u64) {
+        let too_large = || Error::AnswerTooLarge {
+            bytes_max: self.answer_bytes_max as u64,
+        };
+        if response
+            .content_length()
+            .is_some_and(|bytes| bytes > self.answer_bytes_max as u64)
+        {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
@@ -131,7 +161,9 @@ impl Webhook {
     }
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<(Space, FunctionId), Arc<Endpoint>>> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,7 +176,12 @@ impl Remote for Webhook {
         let attempt = endpoint.admit()?;
         let began = Instant::now();
         let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
-        let outcome = match tokio::time::timeout_at(until, self.call(function, invocation, &endpoint)).await {
+        let outcome = match tokio::time::timeout_at(
+            until,
+            self.call(function, invocation, &endpoint),
+        )
+        .await
+        {
             Ok(outcome) => outcome,
             Err(_) => Err(crate::contract::headers::timed_out(until - began)),
         };
@@ -157,14 +194,22 @@ impl Endpoint {
     fn enter(&self, calls_max: u32) -> Result<Call<'_>, Error> {
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed);
         let call = Call(&self.in_flight);
-        if in_flight >= calls_max { Err(Error::Busy { calls_max }) } else { Ok(call) }
+        if in_flight >= calls_max {
+            Err(Error::Busy { calls_max })
+        } else {
+            Ok(call)
+        }
     }
 
     fn admit(&self) -> Result<Attempt<'_>, Error> {
         match self.outlier().admit(Instant::now()) {
-            Ok(()) => Ok(Attempt { endpoint: self, is_settled: false }),
+            Ok(()) => Ok(Attempt {
+                endpoint: self,
+                is_settled: false,
+            }),
             Err(wait) => Err(Error::Unreachable {
-                why: "its endpoint is ejected after repeated connection failures and timeouts".into(),
+                why: "its endpoint is ejected after repeated connection failures and timeouts"
+                    .into(),
                 retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)),
             }),
         }
@@ -213,7 +258,10 @@ impl Drop for Attempt<'_> {
 fn classify(error: &reqwest::Error) -> Error {
     let why = describe(error);
     if error.is_builder() || error.is_connect() {
-        return Error::Unreachable { why, retry_after_ms: None };
+        return Error::Unreachable {
+            why,
+            retry_after_ms: None,
+        };
     }
     if error.is_redirect() {
         return Error::Failed { why };
@@ -228,7 +276,10 @@ fn classify(error: &reqwest::Error) -> Error {
 fn is_garbage(error: &reqwest::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+        if error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse)
+        {
             return true;
         }
         source = error.source();

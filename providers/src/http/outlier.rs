@@ -35,7 +35,13 @@ const PROBE_WAIT: Duration = Duration::from_millis(500);
 
 impl Outlier {
     pub(super) fn new(failures_max: u32, ejection: Duration) -> Self {
-        Self { failures_max: failures_max.max(FAILURES_MIN), ejection, failures: 0, ejections: 0, state: State::Closed }
+        Self {
+            failures_max: failures_max.max(FAILURES_MIN),
+            ejection,
+            failures: 0,
+            ejections: 0,
+            state: State::Closed,
+        }
     }
 
     /// Lets a call through, or tells how long to wait.
@@ -81,9 +87,13 @@ impl Outlier {
     }
 
     fn eject(&mut self, now: Instant) {
-        let factor = 2_u32.saturating_pow(self.ejections).min(EJECTION_FACTOR_MAX);
+        let factor = 2_u32
+            .saturating_pow(self.ejections)
+            .min(EJECTION_FACTOR_MAX);
         self.ejections = self.ejections.saturating_add(1);
-        self.state = State::Ejected { until: now + self.ejection * factor };
+        self.state = State::Ejected {
+            until: now + self.ejection * factor,
+        };
         metrics::counter!("hearth_webhook_ejections_total").increment(1);
     }
 }

@@ -82,7 +82,11 @@ impl Engine {
     /// Waits until the engine answers.
     pub(super) async fn until_up(&self) {
         // The sender lives in `self`, so the wait can not fail.
-        let _ = self.state.subscribe().wait_for(|state| *state == State::Up).await;
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| *state == State::Up)
+            .await;
     }
 
     /// Waits until a call found that the engine does not answer.
@@ -97,7 +101,11 @@ impl Engine {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {within:?}")),
         };
-        self.state.send_replace(if outcome.is_ok() { State::Up } else { State::Down });
+        self.state.send_replace(if outcome.is_ok() {
+            State::Up
+        } else {
+            State::Down
+        });
         (before, outcome)
     }
 
@@ -109,13 +117,25 @@ impl Engine {
     async fn ask(&self, before: State) -> Result<(), String> {
         let client = self.client()?;
         if before == State::Up {
-            return client.ping().await.map(|_| ()).map_err(|error| error.to_string());
+            return client
+                .ping()
+                .await
+                .map(|_| ())
+                .map_err(|error| error.to_string());
         }
         // Clones share the negotiated version.
-        client.clone().negotiate_version().await.map_err(|error| error.to_string())?;
+        client
+            .clone()
+            .negotiate_version()
+            .await
+            .map_err(|error| error.to_string())?;
         if self.cpus.get().is_none() {
             let info = client.info().await.map_err(|error| error.to_string())?;
-            if let Some(cpus) = info.ncpu.filter(|cpus| *cpus > 0).and_then(|cpus| i32::try_from(cpus).ok()) {
+            if let Some(cpus) = info
+                .ncpu
+                .filter(|cpus| *cpus > 0)
+                .and_then(|cpus| i32::try_from(cpus).ok())
+            {
                 let _ = self.cpus.set(f64::from(cpus));
             }
         }
@@ -147,8 +167,14 @@ impl Engine {
         let outcome = tokio::time::timeout(timeout, async {
             self.check().await?;
             let client = self.client().map_err(CallError::Unavailable)?;
-            let _permit = self.calls.acquire().await.expect("the semaphore is never closed");
-            make(client).await.map_err(|error| self.classify(what, error))
+            let _permit = self
+                .calls
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
+            make(client)
+                .await
+                .map_err(|error| self.classify(what, error))
         })
         .await;
         match outcome {
@@ -156,7 +182,9 @@ impl Engine {
             Err(_) => {
                 self.doubt.notify_one();
                 metrics::counter!("hearth_engine_timeouts_total").increment(1);
-                Err(CallError::Unavailable(format!("{what} took longer than {timeout:?}")))
+                Err(CallError::Unavailable(format!(
+                    "{what} took longer than {timeout:?}"
+                )))
             }
         }
     }
@@ -173,11 +201,16 @@ impl Engine {
     async fn check(&self) -> Result<(), CallError> {
         if *self.state.borrow() == State::Unknown {
             let mut state = self.state.subscribe();
-            let _ = tokio::time::timeout(FIRST_LOOK, state.wait_for(|state| *state != State::Unknown)).await;
+            let _ =
+                tokio::time::timeout(FIRST_LOOK, state.wait_for(|state| *state != State::Unknown))
+                    .await;
         }
         match *self.state.borrow() {
             State::Up => Ok(()),
-            State::Unknown | State::Down => Err(CallError::Unavailable(format!("no engine answers at {}", self.host))),
+            State::Unknown | State::Down => Err(CallError::Unavailable(format!(
+                "no engine answers at {}",
+                self.host
+            ))),
         }
     }
 
@@ -198,9 +231,13 @@ impl Engine {
 
     pub(super) fn classify(&self, what: &'static str, error: bollard::errors::Error) -> CallError {
         match error {
-            bollard::errors::Error::DockerResponseServerError { status_code, message } => {
-                CallError::Answered { status: status_code, message: message.trim().to_owned() }
-            }
+            bollard::errors::Error::DockerResponseServerError {
+                status_code,
+                message,
+            } => CallError::Answered {
+                status: status_code,
+                message: message.trim().to_owned(),
+            },
             error => {
                 self.doubt.notify_one();
                 CallError::Unavailable(format!("{what} failed: {error}"))
@@ -212,9 +249,9 @@ impl Engine {
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Answered { status, message } => {
-                Self::EngineUnavailable { why: format!("it answered with status {status}: {message}") }
-            }
+            CallError::Answered { status, message } => Self::EngineUnavailable {
+                why: format!("it answered with status {status}: {message}"),
+            },
             CallError::Unavailable(why) => Self::EngineUnavailable { why },
         }
     }

@@ -22,7 +22,12 @@ const LATE_ATTEMPTS: u32 = 5;
 impl Guard {
     pub(super) fn new(docker: &Docker, name: &str) -> Self {
         docker.shared.instances.begun().insert(name.to_owned());
-        Self { docker: docker.clone(), name: name.to_owned(), is_created: false, is_armed: true }
+        Self {
+            docker: docker.clone(),
+            name: name.to_owned(),
+            is_created: false,
+            is_armed: true,
+        }
     }
 
     /// The engine confirmed the creation.
@@ -53,7 +58,11 @@ impl Drop for Guard {
         }
         let attempts_min = if self.is_created { 1 } else { LATE_ATTEMPTS };
         let setup = &docker.shared.setup;
-        let removal = setup.stop.clone().run_until_cancelled_owned(remove(docker.clone(), name, attempts_min));
+        let removal = setup.stop.clone().run_until_cancelled_owned(remove(
+            docker.clone(),
+            name,
+            attempts_min,
+        ));
         setup.tasks.spawn(removal);
     }
 }
@@ -65,7 +74,9 @@ async fn remove(docker: Docker, name: String, attempts_min: u32) {
     loop {
         match docker.remove_by_force(&name).await {
             Ok(()) => removals += 1,
-            Err(error) => tracing::debug!(container = name, %error, "a container is not removed yet"),
+            Err(error) => {
+                tracing::debug!(container = name, %error, "a container is not removed yet")
+            }
         }
         if removals >= attempts_min {
             break;

@@ -264,6 +264,13 @@ impl Node {
         names
     }
 
+    /// Invocations in flight on this node, as it counts itself; 0 while it does not answer.
+    pub async fn in_flight(&self) -> u32 {
+        let Ok(cluster) = self.cluster().await else { return 0 };
+        let own = cluster.nodes.into_iter().find(|node| node.name == self.name());
+        own.map_or(0, |own| own.in_flight)
+    }
+
     /// Ids of the instances this node has up, of all functions.
     ///
     /// # Errors

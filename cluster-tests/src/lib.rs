@@ -25,4 +25,4 @@ pub use load::{Call, Load, Targets};
 pub use node::{Node, NodeOptions};
 pub use record::{Record, example};
 pub use sandbox::{Builder, Sandbox, full_length};
-pub use wait::{eventually, until};
+pub use wait::{eventually, outage, until};

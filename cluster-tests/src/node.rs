@@ -24,6 +24,8 @@ pub struct NodeOptions {
     pub store_url: Option<String>,
     /// The container engine; that of the sandbox when absent.
     pub docker_host: Option<String>,
+    /// Leaves `--allow-process` out, so that functions of type `process` run on other nodes.
+    pub is_process_denied: bool,
     /// The network namespace it runs in, with its addresses there.
     pub place: Option<Place>,
 }
@@ -48,6 +50,7 @@ pub(crate) struct Launch {
     pub(crate) secret_file: PathBuf,
     pub(crate) store_url: Option<String>,
     pub(crate) docker_host: String,
+    pub(crate) is_process_denied: bool,
     pub(crate) seeds: Vec<String>,
     pub(crate) token: Option<(String, PathBuf)>,
     pub(crate) place: Option<Place>,
@@ -242,7 +245,10 @@ impl Launch {
         command.arg("--config-listen").arg(format!("{client_host}:{}", self.ports.config));
         command.arg("--peer-listen").arg(self.peer_address());
         command.arg("--advertise").arg(self.peer_host().to_string());
-        command.arg("--allow-process").args(["--docker-host", &self.docker_host]);
+        command.args(["--docker-host", &self.docker_host]);
+        if !self.is_process_denied {
+            command.arg("--allow-process");
+        }
         if let Some(url) = &self.store_url {
             command.args(["--etcd", url]);
         }

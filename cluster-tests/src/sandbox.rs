@@ -10,7 +10,7 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{client, function_path};
+use crate::api::{Answer, client, function_path};
 use crate::engine::{Container, Engine};
 use crate::etcd::Etcd;
 use crate::node::{Launch, Node, NodeOptions, NodePorts};
@@ -269,6 +269,38 @@ impl Sandbox {
         }
     }
 
+    /// Registers a function, calls it once through the first running node, and waits until every other running node would
+    /// forward a call to where it ran. Returns that call's answer and the node where it ran.
+    ///
+    /// # Panics
+    /// When that does not come about.
+    pub async fn register_warm(&self, record: &Record, payload: Value) -> (Answer, Node) {
+        self.register(record).await;
+        let first = self.nodes().into_iter().find(Node::is_running).expect("a node runs");
+        let answer = first.invoke(record.id(), payload).await;
+        assert!(answer.is_ok(), "the first call of {}: {answer:?}", record.id());
+        let home = self.named(answer.node.as_deref().expect("an answer names the node where it ran"));
+        self.wait_warm(record.id(), &home).await;
+        (answer, home)
+    }
+
+    /// Waits until every running node would send a call of the function to `home`.
+    ///
+    /// # Panics
+    /// When one would not.
+    pub async fn wait_warm(&self, function: &str, home: &Node) {
+        for node in self.nodes().into_iter().filter(Node::is_running) {
+            let choice = if node.name() == home.name() { "local" } else { "peer" };
+            let what = format!("{} would send {function} to {}", node.name(), home.name());
+            eventually(&what, SPREAD, || async {
+                let route = node.route(function).await?;
+                let is_there = choice == "local" || route.node.as_deref() == Some(home.name());
+                if route.choice == choice && is_there { Ok(()) } else { Err(format!("{route:?}")) }
+            })
+            .await;
+        }
+    }
+
     /// Registers a function at the first running node and waits until every running node knows it.
     ///
     /// # Panics
@@ -335,6 +367,7 @@ impl Sandbox {
             secret_file: options.secret_file.unwrap_or_else(|| self.secret_file.clone()),
             store_url: options.store_url.or_else(|| self.etcd.as_ref().map(Etcd::url)),
             docker_host: options.docker_host.unwrap_or_else(|| engine.to_owned()),
+            is_process_denied: options.is_process_denied,
             seeds: Vec::new(),
             token: self.token.clone(),
             place: options.place,

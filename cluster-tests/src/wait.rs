@@ -55,3 +55,8 @@ where
         async move { if seen.await { Ok(()) } else { Err("false") } }
     })
 }
+
+/// Lets an outage that a test made last for a while. Not a way to wait for something: that is [`eventually`].
+pub async fn outage(length: Duration) {
+    tokio::time::sleep(length).await;
+}

@@ -108,15 +108,22 @@ impl Engine {
     }
 
     fn list(&self, arguments: &[&str]) -> Vec<String> {
-        let output = Command::new("docker").args(["-H", &self.host]).args(arguments).output();
+        let output = self.bounded().args(arguments).output();
         let output = output.map(|output| output.stdout).unwrap_or_default();
         String::from_utf8_lossy(&output).lines().map(str::to_owned).collect()
     }
 
     fn run(&self, arguments: &[&str], subjects: &[String]) {
         if !subjects.is_empty() {
-            let _ = Command::new("docker").args(["-H", &self.host]).args(arguments).args(subjects).output();
+            let _ = self.bounded().args(arguments).args(subjects).output();
         }
+    }
+
+    /// The docker command under a time limit: a test that failed may have left its engine stopped.
+    fn bounded(&self) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=1", "30", "docker", "-H", &self.host]);
+        command
     }
 }
 

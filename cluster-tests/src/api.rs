@@ -59,7 +59,8 @@ impl Answer {
     /// # Panics
     /// When it is none.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in the body of {self:?}"))
+        serde_json::from_str(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in the body of {self:?}"))
     }
 
     /// What the function answered.
@@ -77,7 +78,10 @@ impl Answer {
     /// When the call did not succeed or the function says no instance.
     pub fn instance(&self) -> String {
         let result = self.result();
-        result["instance"].as_str().unwrap_or_else(|| panic!("no instance in {result}")).to_owned()
+        result["instance"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no instance in {result}"))
+            .to_owned()
     }
 
     /// `status code;component`, for messages and counts.
@@ -150,7 +154,9 @@ impl Node {
     /// When the node does not answer at all.
     pub async fn invoke(&self, function: &str, payload: Value) -> Answer {
         let called = self.try_invoke(function, payload).await;
-        called.unwrap_or_else(|lost| panic!("{} did not answer for {function}: {lost:?}", self.name()))
+        called.unwrap_or_else(|lost| {
+            panic!("{} did not answer for {function}: {lost:?}", self.name())
+        })
     }
 
     /// Calls a function of the space `default`.
@@ -159,7 +165,11 @@ impl Node {
     /// When there is no whole answer.
     pub async fn try_invoke(&self, function: &str, payload: Value) -> Result<Answer, Lost> {
         let body = json!({ "function_name": function, "payload": payload });
-        send(self.request(Method::POST, &self.functions_url("/invoke")).json(&body)).await
+        send(
+            self.request(Method::POST, &self.functions_url("/invoke"))
+                .json(&body),
+        )
+        .await
     }
 
     /// Posts any body to `/invoke`.
@@ -168,8 +178,12 @@ impl Node {
     /// When the node does not answer at all.
     pub async fn invoke_raw(&self, body: impl Into<reqwest::Body>) -> Answer {
         let request = self.request(Method::POST, &self.functions_url("/invoke"));
-        let request = request.header("content-type", "application/json").body(body);
-        send(request).await.unwrap_or_else(|lost| panic!("{} did not answer: {lost:?}", self.name()))
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        send(request)
+            .await
+            .unwrap_or_else(|lost| panic!("{} did not answer: {lost:?}", self.name()))
     }
 
     /// A request to the config API.
@@ -185,7 +199,12 @@ impl Node {
     ///
     /// # Errors
     /// When there is no whole answer.
-    pub async fn try_config(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Lost> {
+    pub async fn try_config(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Lost> {
         let mut request = self.request(method, &self.config_url(path));
         if let Some(body) = body {
             request = request.json(body);
@@ -199,7 +218,9 @@ impl Node {
     /// When that does not succeed.
     pub async fn update(&self, record: &Value) {
         let id = record["functionId"].as_str().expect("a record has an id");
-        let answer = self.config(Method::PUT, &function_path(id), Some(record)).await;
+        let answer = self
+            .config(Method::PUT, &function_path(id), Some(record))
+            .await;
         assert_eq!(answer.status, 200, "update {id}: {answer:?}");
     }
 
@@ -245,20 +266,31 @@ impl Node {
     /// # Errors
     /// What came back instead.
     pub async fn route(&self, function: &str) -> Result<Route, String> {
-        self.read(&format!("/debug/route?space=default&function={function}")).await
+        self.read(&format!("/debug/route?space=default&function={function}"))
+            .await
     }
 
     /// The sum of a metric over those of its series whose labels hold `label`.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let answer = self.config(Method::GET, "/metrics", None).await;
-        let series = answer.body.lines().filter(|line| line.starts_with(name) && line.contains(label));
-        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let series = answer
+            .body
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(label));
+        series
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// Names of the nodes this one counts as alive, in order; empty while it does not answer.
     pub async fn alive(&self) -> Vec<String> {
-        let Ok(cluster) = self.cluster().await else { return Vec::new() };
-        let alive = cluster.nodes.into_iter().filter(|node| node.state == "alive");
+        let Ok(cluster) = self.cluster().await else {
+            return Vec::new();
+        };
+        let alive = cluster
+            .nodes
+            .into_iter()
+            .filter(|node| node.state == "alive");
         let mut names: Vec<_> = alive.map(|node| node.name).collect();
         names.sort();
         names
@@ -266,8 +298,13 @@ impl Node {
 
     /// Invocations in flight on this node, as it counts itself; 0 while it does not answer.
     pub async fn in_flight(&self) -> u32 {
-        let Ok(cluster) = self.cluster().await else { return 0 };
-        let own = cluster.nodes.into_iter().find(|node| node.name == self.name());
+        let Ok(cluster) = self.cluster().await else {
+            return 0;
+        };
+        let own = cluster
+            .nodes
+            .into_iter()
+            .find(|node| node.name == self.name());
         own.map_or(0, |own| own.in_flight)
     }
 
@@ -277,17 +314,28 @@ impl Node {
     /// When it does not answer, or does not list itself.
     pub async fn instance_ids(&self) -> Result<Vec<String>, String> {
         let cluster = self.cluster().await?;
-        let own = cluster.nodes.into_iter().find(|node| node.name == self.name());
+        let own = cluster
+            .nodes
+            .into_iter()
+            .find(|node| node.name == self.name());
         let own = own.ok_or_else(|| format!("{} does not list itself", self.name()))?;
-        Ok(own.hints.into_iter().flat_map(|hint| hint.instance_ids).collect())
+        Ok(own
+            .hints
+            .into_iter()
+            .flat_map(|hint| hint.instance_ids)
+            .collect())
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        let answer = self.try_config(Method::GET, path, None).await.map_err(|lost| format!("{lost:?}"))?;
+        let answer = self
+            .try_config(Method::GET, path, None)
+            .await
+            .map_err(|lost| format!("{lost:?}"))?;
         if answer.status != 200 {
             return Err(format!("{answer:?}"));
         }
-        serde_json::from_str(&answer.body).map_err(|error| format!("{path}: {error} in {}", answer.body))
+        serde_json::from_str(&answer.body)
+            .map_err(|error| format!("{path}: {error} in {}", answer.body))
     }
 }
 

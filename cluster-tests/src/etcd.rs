@@ -27,7 +27,13 @@ impl Etcd {
     pub async fn start(dir: &Path, host: &str, client_port: u16, peer_port: u16) -> Self {
         let process = spawn(dir, host, client_port, peer_port);
         let host = host.to_owned();
-        let etcd = Self { dir: dir.to_owned(), host, client_port, peer_port, process };
+        let etcd = Self {
+            dir: dir.to_owned(),
+            host,
+            client_port,
+            peer_port,
+            process,
+        };
         etcd.wait_healthy().await;
         etcd
     }
@@ -67,8 +73,11 @@ impl Etcd {
     /// Forgets all history before the present revision.
     pub async fn compact(&self) {
         let status = self.etcdctl(&["endpoint", "status", "-w", "json"]).await;
-        let status: serde_json::Value = serde_json::from_str(&status).expect("etcdctl -w json writes JSON");
-        let revision = status.pointer("/0/Status/header/revision").expect("a status has a revision");
+        let status: serde_json::Value =
+            serde_json::from_str(&status).expect("etcdctl -w json writes JSON");
+        let revision = status
+            .pointer("/0/Status/header/revision")
+            .expect("a status has a revision");
         self.etcdctl(&["compact", &revision.to_string()]).await;
     }
 
@@ -92,7 +101,11 @@ impl Etcd {
     async fn wait_healthy(&self) {
         let url = format!("{}/health", self.url());
         until("etcd is healthy", Duration::from_secs(20), || async {
-            assert!(self.process.status().is_none(), "etcd ended at once:\n{}", self.process.log());
+            assert!(
+                self.process.status().is_none(),
+                "etcd ended at once:\n{}",
+                self.process.log()
+            );
             let answer = crate::api::client().get(&url).send().await;
             answer.is_ok_and(|answer| answer.status().is_success())
         })
@@ -108,10 +121,24 @@ fn spawn(dir: &Path, host: &str, client_port: u16, peer_port: u16) -> Process {
         .arg("--data-dir")
         .arg(dir.join("etcd"))
         .args(["--name", "only", "--log-level", "warn", "--enable-v2=false"])
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
         .arg(format!("--initial-cluster=only={peer}"))
         // Elections of a single member need not wait as long as those of several.
         .args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
-    Process::spawn("etcd (install it with make deps)", command, &dir.join("etcd.log"))
+    Process::spawn(
+        "etcd (install it with make deps)",
+        command,
+        &dir.join("etcd.log"),
+    )
 }

@@ -28,8 +28,12 @@ impl Link {
     /// # Panics
     /// When loopback has no free port.
     pub async fn to(target: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind on loopback");
-        let address = listener.local_addr().expect("a bound socket has an address");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bind on loopback");
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
         let (state, seen) = watch::channel(State::Open);
         let cancel = CancellationToken::new();
         let tracker = TaskTracker::new();
@@ -44,7 +48,11 @@ impl Link {
                 tracker.spawn(carry(client, target.clone(), seen.clone(), stop.clone()));
             }
         });
-        Self { address, state, cancel }
+        Self {
+            address,
+            state,
+            cancel,
+        }
     }
 
     /// The link's own URL.
@@ -78,7 +86,9 @@ async fn carry(
     if *state.borrow() == State::Cut {
         return;
     }
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let Ok(mut server) = TcpStream::connect(target).await else {
+        return;
+    };
     tokio::select! {
         () = stop.cancelled() => {}
         _ = state.wait_for(|state| *state == State::Cut) => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -78,12 +78,15 @@ struct Shared {
     function: String,
     payload: Box<dyn Fn(u64) -> Value + Send + Sync>,
     next: AtomicU64,
+    ended: AtomicUsize,
     calls: Mutex<Vec<Call>>,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("function", &self.function).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("function", &self.function)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,11 +103,15 @@ impl Load {
             Targets::Balanced(nodes) => (nodes, true),
         };
         let shared = Arc::new(Shared {
-            nodes: nodes.into_iter().map(|node| (node, AtomicBool::new(true))).collect(),
+            nodes: nodes
+                .into_iter()
+                .map(|node| (node, AtomicBool::new(true)))
+                .collect(),
             is_balanced,
             function: function.to_owned(),
             payload: Box::new(payload),
             next: AtomicU64::new(0),
+            ended: AtomicUsize::new(0),
             calls: Mutex::default(),
         });
         let tracker = TaskTracker::new();
@@ -118,15 +125,24 @@ impl Load {
             }
         }
         tracker.close();
-        Self { shared, tracker, cancel }
+        Self {
+            shared,
+            tracker,
+            cancel,
+        }
     }
 
     /// How many calls have ended.
     pub fn ended(&self) -> usize {
-        self.shared.calls.lock().expect("no holder panics").len()
+        self.shared.ended.load(Ordering::Relaxed)
     }
 
-    /// A copy of all calls that have ended.
+    /// Takes out the calls that have ended, for a run so long that they can not all be kept.
+    pub fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.shared.calls.lock().expect("no holder panics"))
+    }
+
+    /// A copy of the calls that have ended and were not taken out.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.lock().expect("no holder panics").clone()
     }
@@ -139,7 +155,11 @@ impl Load {
         let goal = self.ended() + count;
         eventually(&format!("{count} more calls end"), bound, || async {
             let ended = self.ended();
-            if ended >= goal { Ok(()) } else { Err(format!("{ended} of {goal}")) }
+            if ended >= goal {
+                Ok(())
+            } else {
+                Err(format!("{ended} of {goal}"))
+            }
         })
         .await;
     }
@@ -152,8 +172,15 @@ impl Load {
         let from = Instant::now();
         eventually(&format!("{count} more calls succeed"), bound, || async {
             let calls = self.calls();
-            let good = calls.iter().filter(|call| call.begun >= from && call.is_ok()).count();
-            if good >= count { Ok(()) } else { Err(format!("{good} of {count}: {}", counts(&calls))) }
+            let good = calls
+                .iter()
+                .filter(|call| call.begun >= from && call.is_ok())
+                .count();
+            if good >= count {
+                Ok(())
+            } else {
+                Err(format!("{good} of {count}: {}", counts(&calls)))
+            }
         })
         .await;
     }
@@ -173,8 +200,14 @@ impl Shared {
             let begun = Instant::now();
             let (target, outcome) = self.call(client, number).await;
             let was_refused = outcome.as_ref().is_err_and(|lost| lost.is_refused);
-            let call = Call { target, begun, ended: Instant::now(), outcome };
+            let call = Call {
+                target,
+                begun,
+                ended: Instant::now(),
+                outcome,
+            };
             self.calls.lock().expect("no holder panics").push(call);
+            self.ended.fetch_add(1, Ordering::Relaxed);
             if was_refused {
                 // A dead node refuses thousands of connections a second, which would drown the others.
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -187,12 +220,16 @@ impl Shared {
         let payload = (self.payload)(number);
         if !self.is_balanced {
             let node = &self.nodes[client % count].0;
-            return (node.name().to_owned(), node.try_invoke(&self.function, payload).await);
+            return (
+                node.name().to_owned(),
+                node.try_invoke(&self.function, payload).await,
+            );
         }
         let first = usize::try_from(number).expect("usize has 64 bits") % count;
         let turn = (0..count).map(|step| &self.nodes[(first + step) % count]);
         // Nodes that say they are not ready come last, for when none is.
-        let (ready, rest): (Vec<_>, Vec<_>) = turn.partition(|(_, is_ready)| is_ready.load(Ordering::Relaxed));
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            turn.partition(|(_, is_ready)| is_ready.load(Ordering::Relaxed));
         let mut outcome = None;
         for (node, _) in ready.into_iter().chain(rest) {
             let answer = node.try_invoke(&self.function, payload.clone()).await;
@@ -225,10 +262,12 @@ pub fn counts(calls: &[Call]) -> String {
     for call in calls {
         *counts.entry(call.summary()).or_default() += 1;
     }
-    counts.iter().fold(String::new(), |mut text, (summary, count)| {
-        let _ = write!(text, "{count} x [{summary}] ");
-        text
-    })
+    counts
+        .iter()
+        .fold(String::new(), |mut text, (summary, count)| {
+            let _ = write!(text, "{count} x [{summary}] ");
+            text
+        })
 }
 
 /// Panics with the first few failures when there are any.
@@ -239,5 +278,10 @@ pub fn counts(calls: &[Call]) -> String {
 pub fn assert_all_ok(calls: &[Call]) {
     let failures = failures(calls);
     let first: Vec<_> = failures.iter().take(5).collect();
-    assert!(failures.is_empty(), "{} calls failed, of {}; the first: {first:#?}", failures.len(), counts(calls));
+    assert!(
+        failures.is_empty(),
+        "{} calls failed, of {}; the first: {first:#?}",
+        failures.len(),
+        counts(calls)
+    );
 }

@@ -25,7 +25,10 @@ impl Network {
     /// # Panics
     /// When it can not, for want of root for instance.
     pub fn create(number: u16, nodes: u8) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "cutting links needs root, to make network namespaces");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "cutting links needs root, to make network namespaces"
+        );
         let number = u8::try_from(number).expect("block numbers are below 250");
         let network = Self { number, nodes };
         network.delete();
@@ -34,9 +37,17 @@ impl Network {
         ip(&["-n", &hub, "link", "add", "bridge", "type", "bridge"]);
         ip(&["-n", &hub, "link", "set", "bridge", "up"]);
         let root = network.root_link();
-        ip(&["link", "add", &root, "type", "veth", "peer", "name", "root", "netns", &hub]);
+        ip(&[
+            "link", "add", &root, "type", "veth", "peer", "name", "root", "netns", &hub,
+        ]);
         ip(&["-n", &hub, "link", "set", "root", "master", "bridge", "up"]);
-        ip(&["address", "add", &format!("{}/24", network.root_address()), "dev", &root]);
+        ip(&[
+            "address",
+            "add",
+            &format!("{}/24", network.root_address()),
+            "dev",
+            &root,
+        ]);
         ip(&["link", "set", &root, "up"]);
         for node in 0..nodes {
             network.add_node(node);
@@ -60,12 +71,26 @@ impl Network {
 
     /// Cuts a node off from its peers and the store.
     pub fn cut(&self, node: u8) {
-        ip(&["-n", &self.hub(), "link", "set", &format!("node{node}"), "down"]);
+        ip(&[
+            "-n",
+            &self.hub(),
+            "link",
+            "set",
+            &format!("node{node}"),
+            "down",
+        ]);
     }
 
     /// Ends the cut.
     pub fn heal(&self, node: u8) {
-        ip(&["-n", &self.hub(), "link", "set", &format!("node{node}"), "up"]);
+        ip(&[
+            "-n",
+            &self.hub(),
+            "link",
+            "set",
+            &format!("node{node}"),
+            "up",
+        ]);
     }
 
     fn add_node(&self, node: u8) {
@@ -74,18 +99,41 @@ impl Network {
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
 
         let port = format!("node{node}");
-        ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "peers", "netns", &namespace]);
+        ip(&[
+            "-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "peers", "netns",
+            &namespace,
+        ]);
         ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"]);
-        ip(&["-n", &namespace, "address", "add", &format!("{}/24", self.hub_address(node)), "dev", "peers"]);
+        ip(&[
+            "-n",
+            &namespace,
+            "address",
+            "add",
+            &format!("{}/24", self.hub_address(node)),
+            "dev",
+            "peers",
+        ]);
         ip(&["-n", &namespace, "link", "set", "peers", "up"]);
 
         let link = self.management_link(node);
-        ip(&["link", "add", &link, "type", "veth", "peer", "name", "clients", "netns", &namespace]);
+        ip(&[
+            "link", "add", &link, "type", "veth", "peer", "name", "clients", "netns", &namespace,
+        ]);
         let ours = Ipv4Addr::new(198, 19, self.number, node * 4 + 1);
-        let IpAddr::V4(theirs) = self.place(node).client_address else { unreachable!("it is built from V4") };
+        let IpAddr::V4(theirs) = self.place(node).client_address else {
+            unreachable!("it is built from V4")
+        };
         ip(&["address", "add", &format!("{ours}/30"), "dev", &link]);
         ip(&["link", "set", &link, "up"]);
-        ip(&["-n", &namespace, "address", "add", &format!("{theirs}/30"), "dev", "clients"]);
+        ip(&[
+            "-n",
+            &namespace,
+            "address",
+            "add",
+            &format!("{theirs}/30"),
+            "dev",
+            "clients",
+        ]);
         ip(&["-n", &namespace, "link", "set", "clients", "up"]);
     }
 
@@ -113,7 +161,10 @@ impl Network {
     /// Deletes what is there, also what a test that was killed left under these names.
     fn delete(&self) {
         let quietly = |arguments: &[&str]| {
-            let _ = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
+            let _ = Command::new("ip")
+                .args(arguments)
+                .stderr(Stdio::null())
+                .status();
         };
         quietly(&["link", "delete", &self.root_link()]);
         for node in 0..self.nodes {
@@ -132,7 +183,8 @@ impl Drop for Network {
 
 fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("ip {arguments:?}: {error} (package iproute2)"));
+    let output =
+        output.unwrap_or_else(|error| panic!("ip {arguments:?}: {error} (package iproute2)"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments:?}: {errors}");
 }

@@ -68,7 +68,12 @@ pub(crate) struct NodePorts {
 
 impl NodePorts {
     pub(crate) fn take(ports: &Ports) -> Self {
-        Self { functions: ports.take(), events: ports.take(), config: ports.take(), peer: ports.take() }
+        Self {
+            functions: ports.take(),
+            events: ports.take(),
+            config: ports.take(),
+            peer: ports.take(),
+        }
     }
 }
 
@@ -87,7 +92,11 @@ impl Node {
     /// Starts the process; does not wait for anything.
     pub(crate) fn start(launch: Launch, client: Client) -> Self {
         let process = Mutex::new(Arc::new(launch.spawn()));
-        Self(Arc::new(Inner { launch, client, process }))
+        Self(Arc::new(Inner {
+            launch,
+            client,
+            process,
+        }))
     }
 
     /// The `--name`.
@@ -180,8 +189,17 @@ impl Node {
     pub async fn wait_ready(&self, bound: Duration) {
         eventually(&format!("{} is ready", self.name()), bound, || async {
             let status = self.process().status();
-            assert!(status.is_none(), "{} ended: {status:?}\n{}", self.name(), self.log_tail(60));
-            if self.is_ready().await { Ok(()) } else { Err("not ready") }
+            assert!(
+                status.is_none(),
+                "{} ended: {status:?}\n{}",
+                self.name(),
+                self.log_tail(60)
+            );
+            if self.is_ready().await {
+                Ok(())
+            } else {
+                Err("not ready")
+            }
         })
         .await;
     }
@@ -204,7 +222,9 @@ impl Node {
 
     fn url(&self, port: u16, path: &str) -> String {
         let place = self.0.launch.place.as_ref();
-        let host = place.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| place.client_address);
+        let host = place.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| {
+            place.client_address
+        });
         format!("http://{host}:{port}{path}")
     }
 }
@@ -215,7 +235,9 @@ impl Launch {
     }
 
     fn peer_host(&self) -> IpAddr {
-        self.place.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| place.peer_address)
+        self.place
+            .as_ref()
+            .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| place.peer_address)
     }
 
     fn spawn(&self) -> Process {
@@ -229,7 +251,9 @@ impl Launch {
             Some(place) => {
                 let inside = hearth();
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", &place.namespace]).arg(inside.get_program());
+                command
+                    .args(["netns", "exec", &place.namespace])
+                    .arg(inside.get_program());
                 without_settings(&mut command);
                 command
             }
@@ -238,11 +262,20 @@ impl Launch {
             None => Ipv4Addr::LOCALHOST,
             Some(_) => Ipv4Addr::UNSPECIFIED,
         };
-        command.args(["node", "--name", &self.name]).arg("--data-dir").arg(self.dir.join("data"));
+        command
+            .args(["node", "--name", &self.name])
+            .arg("--data-dir")
+            .arg(self.dir.join("data"));
         command.arg("--cluster-secret-file").arg(&self.secret_file);
-        command.arg("--functions-listen").arg(format!("{client_host}:{}", self.ports.functions));
-        command.arg("--events-listen").arg(format!("{client_host}:{}", self.ports.events));
-        command.arg("--config-listen").arg(format!("{client_host}:{}", self.ports.config));
+        command
+            .arg("--functions-listen")
+            .arg(format!("{client_host}:{}", self.ports.functions));
+        command
+            .arg("--events-listen")
+            .arg(format!("{client_host}:{}", self.ports.events));
+        command
+            .arg("--config-listen")
+            .arg(format!("{client_host}:{}", self.ports.config));
         command.arg("--peer-listen").arg(self.peer_address());
         command.arg("--advertise").arg(self.peer_host().to_string());
         command.args(["--docker-host", &self.docker_host]);
@@ -256,7 +289,9 @@ impl Launch {
             command.args(["--seed", seed]);
         }
         match &self.token {
-            Some((_, file)) => command.args(["--auth", "required", "--admin-token-file"]).arg(file),
+            Some((_, file)) => command
+                .args(["--auth", "required", "--admin-token-file"])
+                .arg(file),
             None => command.args(["--auth", "off"]),
         };
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -285,12 +320,21 @@ fn without_settings(command: &mut Command) {
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("HEARTH_BIN") {
         let path = PathBuf::from(path);
-        assert!(path.is_file(), "HEARTH_BIN names {}, which is no file", path.display());
+        assert!(
+            path.is_file(),
+            "HEARTH_BIN names {}, which is no file",
+            path.display()
+        );
         return path;
     }
     // Tests lie in target/<profile>/deps, programs one above.
     let exe = std::env::current_exe().expect("a test knows its own path");
-    let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join("hearth")).find(|path| path.is_file());
+    let found = exe
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("hearth"))
+        .find(|path| path.is_file());
     found.unwrap_or_else(|| missing(&exe))
 }
 

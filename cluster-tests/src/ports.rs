@@ -36,7 +36,11 @@ impl Ports {
                 .open(locks.join(number.to_string()))
                 .expect("open a port lock");
             if lock.try_lock().is_ok() {
-                return Self { number, next: Mutex::new(0), _lock: lock };
+                return Self {
+                    number,
+                    next: Mutex::new(0),
+                    _lock: lock,
+                };
             }
         }
         panic!("all {BLOCKS} blocks of test ports are taken");

@@ -26,17 +26,26 @@ impl Process {
     /// # Panics
     /// When the command can not be started.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
-        let mut output =
-            File::options().create(true).append(true).open(log).expect("open the log of a process");
+        let mut output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("open the log of a process");
         let _ = writeln!(output, "--- {command:?}");
-        let errors = output.try_clone().expect("share the log between stdout and stderr");
+        let errors = output
+            .try_clone()
+            .expect("share the log between stdout and stderr");
         let child = command
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
             .spawn()
             .unwrap_or_else(|error| panic!("start {name} ({command:?}): {error}"));
-        Self { name: name.to_owned(), log: log.to_owned(), child: Mutex::new(child) }
+        Self {
+            name: name.to_owned(),
+            log: log.to_owned(),
+            child: Mutex::new(child),
+        }
     }
 
     /// The process id.
@@ -62,7 +71,11 @@ impl Process {
 
     /// How it ended, if it has.
     pub fn status(&self) -> Option<ExitStatus> {
-        self.child.lock().expect("no holder panics").try_wait().expect("wait for a child of ours")
+        self.child
+            .lock()
+            .expect("no holder panics")
+            .try_wait()
+            .expect("wait for a child of ours")
     }
 
     /// Waits until it has ended.
@@ -92,10 +105,16 @@ impl Drop for Process {
 /// Processes of this machine whose environment holds `text`, as `pid command line`; our own process left out.
 pub fn with_environment(text: &str) -> Vec<String> {
     let needle = text.as_bytes();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         if id == std::process::id() {
@@ -103,7 +122,10 @@ pub fn with_environment(text: &str) -> Vec<String> {
         }
         // A process that ends meanwhile, and a zombie, have nothing to read.
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment.windows(needle.len()).any(|window| window == needle) {
+        if environment
+            .windows(needle.len())
+            .any(|window| window == needle)
+        {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             found.push(format!("{id} {}", command.trim()));
@@ -115,7 +137,9 @@ pub fn with_environment(text: &str) -> Vec<String> {
 /// Resident memory of a process in bytes; `None` once it is gone.
 pub fn resident_bytes(id: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }

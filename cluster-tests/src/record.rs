@@ -101,7 +101,9 @@ impl Record {
 
     /// The function's id.
     pub fn id(&self) -> &str {
-        self.0["functionId"].as_str().expect("every constructor sets the id")
+        self.0["functionId"]
+            .as_str()
+            .expect("every constructor sets the id")
     }
 
     /// Whether its instances are local processes or containers, so that the sandbox can mark them as its own.
@@ -126,7 +128,12 @@ impl Record {
 /// When it was not built.
 pub fn example(name: &str) -> String {
     let dir = std::env::var_os("HEARTH_TEST_EXAMPLES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/examples/bin")),
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/examples/bin"
+            ))
+        },
         PathBuf::from,
     );
     let path = dir.join(name);
@@ -135,8 +142,12 @@ pub fn example(name: &str) -> String {
         "the example function {name} is not at {}: scripts/images.sh builds it, HEARTH_TEST_EXAMPLES names another directory",
         path.display(),
     );
-    let path = path.canonicalize().expect("an existing file has a canonical path");
-    path.to_str().expect("the checkout's path is UTF-8").to_owned()
+    let path = path
+        .canonicalize()
+        .expect("an existing file has a canonical path");
+    path.to_str()
+        .expect("the checkout's path is UTF-8")
+        .to_owned()
 }
 
 /// The image of an example function.

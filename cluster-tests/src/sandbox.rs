@@ -52,7 +52,8 @@ impl Builder {
     /// Adds nodes that differ in nothing.
     #[must_use]
     pub fn nodes(mut self, count: usize) -> Self {
-        self.nodes.extend((0..count).map(|_| NodeOptions::default()));
+        self.nodes
+            .extend((0..count).map(|_| NodeOptions::default()));
         self
     }
 
@@ -113,9 +114,18 @@ impl Builder {
         let client = client();
         let ports = self.ports.unwrap_or_else(Ports::reserve);
         let id = format!("t{}-{}", std::process::id(), ports.number());
-        let dir = tempfile::Builder::new().prefix("hearth-").tempdir().expect("make a directory");
-        let secret_file = write(dir.path(), "secret", &format!("the secret of cluster {id}, long enough"));
-        let token = self.is_auth_required.then(|| (TOKEN.to_owned(), write(dir.path(), "token", TOKEN)));
+        let dir = tempfile::Builder::new()
+            .prefix("hearth-")
+            .tempdir()
+            .expect("make a directory");
+        let secret_file = write(
+            dir.path(),
+            "secret",
+            &format!("the secret of cluster {id}, long enough"),
+        );
+        let token = self
+            .is_auth_required
+            .then(|| (TOKEN.to_owned(), write(dir.path(), "token", TOKEN)));
         let etcd = if self.is_embedded {
             None
         } else {
@@ -134,13 +144,19 @@ impl Builder {
             ports,
             dir: Some(dir),
         };
-        let mut launches: Vec<_> =
-            self.nodes.into_iter().enumerate().map(|(n, options)| sandbox.launch(n, options)).collect();
+        let mut launches: Vec<_> = self
+            .nodes
+            .into_iter()
+            .enumerate()
+            .map(|(n, options)| sandbox.launch(n, options))
+            .collect();
         let seeds: Vec<_> = launches.iter().take(3).map(Launch::peer_address).collect();
         for launch in &mut launches {
             launch.seeds = seeds.clone();
         }
-        let started = launches.into_iter().map(|launch| Node::start(launch, sandbox.client.clone()));
+        let started = launches
+            .into_iter()
+            .map(|launch| Node::start(launch, sandbox.client.clone()));
         sandbox.nodes = Mutex::new(started.collect());
         sandbox.wait_settled().await;
         sandbox
@@ -185,7 +201,10 @@ impl Sandbox {
 
     /// The directory, for files of the test.
     pub fn dir(&self) -> &Path {
-        self.dir.as_ref().expect("only drop takes the directory").path()
+        self.dir
+            .as_ref()
+            .expect("only drop takes the directory")
+            .path()
     }
 
     /// An HTTP client without any token.
@@ -214,7 +233,10 @@ impl Sandbox {
 
     /// All nodes but one.
     pub fn others(&self, name: &str) -> Vec<Node> {
-        self.nodes().into_iter().filter(|node| node.name() != name).collect()
+        self.nodes()
+            .into_iter()
+            .filter(|node| node.name() != name)
+            .collect()
     }
 
     /// The etcd.
@@ -263,7 +285,11 @@ impl Sandbox {
             let what = format!("{} sees {names:?} alive", node.name());
             eventually(&what, READY, || async {
                 let alive = node.alive().await;
-                if alive == names { Ok(()) } else { Err(format!("{alive:?}")) }
+                if alive == names {
+                    Ok(())
+                } else {
+                    Err(format!("{alive:?}"))
+                }
             })
             .await;
         }
@@ -276,10 +302,23 @@ impl Sandbox {
     /// When that does not come about.
     pub async fn register_warm(&self, record: &Record, payload: Value) -> (Answer, Node) {
         self.register(record).await;
-        let first = self.nodes().into_iter().find(Node::is_running).expect("a node runs");
+        let first = self
+            .nodes()
+            .into_iter()
+            .find(Node::is_running)
+            .expect("a node runs");
         let answer = first.invoke(record.id(), payload).await;
-        assert!(answer.is_ok(), "the first call of {}: {answer:?}", record.id());
-        let home = self.named(answer.node.as_deref().expect("an answer names the node where it ran"));
+        assert!(
+            answer.is_ok(),
+            "the first call of {}: {answer:?}",
+            record.id()
+        );
+        let home = self.named(
+            answer
+                .node
+                .as_deref()
+                .expect("an answer names the node where it ran"),
+        );
         self.wait_warm(record.id(), &home).await;
         (answer, home)
     }
@@ -290,12 +329,20 @@ impl Sandbox {
     /// When one would not.
     pub async fn wait_warm(&self, function: &str, home: &Node) {
         for node in self.nodes().into_iter().filter(Node::is_running) {
-            let choice = if node.name() == home.name() { "local" } else { "peer" };
+            let choice = if node.name() == home.name() {
+                "local"
+            } else {
+                "peer"
+            };
             let what = format!("{} would send {function} to {}", node.name(), home.name());
             eventually(&what, SPREAD, || async {
                 let route = node.route(function).await?;
                 let is_there = choice == "local" || route.node.as_deref() == Some(home.name());
-                if route.choice == choice && is_there { Ok(()) } else { Err(format!("{route:?}")) }
+                if route.choice == choice && is_there {
+                    Ok(())
+                } else {
+                    Err(format!("{route:?}"))
+                }
             })
             .await;
         }
@@ -309,7 +356,9 @@ impl Sandbox {
         let running: Vec<_> = self.nodes().into_iter().filter(Node::is_running).collect();
         let body = self.record(record);
         let first = running.first().expect("a node runs");
-        let answer = first.config(Method::POST, "/v1/spaces/default/functions", Some(&body)).await;
+        let answer = first
+            .config(Method::POST, "/v1/spaces/default/functions", Some(&body))
+            .await;
         assert_eq!(answer.status, 201, "register {body}: {answer:?}");
         self.wait_known(record.id()).await;
     }
@@ -320,21 +369,33 @@ impl Sandbox {
     /// When one does not.
     pub async fn wait_known(&self, id: &str) {
         for node in self.nodes().into_iter().filter(Node::is_running) {
-            until(&format!("{} knows {id}", node.name()), SPREAD, || node.knows(id)).await;
+            until(&format!("{} knows {id}", node.name()), SPREAD, || {
+                node.knows(id)
+            })
+            .await;
         }
     }
 
     /// The record's JSON with the mark that lets [`Sandbox::processes_left`] find its instances.
     pub fn record(&self, record: &Record) -> Value {
-        let marked =
-            if record.is_pooled() { record.clone().env("SANDBOX", &self.id) } else { record.clone() };
+        let marked = if record.is_pooled() {
+            record.clone().env("SANDBOX", &self.id)
+        } else {
+            record.clone()
+        };
         marked.json().clone()
     }
 
     /// Reads a function's record as the first running node has it.
     pub async fn stored(&self, id: &str) -> Value {
-        let node = self.nodes().into_iter().find(Node::is_running).expect("a node runs");
-        node.config(Method::GET, &function_path(id), None).await.json()
+        let node = self
+            .nodes()
+            .into_iter()
+            .find(Node::is_running)
+            .expect("a node runs");
+        node.config(Method::GET, &function_path(id), None)
+            .await
+            .json()
     }
 
     /// Processes of this cluster's nodes, guards and functions that exist now.
@@ -364,8 +425,12 @@ impl Sandbox {
             dir: self.dir().join(&name),
             name,
             env,
-            secret_file: options.secret_file.unwrap_or_else(|| self.secret_file.clone()),
-            store_url: options.store_url.or_else(|| self.etcd.as_ref().map(Etcd::url)),
+            secret_file: options
+                .secret_file
+                .unwrap_or_else(|| self.secret_file.clone()),
+            store_url: options
+                .store_url
+                .or_else(|| self.etcd.as_ref().map(Etcd::url)),
             docker_host: options.docker_host.unwrap_or_else(|| engine.to_owned()),
             is_process_denied: options.is_process_denied,
             seeds: Vec::new(),
@@ -388,10 +453,19 @@ impl Drop for Sandbox {
         if std::thread::panicking() {
             let mut errors = std::io::stderr().lock();
             for node in &nodes {
-                let _ = writeln!(errors, "--- log of {}, its end:\n{}", node.name(), node.log_tail(80));
+                let _ = writeln!(
+                    errors,
+                    "--- log of {}, its end:\n{}",
+                    node.name(),
+                    node.log_tail(80)
+                );
             }
             if let Some(dir) = self.dir.take() {
-                let _ = writeln!(errors, "--- all logs and data stay in {}", dir.keep().display());
+                let _ = writeln!(
+                    errors,
+                    "--- all logs and data stay in {}",
+                    dir.keep().display()
+                );
             }
         }
     }
@@ -402,4 +476,3 @@ fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     std::fs::write(&path, text).expect("write a file of the sandbox");
     path
 }
-

@@ -16,7 +16,12 @@ async fn a_rolling_restart_fails_no_request() {
     let record = Record::process("sleep", "sleep").concurrency(16);
     sandbox.register_warm(&record, json!({ "ms": 1 })).await;
 
-    let load = Load::start(Targets::Balanced(sandbox.nodes()), 8, "sleep", |_| json!({ "ms": 20 }));
+    let load = Load::start(
+        Targets::Balanced(sandbox.nodes()),
+        8,
+        "sleep",
+        |_| json!({ "ms": 20 }),
+    );
     load.more_successes(50, Duration::from_secs(20)).await;
     for node in sandbox.nodes() {
         node.term();
@@ -34,17 +39,32 @@ async fn a_rolling_restart_fails_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn finishes_what_is_in_flight_and_says_it_is_not_ready() {
     let sandbox = Sandbox::processes(2).await;
-    let (_, home) =
-        sandbox.register_warm(&Record::process("sleep", "sleep").max(1), json!({ "ms": 1 })).await;
+    let (_, home) = sandbox
+        .register_warm(
+            &Record::process("sleep", "sleep").max(1),
+            json!({ "ms": 1 }),
+        )
+        .await;
     let peer = sandbox.others(home.name())[0].clone();
 
     let drain = async {
-        until("the call is in flight", Duration::from_secs(10), || async { home.in_flight().await > 0 }).await;
+        until("the call is in flight", Duration::from_secs(10), || async {
+            home.in_flight().await > 0
+        })
+        .await;
         home.term();
-        until("it is not ready any more", Duration::from_secs(5), || async { !home.is_ready().await }).await;
+        until(
+            "it is not ready any more",
+            Duration::from_secs(5),
+            || async { !home.is_ready().await },
+        )
+        .await;
         until("its peer sees it drain", Duration::from_secs(5), || async {
             let cluster = peer.cluster().await;
-            let mut nodes = cluster.map(|cluster| cluster.nodes).unwrap_or_default().into_iter();
+            let mut nodes = cluster
+                .map(|cluster| cluster.nodes)
+                .unwrap_or_default()
+                .into_iter();
             nodes.any(|node| node.name == home.name() && node.state == "draining")
         })
         .await;

@@ -16,9 +16,17 @@ const BACK: Duration = Duration::from_secs(30);
 async fn recovers_from_an_engine_restart() {
     let work = tempfile::tempdir().expect("make a directory");
     let private = PrivateEngine::start(&work.path().join("engine"), &[&image("hello")]).await;
-    let sandbox = Sandbox::builder().nodes(2).engine(private.engine()).start().await;
-    let (_, home) = sandbox.register_warm(&Record::container("contained", "hello"), json!({})).await;
-    sandbox.register_warm(&Record::process("local", "hello").concurrency(8), json!({})).await;
+    let sandbox = Sandbox::builder()
+        .nodes(2)
+        .engine(private.engine())
+        .start()
+        .await;
+    let (_, home) = sandbox
+        .register_warm(&Record::container("contained", "hello"), json!({}))
+        .await;
+    sandbox
+        .register_warm(&Record::process("local", "hello").concurrency(8), json!({}))
+        .await;
 
     // Local processes need no engine.
     let load = Load::start(Targets::Each(sandbox.nodes()), 2, "local", |_| json!({}));
@@ -26,14 +34,25 @@ async fn recovers_from_an_engine_restart() {
     private.end();
     load.more_successes(20, Duration::from_secs(20)).await;
     let missing = home.invoke("contained", json!({})).await;
-    assert!(matches!(missing.status, 502 | 503), "its container ended with the engine: {missing:?}");
+    assert!(
+        matches!(missing.status, 502 | 503),
+        "its container ended with the engine: {missing:?}"
+    );
     private.begin().await;
 
     for node in sandbox.nodes() {
-        eventually(&format!("{} runs containers again", node.name()), BACK, || async {
-            let answer = node.invoke("contained", json!({})).await;
-            if answer.is_ok() { Ok(()) } else { Err(format!("{answer:?}")) }
-        })
+        eventually(
+            &format!("{} runs containers again", node.name()),
+            BACK,
+            || async {
+                let answer = node.invoke("contained", json!({})).await;
+                if answer.is_ok() {
+                    Ok(())
+                } else {
+                    Err(format!("{answer:?}"))
+                }
+            },
+        )
         .await;
     }
     assert_all_ok(&load.stop().await);
@@ -41,7 +60,11 @@ async fn recovers_from_an_engine_restart() {
         let containers = sandbox.containers_of("contained").await;
         let instances = join_all(sandbox.nodes().iter().map(container_instances)).await;
         let count: usize = instances.iter().sum();
-        if containers.len() == count { Ok(()) } else { Err(format!("{containers:#?} against {count}")) }
+        if containers.len() == count {
+            Ok(())
+        } else {
+            Err(format!("{containers:#?} against {count}"))
+        }
     })
     .await;
 }
@@ -57,7 +80,12 @@ async fn warm_containers_serve_while_the_engine_hangs() {
         .env("HEARTH_NODE__START_TIMEOUT", "5s")
         .start()
         .await;
-    sandbox.register_warm(&Record::container("warm", "hello").concurrency(8), json!({})).await;
+    sandbox
+        .register_warm(
+            &Record::container("warm", "hello").concurrency(8),
+            json!({}),
+        )
+        .await;
     sandbox.register(&Record::container("cold", "hello")).await;
     let node = sandbox.node(0);
 
@@ -66,15 +94,26 @@ async fn warm_containers_serve_while_the_engine_hangs() {
     private.stop();
     let refused = node.invoke("cold", json!({})).await;
     assert!(matches!(refused.status, 502..=504), "{refused:?}");
-    assert_eq!(refused.component.as_deref(), Some("provider"), "{refused:?}");
+    assert_eq!(
+        refused.component.as_deref(),
+        Some("provider"),
+        "{refused:?}"
+    );
     assert!(refused.elapsed < Duration::from_secs(12), "{refused:?}");
     load.more_successes(100, Duration::from_secs(20)).await;
-    assert!(node.is_ready().await, "a node without its engine serves what it can");
+    assert!(
+        node.is_ready().await,
+        "a node without its engine serves what it can"
+    );
     private.cont();
 
     eventually("cold starts work again", BACK, || async {
         let answer = node.invoke("cold", json!({})).await;
-        if answer.is_ok() { Ok(()) } else { Err(format!("{answer:?}")) }
+        if answer.is_ok() {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
     })
     .await;
     assert_all_ok(&load.stop().await);
@@ -87,9 +126,18 @@ async fn warm_containers_serve_while_the_engine_hangs() {
 
 /// How many container instances the node has up, by the functions they belong to.
 async fn container_instances(node: &Node) -> usize {
-    let Ok(cluster) = node.cluster().await else { return 0 };
-    let own = cluster.nodes.into_iter().filter(|seen| seen.name == node.name());
+    let Ok(cluster) = node.cluster().await else {
+        return 0;
+    };
+    let own = cluster
+        .nodes
+        .into_iter()
+        .filter(|seen| seen.name == node.name());
     let hints = own.flat_map(|own| own.hints);
-    let ours = hints.filter(|hint| hint.function.as_deref().is_some_and(|function| !function.contains("local")));
+    let ours = hints.filter(|hint| {
+        hint.function
+            .as_deref()
+            .is_some_and(|function| !function.contains("local"))
+    });
     ours.map(|hint| hint.instance_ids.len()).sum()
 }

@@ -9,14 +9,20 @@ use serde_json::json;
 async fn a_node_with_a_wrong_secret_never_joins() {
     let sandbox = Sandbox::processes(2).await;
     let secret_file = sandbox.dir().join("another-secret");
-    std::fs::write(&secret_file, "another secret, which is also long enough").expect("write a file");
-    let stranger = sandbox.add_node(NodeOptions { secret_file: Some(secret_file), ..NodeOptions::default() });
+    std::fs::write(&secret_file, "another secret, which is also long enough")
+        .expect("write a file");
+    let stranger = sandbox.add_node(NodeOptions {
+        secret_file: Some(secret_file),
+        ..NodeOptions::default()
+    });
     stranger.wait_ready(Duration::from_secs(20)).await;
 
     let member = sandbox.node(0);
-    until("its datagrams are dropped and counted", Duration::from_secs(10), || async {
-        member.metric("hearth_gossip_dropped_total", "key").await >= 3.0
-    })
+    until(
+        "its datagrams are dropped and counted",
+        Duration::from_secs(10),
+        || async { member.metric("hearth_gossip_dropped_total", "key").await >= 3.0 },
+    )
     .await;
 
     assert_eq!(member.alive().await, ["n1", "n2"]);
@@ -29,8 +35,12 @@ async fn a_node_with_a_wrong_secret_never_joins() {
 async fn nothing_is_forwarded_to_a_stranger() {
     let sandbox = Sandbox::processes(1).await;
     let secret_file = sandbox.dir().join("another-secret");
-    std::fs::write(&secret_file, "another secret, which is also long enough").expect("write a file");
-    let stranger = sandbox.add_node(NodeOptions { secret_file: Some(secret_file), ..NodeOptions::default() });
+    std::fs::write(&secret_file, "another secret, which is also long enough")
+        .expect("write a file");
+    let stranger = sandbox.add_node(NodeOptions {
+        secret_file: Some(secret_file),
+        ..NodeOptions::default()
+    });
     stranger.wait_ready(Duration::from_secs(20)).await;
     sandbox.register(&Record::process("hello", "hello")).await;
 
@@ -44,7 +54,9 @@ async fn nothing_is_forwarded_to_a_stranger() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_node_joins_through_one_seed_and_serves() {
     let sandbox = Sandbox::processes(1).await;
-    sandbox.register_warm(&Record::process("hello", "hello"), json!({})).await;
+    sandbox
+        .register_warm(&Record::process("hello", "hello"), json!({}))
+        .await;
 
     let late = sandbox.add_node(NodeOptions::default());
     sandbox.wait_settled().await;

@@ -25,23 +25,37 @@ async fn both_sides_serve_while_the_peer_with_the_warm_instance_is_cut_off() {
 async fn check(choose: impl Fn(u8) -> u8) {
     let ports = Ports::reserve();
     let network = Network::create(ports.number(), 3);
-    let mut builder = Sandbox::builder().auth_required().etcd_on(&network.root_address().to_string(), ports);
+    let mut builder = Sandbox::builder()
+        .auth_required()
+        .etcd_on(&network.root_address().to_string(), ports);
     for node in 0..3 {
-        builder = builder.node(NodeOptions { place: Some(network.place(node)), ..NodeOptions::default() });
+        builder = builder.node(NodeOptions {
+            place: Some(network.place(node)),
+            ..NodeOptions::default()
+        });
     }
     let sandbox = builder.start().await;
     let record = Record::process("hello", "hello").concurrency(8);
     let (_, home) = sandbox.register_warm(&record, json!({})).await;
     let places = sandbox.nodes();
-    let home = places.iter().position(|node| node.name() == home.name()).expect("home is one of them");
+    let home = places
+        .iter()
+        .position(|node| node.name() == home.name())
+        .expect("home is one of them");
     let place = choose(u8::try_from(home).expect("there are three"));
     let lone = sandbox.node(place.into());
     let others = sandbox.others(lone.name());
 
     network.cut(place);
-    until("the lone node sees itself only", SEEN, || async { lone.alive().await.len() == 1 }).await;
+    until("the lone node sees itself only", SEEN, || async {
+        lone.alive().await.len() == 1
+    })
+    .await;
     for node in &others {
-        until("the others see each other only", SEEN, || async { node.alive().await.len() == 2 }).await;
+        until("the others see each other only", SEEN, || async {
+            node.alive().await.len() == 2
+        })
+        .await;
     }
 
     // Both sides run what they know, and only the side with the store takes changes.
@@ -49,17 +63,30 @@ async fn check(choose: impl Fn(u8) -> u8) {
     load.more_successes(30, Duration::from_secs(20)).await;
     cluster_tests::load::assert_all_ok(&load.stop().await);
     let later = sandbox.record(&Record::process("later", "hello"));
-    let refused = lone.config(Method::POST, "/v1/spaces/default/functions", Some(&later)).await;
+    let refused = lone
+        .config(Method::POST, "/v1/spaces/default/functions", Some(&later))
+        .await;
     assert_eq!(refused.status, 503, "{refused:?}");
-    assert!(refused.json()["errors"][0]["message"].is_string(), "{refused:?}");
-    let taken = others[0].config(Method::POST, "/v1/spaces/default/functions", Some(&later)).await;
+    assert!(
+        refused.json()["errors"][0]["message"].is_string(),
+        "{refused:?}"
+    );
+    let taken = others[0]
+        .config(Method::POST, "/v1/spaces/default/functions", Some(&later))
+        .await;
     assert_eq!(taken.status, 201, "{taken:?}");
 
     network.heal(place);
     for node in sandbox.nodes() {
-        until("all are alive in every view", SEEN, || async { node.alive().await.len() == 3 }).await;
+        until("all are alive in every view", SEEN, || async {
+            node.alive().await.len() == 3
+        })
+        .await;
     }
-    until("the change has reached the lone node", SEEN, || lone.knows("later")).await;
+    until("the change has reached the lone node", SEEN, || {
+        lone.knows("later")
+    })
+    .await;
     for node in sandbox.nodes() {
         assert!(node.invoke("hello", json!({})).await.is_ok());
         assert!(node.invoke("later", json!({})).await.is_ok());

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cluster_tests::load::assert_all_ok;
-use cluster_tests::{Link, Load, Node, NodeOptions, Record, Sandbox, Targets, eventually, full_length, outage, until};
+use cluster_tests::{
+    Link, Load, Node, NodeOptions, Record, Sandbox, Targets, eventually, full_length, outage, until,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -21,7 +23,12 @@ async fn serves_while_store_is_down() {
     let others = sandbox.others(home.name());
     let (caller, restarted) = (others[0].clone(), others[1].clone());
 
-    let load = Load::start(Targets::Each(vec![home.clone(), caller.clone()]), 4, "hello", |_| json!({}));
+    let load = Load::start(
+        Targets::Each(vec![home.clone(), caller.clone()]),
+        4,
+        "hello",
+        |_| json!({}),
+    );
     load.more_successes(20, Duration::from_secs(20)).await;
     sandbox.etcd().kill9();
 
@@ -30,15 +37,31 @@ async fn serves_while_store_is_down() {
     restarted.restart();
     restarted.wait_ready(Duration::from_secs(20)).await;
     let answer = restarted.invoke("hello", json!({})).await;
-    assert!(answer.is_ok(), "it knows the function from its disk: {answer:?}");
-    outage(if full_length() { Duration::from_secs(60) } else { Duration::from_secs(4) }).await;
+    assert!(
+        answer.is_ok(),
+        "it knows the function from its disk: {answer:?}"
+    );
+    outage(if full_length() {
+        Duration::from_secs(60)
+    } else {
+        Duration::from_secs(4)
+    })
+    .await;
     load.more_successes(50, Duration::from_secs(20)).await;
 
     sandbox.etcd_mut().restart().await;
     let later = sandbox.record(&Record::process("later", "hello"));
-    eventually("a write goes through again", ARRIVES, || write(&caller, &later)).await;
+    eventually("a write goes through again", ARRIVES, || {
+        write(&caller, &later)
+    })
+    .await;
     for node in sandbox.nodes() {
-        until(&format!("the change has reached {}", node.name()), ARRIVES, || node.knows("later")).await;
+        until(
+            &format!("the change has reached {}", node.name()),
+            ARRIVES,
+            || node.knows("later"),
+        )
+        .await;
     }
     assert_all_ok(&load.stop().await);
 }
@@ -51,7 +74,9 @@ async fn serves_while_store_is_silent() {
         .env("HEARTH_STORE__ETCD__WATCH_SILENCE_MAX", "2s")
         .start()
         .await;
-    sandbox.register_warm(&Record::process("hello", "hello").concurrency(8), json!({})).await;
+    sandbox
+        .register_warm(&Record::process("hello", "hello").concurrency(8), json!({}))
+        .await;
     let caller = sandbox.node(0);
 
     let load = Load::start(Targets::Each(sandbox.nodes()), 4, "hello", |_| json!({}));
@@ -59,19 +84,33 @@ async fn serves_while_store_is_silent() {
     sandbox.etcd().stop();
     assert_write_fails(&sandbox, &caller).await;
     until("the staleness shows", Duration::from_secs(10), || async {
-        caller.cluster().await.is_ok_and(|cluster| cluster.store_staleness_seconds >= 2.0)
+        caller
+            .cluster()
+            .await
+            .is_ok_and(|cluster| cluster.store_staleness_seconds >= 2.0)
     })
     .await;
     load.more_successes(20, Duration::from_secs(20)).await;
     sandbox.etcd().cont();
 
     let later = sandbox.record(&Record::process("later", "hello"));
-    eventually("a write goes through again", ARRIVES, || write(&caller, &later)).await;
+    eventually("a write goes through again", ARRIVES, || {
+        write(&caller, &later)
+    })
+    .await;
     for node in sandbox.nodes() {
-        until(&format!("the change has reached {}", node.name()), ARRIVES, || node.knows("later")).await;
+        until(
+            &format!("the change has reached {}", node.name()),
+            ARRIVES,
+            || node.knows("later"),
+        )
+        .await;
     }
     until("nothing is stale", ARRIVES, || async {
-        caller.cluster().await.is_ok_and(|cluster| cluster.store_staleness_seconds < 2.0)
+        caller
+            .cluster()
+            .await
+            .is_ok_and(|cluster| cluster.store_staleness_seconds < 2.0)
     })
     .await;
     assert_all_ok(&load.stop().await);
@@ -81,7 +120,10 @@ async fn serves_while_store_is_silent() {
 async fn catches_up_after_a_compaction_past_its_revision() {
     let sandbox = Sandbox::processes(1).await;
     let link = Link::to(sandbox.etcd().address()).await;
-    let cut_off = sandbox.add_node(NodeOptions { store_url: Some(link.url()), ..NodeOptions::default() });
+    let cut_off = sandbox.add_node(NodeOptions {
+        store_url: Some(link.url()),
+        ..NodeOptions::default()
+    });
     sandbox.wait_settled().await;
     let writer = sandbox.node(0);
     sandbox.register(&Record::process("kept", "hello")).await;
@@ -90,21 +132,33 @@ async fn catches_up_after_a_compaction_past_its_revision() {
 
     link.cut();
     writer.delete("deleted").await;
-    writer.update(&sandbox.record(&Record::process("changed", "hello").env("VERSION", "2"))).await;
+    writer
+        .update(&sandbox.record(&Record::process("changed", "hello").env("VERSION", "2")))
+        .await;
     for id in ["new0", "new1", "new2", "new3", "new4"] {
         let record = sandbox.record(&Record::process(id, "hello"));
-        write(&writer, &record).await.expect("the writer's own link is up");
+        write(&writer, &record)
+            .await
+            .expect("the writer's own link is up");
     }
     sandbox.etcd().compact().await;
-    assert!(cut_off.knows("deleted").await && !cut_off.knows("new0").await, "the cut had no effect");
+    assert!(
+        cut_off.knows("deleted").await && !cut_off.knows("new0").await,
+        "the cut had no effect"
+    );
     link.heal();
 
     for id in ["new0", "new1", "new2", "new3", "new4"] {
         until(&format!("{id} arrives"), ARRIVES, || cut_off.knows(id)).await;
     }
-    until("the deletion arrives", ARRIVES, || async { !cut_off.knows("deleted").await }).await;
+    until("the deletion arrives", ARRIVES, || async {
+        !cut_off.knows("deleted").await
+    })
+    .await;
     until("the change arrives", ARRIVES, || async {
-        let answer = cut_off.config(Method::GET, "/v1/spaces/default/functions/changed", None).await;
+        let answer = cut_off
+            .config(Method::GET, "/v1/spaces/default/functions/changed", None)
+            .await;
         answer.json()["provider"]["env"]["VERSION"] == "2"
     })
     .await;
@@ -121,15 +175,23 @@ async fn is_not_ready_before_it_knows_the_registry() {
 
     let node = sandbox.add_node(NodeOptions::default());
     until("the node answers", Duration::from_secs(20), || async {
-        node.try_config(Method::GET, "/v1/status", None).await.is_ok_and(|answer| answer.status == 200)
+        node.try_config(Method::GET, "/v1/status", None)
+            .await
+            .is_ok_and(|answer| answer.status == 200)
     })
     .await;
     let ready = node.config(Method::GET, "/v1/ready", None).await;
-    assert_eq!(ready.status, 503, "it has neither a store nor a snapshot: {ready:?}");
+    assert_eq!(
+        ready.status, 503,
+        "it has neither a store nor a snapshot: {ready:?}"
+    );
 
     sandbox.etcd_mut().restart().await;
     node.wait_ready(ARRIVES).await;
-    assert!(node.knows("hello").await, "ready means that the registry is loaded");
+    assert!(
+        node.knows("hello").await,
+        "ready means that the registry is loaded"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,17 +208,32 @@ async fn the_embedded_store_survives_a_kill() {
 }
 
 async fn write(node: &Node, record: &Value) -> Result<(), String> {
-    let answer = node.config(Method::POST, "/v1/spaces/default/functions", Some(record)).await;
+    let answer = node
+        .config(Method::POST, "/v1/spaces/default/functions", Some(record))
+        .await;
     // An earlier attempt may have gone through without its answer having come back.
     let is_there = answer.status == 400 && answer.body.contains("already registered");
-    if answer.status == 201 || is_there { Ok(()) } else { Err(format!("{answer:?}")) }
+    if answer.status == 201 || is_there {
+        Ok(())
+    } else {
+        Err(format!("{answer:?}"))
+    }
 }
 
 async fn assert_write_fails(sandbox: &Sandbox, node: &Node) {
     let refused = sandbox.record(&Record::process("refused", "hello"));
-    let answer = node.config(Method::POST, "/v1/spaces/default/functions", Some(&refused)).await;
+    let answer = node
+        .config(Method::POST, "/v1/spaces/default/functions", Some(&refused))
+        .await;
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.json()["errors"][0]["message"].is_string(), "{answer:?}");
-    assert_eq!(answer.error.as_deref(), Some("store_unavailable"), "{answer:?}");
+    assert!(
+        answer.json()["errors"][0]["message"].is_string(),
+        "{answer:?}"
+    );
+    assert_eq!(
+        answer.error.as_deref(),
+        Some("store_unavailable"),
+        "{answer:?}"
+    );
     assert!(answer.elapsed < FAILS, "{answer:?}");
 }

@@ -132,7 +132,7 @@ async fn removes_a_container_whose_start_was_cut_short() {
     node.restart();
     node.wait_ready(Duration::from_secs(20)).await;
 
-    wait_containers_are_instances(&sandbox, &[node.clone()]).await;
+    wait_containers_are_instances(&sandbox, std::slice::from_ref(&node)).await;
     node.term();
     assert!(node.exited(Duration::from_secs(40)).await.success());
     assert!(

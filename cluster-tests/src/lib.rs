@@ -1,1 +1,28 @@
-//! cluster-tests
+//! Starts real clusters, `hearth` processes on a real etcd with real functions, and hurts them.
+//!
+//! [`Sandbox`] is the entry: it owns a directory, the ports, the cluster secret, etcd and the nodes, and takes all of it away
+//! when it is dropped. Everything here panics with what it saw when a test can not go on, because a test is what it is for.
+
+pub mod api;
+pub mod chaos;
+pub mod engine;
+pub mod etcd;
+pub mod link;
+pub mod load;
+pub mod namespace;
+pub mod node;
+pub mod ports;
+pub mod process;
+pub mod record;
+pub mod sandbox;
+pub mod wait;
+
+pub use api::{Answer, Lost, client};
+pub use engine::{Container, Engine};
+pub use etcd::Etcd;
+pub use link::Link;
+pub use load::{Call, Load, Targets};
+pub use node::{Node, NodeOptions};
+pub use record::{Record, example};
+pub use sandbox::{Builder, Sandbox, full_length};
+pub use wait::{eventually, outage, until};

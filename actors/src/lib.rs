@@ -1,1 +1,21 @@
-//! actors
+//! One node's control plane: four actors, the snapshots they publish, and the warm path that reads them.
+
+pub mod catalog;
+pub mod control;
+pub mod executor;
+pub mod images;
+pub mod invoker;
+pub mod output;
+pub mod registry_cache;
+pub mod router;
+pub mod serving;
+pub mod snapshot;
+pub mod supervisor;
+mod tasks;
+pub mod view;
+
+pub use catalog::Catalog;
+pub use control::Control;
+pub use invoker::Invoker;
+pub use registry_cache::Registry;
+pub use snapshot::Reader;

@@ -1,1 +1,23 @@
-//! cli
+//! The operator's command: registers, invokes and looks at functions and the cluster, over the HTTP APIs only.
+//!
+//! It knows no store, no gossip and no engine, so whatever it can do, any HTTP client can do as well. Everything it
+//! prints goes through a [`console::Console`], and it ends with one of the codes of [`EXIT_CODES`].
+
+mod api;
+mod cluster;
+mod command;
+mod console;
+mod failure;
+mod function;
+mod help;
+mod json;
+mod options;
+mod ready;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use command::{Command, run};
+pub use failure::{EXIT_CODES, usage_error};
+pub use help::markdown_help;
+pub use options::Options;

@@ -2,9 +2,15 @@
 
 pub mod hint;
 pub mod identity;
+pub mod listen;
 pub mod membership;
 pub mod peer;
 
 pub use hint::Hint;
+pub use identity::{ClusterSecret, Identity};
 pub use membership::{LocalState, Member, Members, Membership};
+pub use peer::client::HttpPeerClient;
+#[cfg(any(test, feature = "test-util"))]
+pub use peer::scripted::ScriptedPeer;
+pub use peer::server::PeerServer;
 pub use peer::{Peer, PeerClient, PeerHandler};

@@ -11,8 +11,14 @@ use protocol::peer::{InvokeHead, ReplyHead};
 use protocol::{Component, Deadline, Effect, ErrorCode, Failure, FunctionId, NodeId, Space};
 
 pub mod client;
-pub mod frame;
+mod frame;
+#[cfg(any(test, feature = "test-util"))]
+pub mod scripted;
 pub mod server;
+mod tls;
+
+/// The name in every node's certificate. Nobody looks at it: certificates are told apart by their fingerprints.
+pub(crate) const TLS_NAME: &str = "hearth-peer";
 
 /// How to reach a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +68,12 @@ pub trait PeerClient: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// When no answer came.
-    async fn resolve_image(&self, peer: &Peer, image: &str, deadline: Deadline) -> Result<Option<String>, Error>;
+    async fn resolve_image(
+        &self,
+        peer: &Peer,
+        image: &str,
+        deadline: Deadline,
+    ) -> Result<Option<String>, Error>;
 
     /// Reads the peer's share of a function's output, one JSON object a line; with `follow` it goes on until dropped.
     ///
@@ -145,13 +156,20 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Refused { .. } => Effect::Refused,
-            Self::Interrupted { .. } | Self::Deadline { .. } | Self::Protocol { .. } => Effect::Interrupted,
+            Self::Interrupted { .. } | Self::Deadline { .. } | Self::Protocol { .. } => {
+                Effect::Interrupted
+            }
         }
     }
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        Self::new(error.code(), Component::Peer, error.effect(), error.to_string())
+        Self::new(
+            error.code(),
+            Component::Peer,
+            error.effect(),
+            error.to_string(),
+        )
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
-use serde::{Deserialize, Serialize};
-
 mod auth;
 mod cluster;
 mod docker;
+mod error;
 mod executor;
+mod field;
 mod http;
 mod limits;
 mod listen;
@@ -17,49 +17,54 @@ mod node;
 mod process;
 mod secret;
 mod store;
+mod table;
 mod telemetry;
 
 pub use auth::{AuthMode, AuthSettings};
 pub use cluster::ClusterSettings;
 pub use docker::{DockerSettings, RegistrySettings};
+pub use error::{Error, Origin};
 pub use executor::ExecutorSettings;
 pub use http::HttpSettings;
 pub use limits::LimitsSettings;
 pub use listen::ListenSettings;
-pub use load::{Error, Flags};
+pub use load::Flags;
 pub use logs::{LogFormat, LogsSettings};
 pub use node::NodeSettings;
 pub use process::ProcessSettings;
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
+pub use table::table;
 pub use telemetry::TelemetrySettings;
 
-/// All boot settings of one node.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// The node itself.
-    pub node: NodeSettings,
-    /// Where it listens.
-    pub listen: ListenSettings,
-    /// Who may call.
-    pub auth: AuthSettings,
-    /// The config store.
-    pub store: StoreSettings,
-    /// Gossip and peers.
-    pub cluster: ClusterSettings,
-    /// Admission at the edge.
-    pub limits: LimitsSettings,
-    /// Instances of pooled functions.
-    pub executor: ExecutorSettings,
-    /// Functions of type `container`.
-    pub docker: DockerSettings,
-    /// Functions of type `process`.
-    pub process: ProcessSettings,
-    /// Functions of type `http`.
-    pub http: HttpSettings,
-    /// Logs of the node and output of functions.
-    pub logs: LogsSettings,
-    /// Traces.
-    pub telemetry: TelemetrySettings,
+use field::section;
+
+section! {
+    /// All boot settings of one node.
+    pub struct Settings {
+        /// The node itself.
+        pub node: NodeSettings = NodeSettings::default(),
+        /// Where it listens. Port 0 takes any free port.
+        pub listen: ListenSettings = ListenSettings::default(),
+        /// Who may call.
+        pub auth: AuthSettings = AuthSettings::default(),
+        /// The config store: etcd when it has endpoints, else embedded in this node.
+        pub store: StoreSettings = StoreSettings::default(),
+        /// Gossip and peers.
+        pub cluster: ClusterSettings = ClusterSettings::default(),
+        /// Admission at the edge.
+        pub limits: LimitsSettings = LimitsSettings::default(),
+        /// Instances of pooled functions.
+        pub executor: ExecutorSettings = ExecutorSettings::default(),
+        /// Functions of type `container`.
+        pub docker: DockerSettings = DockerSettings::default(),
+        /// Functions of type `process`.
+        pub process: ProcessSettings = ProcessSettings::default(),
+        /// Functions of type `http`.
+        pub http: HttpSettings = HttpSettings::default(),
+        /// Logs of the node and output of functions.
+        pub logs: LogsSettings = LogsSettings::default(),
+        /// Traces.
+        pub telemetry: TelemetrySettings = TelemetrySettings::default(),
+    }
 }

@@ -8,12 +8,21 @@ use protocol::{Component, Effect, ErrorCode, Failure};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod memory;
+mod records;
+
+pub use embedded::EmbeddedStore;
+//pub use etcd::EtcdStore;
+pub use memory::MemoryStore;
 
 /// The store's version: grows with every commit, and orders all changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
@@ -75,6 +84,16 @@ pub enum Change {
     Deleted(String),
 }
 
+impl Change {
+    /// The key that changed.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Deleted(key) => key,
+        }
+    }
+}
+
 /// What a watch says. Revisions never go back; a change is neither lost nor repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
@@ -127,9 +146,17 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// As [`Store::commit`].
-    async fn put(&self, key: &str, value: Bytes, precondition: Option<Precondition>) -> Result<Revision, Error> {
+    async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        precondition: Option<Precondition>,
+    ) -> Result<Revision, Error> {
         self.commit(Transaction {
-            preconditions: precondition.map(|precondition| (key.to_owned(), precondition)).into_iter().collect(),
+            preconditions: precondition
+                .map(|precondition| (key.to_owned(), precondition))
+                .into_iter()
+                .collect(),
             writes: vec![Write::Put(key.to_owned(), value)],
         })
         .await
@@ -139,9 +166,16 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// As [`Store::commit`].
-    async fn delete(&self, key: &str, precondition: Option<Precondition>) -> Result<Revision, Error> {
+    async fn delete(
+        &self,
+        key: &str,
+        precondition: Option<Precondition>,
+    ) -> Result<Revision, Error> {
         self.commit(Transaction {
-            preconditions: precondition.map(|precondition| (key.to_owned(), precondition)).into_iter().collect(),
+            preconditions: precondition
+                .map(|precondition| (key.to_owned(), precondition))
+                .into_iter()
+                .collect(),
             writes: vec![Write::Delete(key.to_owned())],
         })
         .await
@@ -194,6 +228,11 @@ impl Error {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        Self::new(error.code(), Component::Store, error.effect(), error.to_string())
+        Self::new(
+            error.code(),
+            Component::Store,
+            error.effect(),
+            error.to_string(),
+        )
     }
 }

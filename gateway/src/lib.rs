@@ -1,1 +1,24 @@
-//! gateway
+//! The HTTP edge of a node: the functions, events and config APIs.
+//!
+//! Invariants: only `error.rs` knows which status an error has; `POST /invoke` passes no router and no layer; every body is
+//! read under a limit and a timeout; nothing here names a provider, a store or a peer: a node is what [`Node`] says.
+
+mod admin;
+mod auth;
+mod body;
+mod cors;
+mod edge;
+mod error;
+mod events;
+mod functions;
+mod headers;
+mod health;
+mod invoke;
+mod meters;
+mod node;
+mod surface;
+
+pub use edge::{Addresses, BindError, Edge, Serving};
+pub use invoke::Propagate;
+pub use node::Node;
+pub use surface::RenderMetrics;

@@ -25,7 +25,11 @@ pub struct ErrorMessage {
 impl Errors {
     /// The body for one message.
     pub fn one(message: impl Into<String>) -> Self {
-        Self { errors: vec![ErrorMessage { message: message.into() }] }
+        Self {
+            errors: vec![ErrorMessage {
+                message: message.into(),
+            }],
+        }
     }
 }
 

@@ -165,8 +165,20 @@ pub struct Failure {
 
 impl Failure {
     /// Builds a failure; node and retry hint are added by whoever knows them.
-    pub fn new(code: ErrorCode, component: Component, effect: Effect, message: impl Into<String>) -> Self {
-        Self { code, component, effect, message: message.into(), node: None, retry_after_ms: None }
+    pub fn new(
+        code: ErrorCode,
+        component: Component,
+        effect: Effect,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            component,
+            effect,
+            message: message.into(),
+            node: None,
+            retry_after_ms: None,
+        }
     }
 
     /// Adds the name of the node where it happened, unless it is known already.

@@ -236,7 +236,9 @@ impl Function {
     pub fn limits(&self) -> Limits {
         let set = self.limits.clone().unwrap_or_default();
         let is_remote = self.contract().is_none();
-        let timeout_ms = set.timeout_ms.unwrap_or(if is_remote { 5_000 } else { 30_000 });
+        let timeout_ms = set
+            .timeout_ms
+            .unwrap_or(if is_remote { 5_000 } else { 30_000 });
         Limits {
             memory_mb: set.memory_mb.unwrap_or(128),
             cpus: set.cpus.unwrap_or(1.0),
@@ -268,7 +270,10 @@ impl Function {
 
     /// Whether an interrupted invocation may be run again.
     pub fn is_idempotent(&self) -> bool {
-        self.delivery.as_ref().and_then(|delivery| delivery.idempotent).unwrap_or(false)
+        self.delivery
+            .as_ref()
+            .and_then(|delivery| delivery.idempotent)
+            .unwrap_or(false)
     }
 
     /// Hash of space, id and all that shapes an instance; an image counts by its digest, not by its tag.

@@ -236,7 +236,11 @@ mod tests {
     use super::*;
 
     fn check_space(value: &str, expected: Result<(), &str>) {
-        assert_eq!(value.parse::<Space>().map(|_| ()).map_err(|e| e.tag), expected, "{value:?}");
+        assert_eq!(
+            value.parse::<Space>().map(|_| ()).map_err(|e| e.tag),
+            expected,
+            "{value:?}"
+        );
     }
 
     #[test]

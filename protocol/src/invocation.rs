@@ -49,11 +49,17 @@ pub enum Hop {
 }
 
 /// The moment at which the caller stops waiting; absolute in a process, remaining milliseconds on the wire.
-#[expect(clippy::disallowed_types, reason = "holds a reading of the caller's clock, reads none")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "holds a reading of the caller's clock, reads none"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(std::time::Instant);
 
-#[expect(clippy::disallowed_types, reason = "the caller passes its reading of the clock")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "the caller passes its reading of the clock"
+)]
 impl Deadline {
     /// The deadline at a moment.
     pub fn at(moment: std::time::Instant) -> Self {

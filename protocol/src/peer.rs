@@ -98,7 +98,8 @@ pub enum FrameError {
 
 /// Lays out head and payload as one message.
 pub fn encode<T: Serialize>(head: &T, payload: &[u8]) -> Bytes {
-    let head = rmp_serde::to_vec_named(head).expect("heads have string keys and no maps of other keys");
+    let head =
+        rmp_serde::to_vec_named(head).expect("heads have string keys and no maps of other keys");
     let mut message = BytesMut::with_capacity(4 + head.len() + payload.len());
     message.put_u32(u32::try_from(head.len()).expect("a head has at most HEAD_BYTES_MAX bytes"));
     message.put_slice(&head);
@@ -124,6 +125,7 @@ pub fn decode<T: DeserializeOwned>(mut message: Bytes) -> Result<(T, Bytes), Fra
         return Err(FrameError::Short { bytes });
     }
     let payload = message.split_off(4 + length);
-    let head = rmp_serde::from_slice(&message[4..]).map_err(|error| FrameError::Head(error.to_string()))?;
+    let head = rmp_serde::from_slice(&message[4..])
+        .map_err(|error| FrameError::Head(error.to_string()))?;
     Ok((head, payload))
 }

@@ -33,6 +33,12 @@ pub enum Error {
         /// For how long it is ejected, in milliseconds.
         retry_after_ms: Option<u64>,
     },
+    /// The function has as many calls in flight on this node as its limit allows; nothing ran.
+    #[error("the function has {calls_max} calls in flight on this node, its limit")]
+    Busy {
+        /// The limit.
+        calls_max: u32,
+    },
     /// The connection broke after the payload may have arrived.
     #[error("the instance was lost during the run: {why}")]
     Interrupted {
@@ -73,6 +79,7 @@ impl Error {
             Self::ImageNotFound { .. } => ErrorCode::ImageNotFound,
             Self::StartFailed { .. } => ErrorCode::StartFailed,
             Self::Unreachable { .. } => ErrorCode::Unreachable,
+            Self::Busy { .. } => ErrorCode::FunctionBusy,
             Self::Interrupted { .. } => ErrorCode::Interrupted,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
             Self::Failed { .. } => ErrorCode::FunctionFailed,
@@ -84,7 +91,8 @@ impl Error {
     pub fn component(&self) -> Component {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
-            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Interrupted { .. } => Component::Provider,
+            Self::StartFailed { .. } | Self::Unreachable { .. } => Component::Provider,
+            Self::Busy { .. } | Self::Interrupted { .. } => Component::Provider,
             Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Component::Function,
         }
@@ -94,7 +102,7 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Effect::Refused,
-            Self::StartFailed { .. } | Self::Unreachable { .. } => Effect::Refused,
+            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Busy { .. } => Effect::Refused,
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
             Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Effect::Finished,
         }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use protocol::{Deadline, Function, FunctionId, Generation, InstanceId, InstanceKey, Invocation, Phases, Reply, Space};
+use protocol::{
+    Deadline, Function, FunctionId, Generation, InstanceId, InstanceKey, Invocation, Phases, Reply,
+    Space,
+};
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -80,7 +83,11 @@ pub trait Launch: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// Of the start (refused) or of the run.
-    async fn run(&self, spec: LaunchSpec, invocation: &Invocation) -> (Phases, Result<Reply, Error>);
+    async fn run(
+        &self,
+        spec: LaunchSpec,
+        invocation: &Invocation,
+    ) -> (Phases, Result<Reply, Error>);
 
     /// Stops an instance, by force after `executor.stop_grace`, and removes all that is left of it. One that is already gone is a success.
     ///
@@ -98,7 +105,8 @@ pub trait Launch: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// When it can not be reached; the caller stops it.
-    async fn adopt(&self, found: &Found, function: Arc<Function>) -> Result<Arc<dyn Invoke>, Error>;
+    async fn adopt(&self, found: &Found, function: Arc<Function>)
+    -> Result<Arc<dyn Invoke>, Error>;
 
     /// Tells of instances that die and of the provider's own outages. One watcher at a time.
     fn watch(&self) -> mpsc::Receiver<Update>;

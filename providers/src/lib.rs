@@ -1,10 +1,11 @@
 //! What runs a function. *Pooled* providers launch instances that take invocations; *remote* ones only take invocations.
 
+mod contract;
 #[cfg(feature = "docker")]
 pub mod docker;
 mod error;
-#[cfg(any(feature = "docker", feature = "process"))]
-pub mod contract;
+#[cfg(feature = "test-util")]
+pub mod fake;
 #[cfg(feature = "http")]
 pub mod http;
 mod launch;

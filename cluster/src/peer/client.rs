@@ -1,1 +1,299 @@
-//! client
+//! Calls peers over HTTP/1.1 and mutual TLS, from a pool of connections that stand.
+//!
+//! Whether a failed call is [`Error::Refused`] or [`Error::Interrupted`] decides whether it may be tried elsewhere, so it is
+//! answered with care: *refused* only while nothing can have reached the peer's handler, which is until the request's first byte
+//! is handed to a connection, or when the peer itself says that it did not ask its handler. From then on it is *interrupted*.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use config::settings::ClusterSettings;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use http::{Request, StatusCode};
+use protocol::peer::{InvokeHead, ReplyHead};
+use protocol::{Deadline, FunctionId, Space};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::frame::{self, BodyError, FRAME_BYTES_MAX, Message, Operation, SMALL_BYTES_MAX};
+use super::{Error, Peer, PeerClient};
+use crate::identity::Identity;
+use crate::membership::Members;
+
+mod connection;
+mod pool;
+
+use connection::{Connection, SendError};
+use pool::{Line, Lines};
+
+/// How often connections that lay idle for long are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a peer may take until its output begins to come; then it may take for ever.
+const LOGS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a client needs.
+#[derive(Debug)]
+pub struct Args<'a> {
+    /// This node: its certificate is shown to peers.
+    pub identity: &'a Identity,
+    /// Timeouts and bounds.
+    pub settings: &'a ClusterSettings,
+    /// Who is there: calls to a peer that dies end at once.
+    pub members: watch::Receiver<Arc<Members>>,
+    /// The most bytes an answer's body may have.
+    pub body_bytes_max: usize,
+}
+
+/// Calls peers over HTTP.
+#[derive(Debug)]
+pub struct HttpPeerClient {
+    lines: Arc<Lines>,
+    body_bytes_max: usize,
+    _tasks: TaskTracker,
+    _stop: DropGuard,
+}
+
+impl HttpPeerClient {
+    /// Builds a client. Must be called within a runtime: a task of its own watches the members until the client is dropped.
+    pub fn new(args: Args<'_>) -> Self {
+        let Args { identity, settings, members, body_bytes_max } = args;
+        let lines = Lines::new(identity.clone(), settings.idle_connections_max, settings.connect_timeout);
+        let (lines, tasks, stop) = (Arc::new(lines), TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(watch_members(Arc::clone(&lines), members, stop.clone()));
+        tasks.close();
+        Self { lines, body_bytes_max, _tasks: tasks, _stop: stop.drop_guard() }
+    }
+
+    /// Makes one request on a connection of the pool and reads its answer whole.
+    ///
+    /// A connection from the pool may have been closed by the peer meanwhile. When it was before a byte of the request was
+    /// written, the request goes on the next one, at last on a fresh one.
+    async fn call(
+        &self,
+        peer: &Peer,
+        deadline: Instant,
+        bytes_max: usize,
+        mut request: impl FnMut() -> Request<Message>,
+    ) -> Result<Bytes, Error> {
+        let line = self.lines.to(peer)?;
+        loop {
+            let (mut connection, is_reused) = connection(&line, peer, deadline).await?;
+            let exchange = exchange(&mut connection, request(), bytes_max);
+            match until_lost(&line, peer, deadline, exchange).await? {
+                Ok(answer) => {
+                    if answer.is_reusable {
+                        line.put(connection);
+                    }
+                    return answer.into_message(peer);
+                }
+                Err(ExchangeError::Unsent) if is_reused => {}
+                Err(error) => return Err(error.into_error(peer)),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl PeerClient for HttpPeerClient {
+    async fn invoke(
+        &self,
+        peer: &Peer,
+        mut head: InvokeHead,
+        payload: Bytes,
+        deadline: Deadline,
+    ) -> Result<(ReplyHead, Bytes), Error> {
+        let bytes_max = self.body_bytes_max.saturating_add(FRAME_BYTES_MAX);
+        let deadline = Instant::from_std(deadline.moment());
+        let request = move || {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            head.remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+            frame::invoke_request(&head, payload.clone())
+        };
+        let message = self.call(peer, deadline, bytes_max, request).await?;
+        frame::read_reply(peer, message)
+    }
+
+    async fn probe(&self, peer: &Peer, timeout: Duration) -> Result<(), Error> {
+        let line = self.lines.to(peer)?;
+        let deadline = Instant::now() + timeout;
+        if let Some(mut kept) = line.take_probe() {
+            let exchange = exchange(&mut kept, frame::probe_request(), SMALL_BYTES_MAX);
+            match until_lost(&line, peer, deadline, exchange).await? {
+                Ok(answer) => return finish_probe(&line, peer, kept, answer),
+                // Nothing runs by a probe, so however the kept connection ended, a fresh one may tell more.
+                Err(error) => tracing::debug!(peer = peer.name, ?error, "the connection for probes ended"),
+            }
+        }
+        let mut fresh = open(&line, peer, deadline).await?;
+        let exchange = exchange(&mut fresh, frame::probe_request(), SMALL_BYTES_MAX);
+        match until_lost(&line, peer, deadline, exchange).await? {
+            Ok(answer) => finish_probe(&line, peer, fresh, answer),
+            Err(error) => Err(error.into_error(peer)),
+        }
+    }
+
+    async fn resolve_image(&self, peer: &Peer, image: &str, deadline: Deadline) -> Result<Option<String>, Error> {
+        let body = frame::ResolveImage { image: image.to_owned() };
+        let request = || frame::small_request(Operation::ResolveImage, &body);
+        let message = self.call(peer, Instant::from_std(deadline.moment()), SMALL_BYTES_MAX, request).await?;
+        frame::read_resolved_image(peer, &message)
+    }
+
+    async fn logs(
+        &self,
+        peer: &Peer,
+        space: &Space,
+        function_id: &FunctionId,
+        follow: bool,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+        let line = self.lines.to(peer)?;
+        let deadline = Instant::now() + LOGS_TIMEOUT;
+        let body = frame::Logs { space: space.clone(), function_id: function_id.clone(), follow };
+        loop {
+            let (mut connection, is_reused) = connection(&line, peer, deadline).await?;
+            let request = frame::small_request(Operation::Logs, &body);
+            match until_lost(&line, peer, deadline, connection.send(request)).await? {
+                Ok(response) if response.status() == StatusCode::OK => {
+                    return Ok(connection.into_stream(response.into_body(), line.gone.clone()).boxed());
+                }
+                Ok(response) => return Err(frame::refusal_error(peer, response.status(), b"")),
+                Err(SendError::Unsent) if is_reused => {}
+                Err(error) => return Err(ExchangeError::from(error).into_error(peer)),
+            }
+        }
+    }
+}
+
+/// A whole answer.
+struct Answer {
+    status: StatusCode,
+    message: Bytes,
+    is_reusable: bool,
+}
+
+impl Answer {
+    fn into_message(self, peer: &Peer) -> Result<Bytes, Error> {
+        match self.status {
+            StatusCode::OK => Ok(self.message),
+            status => Err(frame::refusal_error(peer, status, &self.message)),
+        }
+    }
+}
+
+/// Why there is none.
+#[derive(Debug)]
+enum ExchangeError {
+    Unsent,
+    Lost(hyper::Error),
+    TooLarge(usize),
+}
+
+impl From<SendError> for ExchangeError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Unsent => Self::Unsent,
+            SendError::Lost(error) => Self::Lost(error),
+        }
+    }
+}
+
+impl ExchangeError {
+    fn into_error(self, peer: &Peer) -> Error {
+        let peer = peer.name.clone();
+        match self {
+            Self::Unsent => Error::Refused { peer, why: "the connection ended before the request was written".into() },
+            Self::Lost(error) => Error::Interrupted { peer, why: with_sources(&error) },
+            Self::TooLarge(bytes_max) => Error::Protocol { peer, why: format!("more than {bytes_max} bytes") },
+        }
+    }
+}
+
+async fn exchange(connection: &mut Connection, request: Request<Message>, bytes_max: usize) -> Result<Answer, ExchangeError> {
+    let response = connection.send(request).await?;
+    let status = response.status();
+    let bytes_max = if status == StatusCode::OK { bytes_max } else { SMALL_BYTES_MAX };
+    let mut body = response.into_body();
+    let message = connection.read(&mut body, bytes_max).await.map_err(|error| match error {
+        BodyError::TooLarge => ExchangeError::TooLarge(bytes_max),
+        BodyError::Lost(error) => ExchangeError::Lost(error),
+    })?;
+    Ok(Answer { status, message, is_reusable: connection.is_reusable().await })
+}
+
+/// A connection from the pool, or a fresh one; whether it is from the pool.
+async fn connection(line: &Line, peer: &Peer, deadline: Instant) -> Result<(Connection, bool), Error> {
+    match line.take() {
+        Some(connection) => Ok((connection, true)),
+        None => Ok((open(line, peer, deadline).await?, false)),
+    }
+}
+
+/// Opens a connection. Nothing was sent yet, so whatever fails here is a refusal.
+async fn open(line: &Line, peer: &Peer, deadline: Instant) -> Result<Connection, Error> {
+    match until_lost(line, peer, deadline, line.open(peer)).await {
+        Ok(opened) => opened,
+        Err(error) => Err(Error::Refused { peer: peer.name.clone(), why: format!("while connecting: {error}") }),
+    }
+}
+
+/// Waits for something of a peer until the deadline, or until gossip says that the peer is gone.
+async fn until_lost<T>(
+    line: &Line,
+    peer: &Peer,
+    deadline: Instant,
+    answer: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        answer = answer => Ok(answer),
+        () = line.gone.cancelled() => {
+            Err(Error::Interrupted { peer: peer.name.clone(), why: "gossip counts it as gone".into() })
+        }
+        () = sleep_until(deadline) => Err(Error::Deadline { peer: peer.name.clone() }),
+    }
+}
+
+fn finish_probe(line: &Line, peer: &Peer, connection: Connection, answer: Answer) -> Result<(), Error> {
+    if answer.is_reusable {
+        line.put_probe(connection);
+    }
+    answer.into_message(peer).map(drop)
+}
+
+async fn watch_members(lines: Arc<Lines>, mut members: watch::Receiver<Arc<Members>>, stop: CancellationToken) {
+    let mut sweep = interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Ok(()) = members.changed() => {
+                let members = Arc::clone(&members.borrow_and_update());
+                lines.keep_alive_in(&members);
+            }
+            _ = sweep.tick() => lines.drop_aged(),
+        }
+    }
+    lines.end();
+}
+
+/// hyper's errors say little themselves; what happened is in their sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,61 +3,66 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use super::error::{above_zero, is_host_and_port, is_name, require};
+use super::field::section;
+use super::{Error, Secret, secret};
 
-/// Gossip and peers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClusterSettings {
-    /// The cluster's id: nodes of another one are not heard. Default: `hearth`.
-    pub id: String,
-    /// The file with the cluster's secret: any text of at least 32 bytes, surrounding white space ignored. Without one the node
-    /// makes its own and stays alone.
-    pub secret_file: Option<PathBuf>,
-    /// Peer addresses, `HOST:PORT`, to find the cluster by. Default: none.
-    pub seeds: Vec<String>,
-    /// How often a node gossips. Default: 200 ms; use 500 ms from 20 nodes on.
-    #[serde(with = "humantime_serde")]
-    pub gossip_interval: Duration,
-    /// How suspicious a silence must be before a node counts as dead. Default: 8.
-    pub phi_threshold: f64,
-    /// How long a dead node's state is kept. Default: 10 min.
-    #[serde(with = "humantime_serde")]
-    pub dead_node_grace: Duration,
-    /// The most instance keys a node gossips hints of. Default: 300.
-    pub hints_max: usize,
-    /// The most images a node gossips. Default: 300.
-    pub images_max: usize,
-    /// How often a peer with calls in flight is probed, and how long a probe may take. Default: 250 ms.
-    #[serde(with = "humantime_serde")]
-    pub probe_interval: Duration,
-    /// After how many missed probes a peer is routed around. Default: 2.
-    pub probe_misses_max: u32,
-    /// How long connecting to a peer may take. Default: 1 s.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// Idle connections kept to one peer. Default: 64.
-    pub idle_connections_max: usize,
-    /// Connections that peers may hold open to this node. Default: 4096.
-    pub peer_connections_max: usize,
+section! {
+    /// Gossip and peers.
+    pub struct ClusterSettings {
+        /// The cluster's id: nodes of another one are not heard.
+        pub id: String = "hearth".into(),
+        /// The file with the cluster's secret: any text of at least 32 bytes, surrounding white space ignored. Without one the node
+        /// makes its own and stays alone.
+        pub secret_file: Option<PathBuf> = None,
+        /// Peer addresses, `HOST:PORT`, to find the cluster by.
+        pub seeds: Vec<String> = Vec::new(),
+        /// How often a node gossips; use 500 ms from 20 nodes on.
+        #[serde(with = "humantime_serde")]
+        pub gossip_interval: Duration = Duration::from_millis(200),
+        /// How suspicious a silence must be before a node counts as dead.
+        pub phi_threshold: f64 = 8.0,
+        /// How long a dead node's state is kept.
+        #[serde(with = "humantime_serde")]
+        pub dead_node_grace: Duration = Duration::from_secs(600),
+        /// The most instance keys a node gossips hints of.
+        pub hints_max: usize = 300,
+        /// The most images a node gossips.
+        pub images_max: usize = 300,
+        /// How often a peer with calls in flight is probed, and how long a probe may take.
+        #[serde(with = "humantime_serde")]
+        pub probe_interval: Duration = Duration::from_millis(250),
+        /// After how many missed probes a peer is routed around.
+        pub probe_misses_max: u32 = 2,
+        /// How long connecting to a peer may take.
+        #[serde(with = "humantime_serde")]
+        pub connect_timeout: Duration = Duration::from_secs(1),
+        /// Idle connections kept to one peer.
+        pub idle_connections_max: usize = 64,
+        /// Connections that peers may hold open to this node.
+        pub peer_connections_max: usize = 4096,
+    }
 }
 
-impl Default for ClusterSettings {
-    fn default() -> Self {
-        Self {
-            id: "hearth".into(),
-            secret_file: None,
-            seeds: Vec::new(),
-            gossip_interval: Duration::from_millis(200),
-            phi_threshold: 8.0,
-            dead_node_grace: Duration::from_secs(600),
-            hints_max: 300,
-            images_max: 300,
-            probe_interval: Duration::from_millis(250),
-            probe_misses_max: 2,
-            connect_timeout: Duration::from_secs(1),
-            idle_connections_max: 64,
-            peer_connections_max: 4096,
+impl ClusterSettings {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        above_zero!("cluster", self: gossip_interval, dead_node_grace, hints_max, images_max, probe_interval, probe_misses_max,
+            connect_timeout, idle_connections_max, peer_connections_max);
+        let name = "a name of letters, digits, '.', '-' and '_', 64 at most, that begins with a letter or digit";
+        require(is_name(&self.id, 64), "cluster.id", format!("{:?}", self.id), name)?;
+        let phi = "a number from 1 to 20";
+        require((1.0..=20.0).contains(&self.phi_threshold), "cluster.phi_threshold", self.phi_threshold, phi)?;
+        for seed in &self.seeds {
+            require(is_host_and_port(seed), "cluster.seeds", format!("{seed:?}"), "HOST:PORT of a peer, such as 10.0.0.2:7400")?;
         }
+        Ok(())
+    }
+
+    /// Reads the cluster's secret from its file; none when no file is set.
+    ///
+    /// # Errors
+    /// When the file can not be read, is no UTF-8 text, or holds fewer than 32 bytes besides surrounding white space.
+    pub fn read_secret(&self) -> Result<Option<Secret>, Error> {
+        secret::read(self.secret_file.as_deref(), "cluster.secret_file", 32)
     }
 }

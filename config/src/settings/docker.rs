@@ -4,63 +4,60 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::error::{above_zero, is_name, require};
+use super::field::{section, size};
+use super::{Error, Secret};
 
-/// Functions of type `container`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DockerSettings {
-    /// The engine: `unix:///path` or `tcp://HOST:PORT`. Default: `unix:///var/run/docker.sock`.
-    pub host: String,
-    /// How long one call to the engine may take, pulls aside. Default: 20 s.
-    #[serde(with = "humantime_serde")]
-    pub call_timeout: Duration,
-    /// Calls to the engine at once. Default: 16.
-    pub calls_max: usize,
-    /// How long a pull may take. Default: 5 min.
-    #[serde(with = "humantime_serde")]
-    pub pull_timeout: Duration,
-    /// How long a registry may take to resolve a tag. Default: 10 s.
-    #[serde(with = "humantime_serde")]
-    pub resolve_timeout: Duration,
-    /// The network of function containers, made when missing; its name gets the cluster's id appended. Default: `hearth`.
-    pub network: String,
-    /// Processes and threads an instance may have. Default: 256.
-    pub pids_max: i64,
-    /// Disk that images this node pulled may take before unused ones are removed. Default: 20 GiB.
-    pub image_disk_max: ByteSize,
-    /// How often the engine is asked again after it was missing or failed. Default: 1 s.
-    #[serde(with = "humantime_serde")]
-    pub retry_interval: Duration,
-    /// Credentials by registry host.
-    pub registries: BTreeMap<String, RegistrySettings>,
+section! {
+    /// Functions of type `container`.
+    pub struct DockerSettings {
+        /// The engine: `unix:///path` or `tcp://HOST:PORT`.
+        pub host: String = "unix:///var/run/docker.sock".into(),
+        /// How long one call to the engine may take, pulls aside.
+        #[serde(with = "humantime_serde")]
+        pub call_timeout: Duration = Duration::from_secs(20),
+        /// Calls to the engine at once.
+        pub calls_max: usize = 16,
+        /// How long a pull may take.
+        #[serde(with = "humantime_serde")]
+        pub pull_timeout: Duration = Duration::from_secs(300),
+        /// How long a registry may take to resolve a tag.
+        #[serde(with = "humantime_serde")]
+        pub resolve_timeout: Duration = Duration::from_secs(10),
+        /// The network of function containers, made when missing; its name gets the cluster's id appended.
+        pub network: String = "hearth".into(),
+        /// Processes and threads an instance may have.
+        pub pids_max: i64 = 256,
+        /// Disk that images this node pulled may take before unused ones are removed.
+        #[serde(with = "size")]
+        pub image_disk_max: ByteSize = ByteSize::gib(20),
+        /// How often the engine is asked again after it was missing or failed.
+        #[serde(with = "humantime_serde")]
+        pub retry_interval: Duration = Duration::from_secs(1),
+        /// Credentials by registry host.
+        pub registries: BTreeMap<String, RegistrySettings> = BTreeMap::new(),
+    }
 }
 
-/// Credentials for one registry.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RegistrySettings {
-    /// The user.
-    pub user: String,
-    /// The password or token.
-    pub password: Secret,
+section! {
+    /// Credentials for one registry.
+    pub struct RegistrySettings {
+        /// The user.
+        pub user: String = String::new(),
+        /// The password or token.
+        pub password: Secret = Secret::default(),
+    }
 }
 
-impl Default for DockerSettings {
-    fn default() -> Self {
-        Self {
-            host: "unix:///var/run/docker.sock".into(),
-            call_timeout: Duration::from_secs(20),
-            calls_max: 16,
-            pull_timeout: Duration::from_secs(300),
-            resolve_timeout: Duration::from_secs(10),
-            network: "hearth".into(),
-            pids_max: 256,
-            image_disk_max: ByteSize::gib(20),
-            retry_interval: Duration::from_secs(1),
-            registries: BTreeMap::new(),
-        }
+impl DockerSettings {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        above_zero!("docker", self: call_timeout, calls_max, pull_timeout, resolve_timeout, pids_max, image_disk_max, retry_interval);
+        let host = ["unix:///", "tcp://", "http://"].iter().any(|scheme| {
+            self.host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())
+        });
+        require(host, "docker.host", format!("{:?}", self.host), "unix:///PATH or tcp://HOST:PORT")?;
+        let name = "a name of letters, digits, '.', '-' and '_', 64 at most, that begins with a letter or digit";
+        require(is_name(&self.network, 64), "docker.network", format!("{:?}", self.network), name)
     }
 }

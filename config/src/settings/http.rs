@@ -2,34 +2,32 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use super::Error;
+use super::error::{above_zero, require};
+use super::field::section;
 
-/// Functions of type `http`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HttpSettings {
-    /// Connection failures and timeouts in a row after which a function is ejected. Default: 5, and at least that.
-    pub failures_max: u32,
-    /// How long an ejected function is refused before one call tries it again, doubled up to ten times as long. Default: 5 s.
-    #[serde(with = "humantime_serde")]
-    pub ejection: Duration,
-    /// How long connecting may take. Default: 2 s.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// Redirects followed. Default: 10.
-    pub redirects_max: usize,
-    /// Idle connections kept to one host. Default: 64.
-    pub idle_connections_max: usize,
+section! {
+    /// Functions of type `http`.
+    pub struct HttpSettings {
+        /// Connection failures and timeouts in a row after which a function is ejected; five or more.
+        pub failures_max: u32 = 5,
+        /// How long an ejected function is refused before one call tries it again, doubled up to ten times as long.
+        #[serde(with = "humantime_serde")]
+        pub ejection: Duration = Duration::from_secs(5),
+        /// How long connecting may take.
+        #[serde(with = "humantime_serde")]
+        pub connect_timeout: Duration = Duration::from_secs(2),
+        /// Redirects followed.
+        pub redirects_max: usize = 10,
+        /// Idle connections kept to one host.
+        pub idle_connections_max: usize = 64,
+    }
 }
 
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self {
-            failures_max: 5,
-            ejection: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(2),
-            redirects_max: 10,
-            idle_connections_max: 64,
-        }
+impl HttpSettings {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        above_zero!("http", self: ejection, connect_timeout, idle_connections_max);
+        require(self.failures_max >= 5, "http.failures_max", self.failures_max, "5 or more")?;
+        require(self.redirects_max <= 100, "http.redirects_max", self.redirects_max, "100 or less")
     }
 }

@@ -1,31 +1,51 @@
 //! `[listen]`: where the node listens.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
+use super::Error;
+use super::field::section;
 
-/// Where the node listens. Port 0 takes any free port.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListenSettings {
-    /// The functions API: `POST /invoke`. Default: `127.0.0.1:3000`.
-    pub functions: SocketAddr,
-    /// The events API. Default: `127.0.0.1:4000`.
-    pub events: SocketAddr,
-    /// The config API: records, status, metrics. Default: `127.0.0.1:4001`.
-    pub config: SocketAddr,
-    /// Peers, TCP and UDP. Default: `127.0.0.1:7400`.
-    pub peer: SocketAddr,
+section! {
+    /// Where the node listens. Port 0 takes any free port.
+    pub struct ListenSettings {
+        /// The functions API: `POST /invoke`.
+        pub functions: SocketAddr = loopback(3000),
+        /// The events API.
+        pub events: SocketAddr = loopback(4000),
+        /// The config API: records, status, metrics.
+        pub config: SocketAddr = loopback(4001),
+        /// Peers, TCP and UDP.
+        pub peer: SocketAddr = loopback(7400),
+    }
 }
 
-impl Default for ListenSettings {
-    fn default() -> Self {
-        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self {
-            functions: loopback(3000),
-            events: loopback(4000),
-            config: loopback(4001),
-            peer: loopback(7400),
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl ListenSettings {
+    /// The listeners of clients, by key.
+    pub(super) fn of_clients(&self) -> [(&'static str, SocketAddr); 3] {
+        [
+            ("listen.functions", self.functions),
+            ("listen.events", self.events),
+            ("listen.config", self.config),
+        ]
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let all = [
+            ("listen.functions", self.functions),
+            ("listen.events", self.events),
+            ("listen.config", self.config),
+            ("listen.peer", self.peer),
+        ];
+        for (index, (key, address)) in all.iter().enumerate() {
+            let twin = all[..index].iter().find(|(_, other)| address.port() != 0 && address == other);
+            if let Some((other, _)) = twin {
+                return Err(Error::new(*key, address, format!("an address that {other} does not have already")));
+            }
         }
+        Ok(())
     }
 }

@@ -3,20 +3,27 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-/// Logs of the node and output of functions.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogsSettings {
-    /// What the node logs: a level, or directives such as `info,cluster=debug`. Default: `info`.
-    pub level: String,
-    /// `text` or `json`. Default: `text`.
-    pub format: LogFormat,
-    /// Output kept of each function on this node, newest last. Default: 1 MiB.
-    pub function_max: ByteSize,
-    /// Output kept of all functions on this node; the longest unread go first. Default: 64 MiB.
-    pub total_max: ByteSize,
-    /// The longest line; the rest of a longer one is cut. Default: 16 KiB.
-    pub line_max: ByteSize,
+use super::Error;
+use super::error::{above_zero, require};
+use super::field::{Kind, Setting, section, size};
+
+section! {
+    /// Logs of the node and output of functions.
+    pub struct LogsSettings {
+        /// What the node logs: a level, or directives such as `info,cluster=debug`.
+        pub level: String = "info".into(),
+        /// `text` or `json`.
+        pub format: LogFormat = LogFormat::Text,
+        /// Output kept of each function on this node, newest last.
+        #[serde(with = "size")]
+        pub function_max: ByteSize = ByteSize::mib(1),
+        /// Output kept of all functions on this node; the longest unread go first.
+        #[serde(with = "size")]
+        pub total_max: ByteSize = ByteSize::mib(64),
+        /// The longest line; the rest of a longer one is cut.
+        #[serde(with = "size")]
+        pub line_max: ByteSize = ByteSize::kib(16),
+    }
 }
 
 /// How log lines are written.
@@ -30,14 +37,16 @@ pub enum LogFormat {
     Json,
 }
 
-impl Default for LogsSettings {
-    fn default() -> Self {
-        Self {
-            level: "info".into(),
-            format: LogFormat::Text,
-            function_max: ByteSize::mib(1),
-            total_max: ByteSize::mib(64),
-            line_max: ByteSize::kib(16),
-        }
+impl Setting for LogFormat {
+    const KIND: Kind = Kind::Choice(&["text", "json"]);
+}
+
+impl LogsSettings {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        above_zero!("logs", self: function_max, total_max, line_max);
+        let level = "a level (error, warn, info, debug, trace) or directives such as info,cluster=debug";
+        require(!self.level.trim().is_empty(), "logs.level", format!("{:?}", self.level), level)?;
+        let total = super::field::size::text(self.total_max);
+        require(self.total_max >= self.function_max, "logs.total_max", total, "at least logs.function_max")
     }
 }

@@ -46,7 +46,7 @@ impl Function {
     /// what was expected.
     pub fn parse(space: &str, id: Option<&str>, body: &[u8]) -> Result<Self, Invalid> {
         let mut unknown = Vec::new();
-        let sent: Sent = read(&mut serde_json::Deserializer::from_slice(body), "", &mut unknown)?;
+        let sent: Sent = read(objects(body)?, "", &mut unknown)?;
         let type_name = match sent.type_name.as_deref() {
             None | Some("") => return Err(Invalid("provider configuration not set".into())),
             Some(name) => name,
@@ -54,7 +54,9 @@ impl Function {
         let provider = read_provider(type_name, sent.provider.as_ref(), &mut unknown)?;
         let is_strict = !matches!(provider, Provider::Http(_));
         if let Some(path) = unknown.first().filter(|_| is_strict) {
-            return Err(Invalid(format!("unknown field \"{path}\" for type {type_name}")));
+            return Err(Invalid(format!(
+                "unknown field \"{path}\" for type {type_name}"
+            )));
         }
         let (space, function_id) = names(space, id.or(sent.function_id.as_deref()).unwrap_or(""))?;
         let function = Self {
@@ -78,7 +80,9 @@ impl Function {
             check("limits.concurrency", limits.concurrency, 1, 10_000)?;
             check("limits.bodyBytes", limits.body_bytes, 1, 1_073_741_824)?;
             if let Some(cpus) = limits.cpus.filter(|cpus| !(0.01..=1024.0).contains(cpus)) {
-                return Err(Invalid(format!("limits.cpus is {cpus}, expected 0.01 to 1024")));
+                return Err(Invalid(format!(
+                    "limits.cpus is {cpus}, expected 0.01 to 1024"
+                )));
             }
         }
         if let Some(scaling) = &self.scaling {
@@ -88,7 +92,10 @@ impl Function {
         }
         let capabilities = self.sandbox().capabilities;
         let is_capability = |name: &&String| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
         };
         if let Some(name) = capabilities.iter().find(|name| !is_capability(name)) {
             return Err(Invalid(format!(
@@ -101,9 +108,9 @@ impl Function {
 
 fn check(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<(), Invalid> {
     match value {
-        Some(value) if !(least..=most).contains(&value) => {
-            Err(Invalid(format!("{field} is {value}, expected {least} to {most}")))
-        }
+        Some(value) if !(least..=most).contains(&value) => Err(Invalid(format!(
+            "{field} is {value}, expected {least} to {most}"
+        ))),
         _ => Ok(()),
     }
 }
@@ -111,14 +118,18 @@ fn check(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<(), I
 fn names(space: &str, id: &str) -> Result<(Space, FunctionId), Invalid> {
     let line = |field: &str, error: &InvalidId| {
         let tag = error.tag;
-        format!("Key: 'Function.{field}' Error:Field validation for '{field}' failed on the '{tag}' tag")
+        format!(
+            "Key: 'Function.{field}' Error:Field validation for '{field}' failed on the '{tag}' tag"
+        )
     };
     match (space.parse(), id.parse()) {
         (Ok(space), Ok(id)) => Ok((space, id)),
         (space, id) => {
             let space = space.err().map(|error| line("Space", &error));
             let id = id.err().map(|error: InvalidId| line("ID", &error));
-            Err(Invalid(space.into_iter().chain(id).collect::<Vec<_>>().join("\n")))
+            Err(Invalid(
+                space.into_iter().chain(id).collect::<Vec<_>>().join("\n"),
+            ))
         }
     }
 }
@@ -135,18 +146,30 @@ fn read_provider(
         None | Some(Value::Null) => return Err(Invalid("provider configuration not set".into())),
         Some(value) => value,
     };
-    let config_error = |Invalid(why): Invalid| Invalid(format!("unable to load function provider config: {why}"));
+    if !value.is_object() {
+        return Err(Invalid(format!(
+            "unable to load function provider config: provider is {value}, expected an object"
+        )));
+    }
+    let config_error =
+        |Invalid(why): Invalid| Invalid(format!("unable to load function provider config: {why}"));
     match type_name {
         "container" => {
-            let provider: ContainerProvider = read(value, "provider", unknown).map_err(config_error)?;
+            let provider: ContainerProvider =
+                read(value, "provider", unknown).map_err(config_error)?;
             check_container(&provider)?;
             Ok(Provider::Container(provider))
         }
         "process" => {
-            let provider: ProcessProvider = read(value, "provider", unknown).map_err(config_error)?;
+            let provider: ProcessProvider =
+                read(value, "provider", unknown).map_err(config_error)?;
             match provider.command.first() {
                 Some(program) if !program.is_empty() => {}
-                _ => return Err(Invalid("provider.command is empty, expected a program and its arguments".into())),
+                _ => {
+                    return Err(Invalid(
+                        "provider.command is empty, expected a program and its arguments".into(),
+                    ));
+                }
             }
             check_env(&provider.env)?;
             Ok(Provider::Process(provider))
@@ -171,7 +194,9 @@ fn read_provider(
 fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
     if provider.image.trim().is_empty() || provider.image.contains(char::is_whitespace) {
         let image = &provider.image;
-        return Err(Invalid(format!("provider.image is \"{image}\", expected an image reference")));
+        return Err(Invalid(format!(
+            "provider.image is \"{image}\", expected an image reference"
+        )));
     }
     if provider.port == Some(0) {
         return Err(Invalid("provider.port is 0, expected 1 to 65535".into()));
@@ -180,9 +205,10 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
 }
 
 fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Invalid> {
-    match env.iter().find(|(name, value)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    }) {
+    match env
+        .iter()
+        .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+    {
         Some((name, _)) => Err(Invalid(format!(
             "provider.env has \"{name}\", expected a name without '=' and a value without NUL"
         ))),
@@ -190,13 +216,25 @@ fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Inv
     }
 }
 
+/// Reads the record as JSON and sees to it that it and its sections are objects: serde would take arrays for structs.
+fn objects(body: &[u8]) -> Result<Value, Invalid> {
+    let record: serde_json::Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| Invalid(error.to_string()))?;
+    for section in ["limits", "scaling", "delivery", "sandbox"] {
+        if let Some(value) = record
+            .get(section)
+            .filter(|value| !value.is_object() && !value.is_null())
+        {
+            return Err(Invalid(format!("{section} is {value}, expected an object")));
+        }
+    }
+    Ok(Value::Object(record))
+}
+
 /// Reads a value, naming the path of what can not be read and collecting the paths of fields nobody reads.
-fn read<'de, T: DeserializeOwned, D>(
-    deserializer: D,
-    root: &str,
-    unknown: &mut Vec<String>,
-) -> Result<T, Invalid>
+fn read<'de, T, D>(deserializer: D, root: &str, unknown: &mut Vec<String>) -> Result<T, Invalid>
 where
+    T: DeserializeOwned,
     D: serde::Deserializer<'de>,
 {
     let join = |path: &str| match (root, path) {
@@ -206,7 +244,9 @@ where
     };
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
-    let result = serde_ignored::deserialize(tracked, |path| unknown.push(join(&path.to_string())));
+    let result = serde_ignored::deserialize(tracked, |path| {
+        unknown.push(join(&path.to_string().replace("?.", "")))
+    });
     result.map_err(|error: D::Error| match join(&track.path().to_string()) {
         path if path.is_empty() => Invalid(error.to_string()),
         path => Invalid(format!("{path}: {error}")),
@@ -228,13 +268,15 @@ mod tests {
 
     #[test]
     fn an_event_gateway_record_keeps_its_four_fields() {
-        let body = r#"{"functionId":"f","type":"http","provider":{"url":"http://a.b/c","more":1},"x":2}"#;
+        let body =
+            r#"{"functionId":"f","type":"http","provider":{"url":"http://a.b/c","more":1},"x":2}"#;
         let function = parse(body).unwrap();
         assert_eq!(
             serde_json::to_string(&function).unwrap(),
             r#"{"space":"default","functionId":"f","type":"http","provider":{"url":"http://a.b/c"}}"#
         );
-        let again: Function = serde_json::from_str(&serde_json::to_string(&function).unwrap()).unwrap();
+        let again: Function =
+            serde_json::from_str(&serde_json::to_string(&function).unwrap()).unwrap();
         assert_eq!(again, function);
     }
 
@@ -243,11 +285,26 @@ mod tests {
         refuses("{", "EOF while parsing");
         refuses("[]", "invalid type");
         refuses(r#"{"functionId":"f"}"#, "provider configuration not set");
-        refuses(r#"{"functionId":"f","type":"http"}"#, "provider configuration not set");
-        refuses(r#"{"functionId":"f","type":"cobol","provider":{}}"#, "provider cobol not supported");
-        refuses(r#"{"functionId":"f","type":"http","provider":{}}"#, "missing required fields for HTTP endpoint");
-        refuses(r#"{"functionId":"f","type":"http","provider":{"url":"/x"}}"#, "missing required fields");
-        refuses(r#"{"functionId":"f","type":"http","provider":3}"#, "unable to load function provider config");
+        refuses(
+            r#"{"functionId":"f","type":"http"}"#,
+            "provider configuration not set",
+        );
+        refuses(
+            r#"{"functionId":"f","type":"cobol","provider":{}}"#,
+            "provider cobol not supported",
+        );
+        refuses(
+            r#"{"functionId":"f","type":"http","provider":{}}"#,
+            "missing required fields for HTTP endpoint",
+        );
+        refuses(
+            r#"{"functionId":"f","type":"http","provider":{"url":"/x"}}"#,
+            "missing required fields",
+        );
+        refuses(
+            r#"{"functionId":"f","type":"http","provider":3}"#,
+            "unable to load function provider config",
+        );
         refuses(
             r#"{"functionId":"a b","type":"http","provider":{"url":"http://a"}}"#,
             "Key: 'Function.ID' Error:Field validation for 'ID' failed on the 'functionid' tag",
@@ -256,7 +313,10 @@ mod tests {
 
     #[test]
     fn our_types_refuse_unknown_fields_by_path() {
-        refuses(r#"{"functionId":"f","type":"process","provider":{"command":["x"],"cmd":1}}"#, "\"provider.cmd\"");
+        refuses(
+            r#"{"functionId":"f","type":"process","provider":{"command":["x"],"cmd":1}}"#,
+            "\"provider.cmd\"",
+        );
         refuses(
             r#"{"functionId":"f","type":"container","provider":{"image":"i"},"limits":{"memory":1}}"#,
             "\"limits.memory\"",
@@ -269,20 +329,49 @@ mod tests {
 
     #[test]
     fn limits_out_of_range_name_field_value_and_range() {
-        let with = |rest: &str| format!(r#"{{"functionId":"f","type":"container","provider":{{"image":"i"}},{rest}}}"#);
-        refuses(&with(r#""limits":{"memoryMb":1}"#), "limits.memoryMb is 1, expected 6 to 1048576");
-        refuses(&with(r#""limits":{"concurrency":0}"#), "limits.concurrency is 0, expected 1 to 10000");
-        refuses(&with(r#""limits":{"cpus":0}"#), "limits.cpus is 0, expected 0.01 to 1024");
-        refuses(&with(r#""scaling":{"min":5,"max":2}"#), "scaling.min is 5, expected 0 to 2");
-        refuses(&with(r#""sandbox":{"capabilities":["net-raw"]}"#), "sandbox.capabilities has \"net-raw\"");
+        let with = |rest: &str| {
+            format!(r#"{{"functionId":"f","type":"container","provider":{{"image":"i"}},{rest}}}"#)
+        };
+        refuses(
+            &with(r#""limits":{"memoryMb":1}"#),
+            "limits.memoryMb is 1, expected 6 to 1048576",
+        );
+        refuses(
+            &with(r#""limits":{"concurrency":0}"#),
+            "limits.concurrency is 0, expected 1 to 10000",
+        );
+        refuses(
+            &with(r#""limits":{"cpus":0}"#),
+            "limits.cpus is 0, expected 0.01 to 1024",
+        );
+        refuses(
+            &with(r#""limits":[300]"#),
+            "limits is [300], expected an object",
+        );
+        refuses(
+            &with(r#""scaling":{"min":5,"max":2}"#),
+            "scaling.min is 5, expected 0 to 2",
+        );
+        refuses(
+            &with(r#""sandbox":{"capabilities":["net-raw"]}"#),
+            "sandbox.capabilities has \"net-raw\"",
+        );
     }
 
     #[test]
     fn the_instance_key_follows_what_shapes_an_instance() {
         let base = r#"{"functionId":"f","type":"process","provider":{"command":["x"]}"#;
         let key = |rest: &str| parse(&format!("{base}{rest}}}")).unwrap().instance_key();
-        assert_eq!(key(""), key(r#","scaling":{"max":3}"#), "scaling shapes no instance");
-        assert_eq!(key(""), key(r#","limits":{"timeoutMs":3}"#), "a run's bound shapes no instance");
+        assert_eq!(
+            key(""),
+            key(r#","scaling":{"max":3}"#),
+            "scaling shapes no instance"
+        );
+        assert_eq!(
+            key(""),
+            key(r#","limits":{"timeoutMs":3}"#),
+            "a run's bound shapes no instance"
+        );
         assert_ne!(key(""), key(r#","limits":{"memoryMb":64}"#));
     }
 }

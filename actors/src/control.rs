@@ -1,0 +1,27 @@
+//! All that the HTTP edge may do with a node.
+
+use std::sync::Arc;
+
+use crate::catalog::Catalog;
+use crate::invoker::Invoker;
+use crate::output::ClusterOutput;
+use crate::registry_cache::Registry;
+use crate::snapshot::Reader;
+use crate::view::View;
+
+/// All that the HTTP edge may do with a node; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// The `--name` of the node.
+    pub node_name: Arc<str>,
+    /// Runs functions.
+    pub invoker: Invoker,
+    /// The functions this node knows.
+    pub registry: Reader<Registry>,
+    /// Reads and changes the cluster's records.
+    pub catalog: Catalog,
+    /// What functions wrote, on every node.
+    pub output: ClusterOutput,
+    /// Status and diagnostics.
+    pub view: View,
+}

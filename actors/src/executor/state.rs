@@ -1,0 +1,485 @@
+//! What the executor knows and decides, without a runtime: each `on_…` returns what is to be done.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use config::settings::ExecutorSettings;
+use protocol::{Component, Effect, ErrorCode, Failure, Function, InstanceId, InstanceKey};
+use providers::{Found, Launched};
+use tokio::time::Instant;
+
+use super::attention::Attention;
+use super::budget::{Budget, Reservation};
+use super::journal::Journal;
+use super::launchers::Kind;
+use super::pool::Pool;
+use super::runs::Runs;
+use super::{PoolKind, Pools};
+use crate::registry_cache::{Registered, Registry};
+
+/// The longest pause between failing starts of one function.
+const START_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Something the actor carries out.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Start an instance.
+    Start { key: InstanceKey, registered: Arc<Registered>, reservation: Reservation },
+    /// Remove an instance; its share of the budget, if it had one, comes back when it is gone.
+    Stop { kind: Kind, id: InstanceId, reservation: Option<Reservation> },
+    /// Take over an instance of an earlier generation.
+    Adopt { kind: Kind, found: Found, registered: Arc<Registered> },
+    /// Publish the pools anew.
+    Publish,
+}
+
+/// What the executor needs besides its own state, lent to each incarnation.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) settings: ExecutorSettings,
+    pub(super) budget: Budget,
+    pub(super) attention: Attention,
+    pub(super) journal: Journal,
+}
+
+/// Where instances of a function should be kept, as the route table sees it.
+pub(super) trait Elsewhere {
+    /// Instances that peers say they have.
+    fn instances(&self, key: InstanceKey) -> u32;
+    /// Whether this node is the one that keeps `min` instances up.
+    fn is_home(&self, registered: &Registered) -> bool;
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    means: Means,
+    held: BTreeMap<InstanceKey, Held>,
+    /// Instances that are being removed: neither adopted nor removed twice.
+    stopping: HashSet<InstanceId>,
+    adopting: HashSet<InstanceId>,
+    starting: usize,
+    is_draining: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    pool: PoolKind,
+    registered: Arc<Registered>,
+    is_current: bool,
+    starting: u32,
+    failures: u32,
+    not_before: Option<Instant>,
+    last_failure: Option<Failure>,
+}
+
+impl State {
+    /// Takes over the pools that are published already, so that a restarted executor interrupts no call.
+    pub(super) fn new(means: Means, published: &Pools) -> Self {
+        let held = published.pools.iter().map(|(key, (pool, registered))| {
+            let held = Held::new(pool.clone(), Arc::clone(registered));
+            (*key, held)
+        });
+        Self {
+            held: held.collect(),
+            means,
+            stopping: HashSet::new(),
+            adopting: HashSet::new(),
+            starting: 0,
+            is_draining: false,
+        }
+    }
+
+    pub(super) fn pools(&self) -> Pools {
+        let pools = self.held.iter().map(|(key, held)| (*key, (held.pool.clone(), Arc::clone(&held.registered))));
+        Pools { pools: pools.collect::<HashMap<_, _>>() }
+    }
+
+    /// Opens pools of new functions and closes those of replaced and deleted ones.
+    pub(super) fn on_registry(&mut self, registry: &Registry) -> Vec<Action> {
+        if self.is_draining {
+            return Vec::new();
+        }
+        let mut current = HashSet::new();
+        let mut is_changed = false;
+        for registered in registry.iter().filter(|registered| registered.function.contract().is_some()) {
+            current.insert(registered.key);
+            match self.held.get_mut(&registered.key) {
+                Some(held) => {
+                    is_changed |= !Arc::ptr_eq(&held.registered, registered);
+                    held.registered = Arc::clone(registered);
+                    held.is_current = true;
+                    held.pool.reopen(registered.function.scaling().max);
+                }
+                None => {
+                    let held = Held::new(self.open(registered), Arc::clone(registered));
+                    self.held.insert(registered.key, held);
+                    is_changed = true;
+                }
+            }
+        }
+        let mut actions = Vec::new();
+        for held in self.held.values_mut().filter(|held| !current.contains(&held.registered.key)) {
+            held.is_current = false;
+            held.pool.close();
+        }
+        let closed: Vec<_> = self.held.iter().filter(|(_, held)| !held.is_current).map(|(key, _)| *key).collect();
+        for key in closed {
+            actions.extend(self.stop_drained(key));
+        }
+        if is_changed {
+            actions.push(Action::Publish);
+        }
+        actions
+    }
+
+    /// Looks at a pool that asked: recycles what is suspect, starts what is wanted.
+    pub(super) fn on_attention(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
+        let Some(held) = self.held.get(&key) else { return Vec::new() };
+        if let PoolKind::Pool(pool) = &held.pool {
+            pool.clear_notice();
+        }
+        let mut actions = self.stop_drained(key);
+        actions.extend(self.scale(key, now, elsewhere));
+        actions
+    }
+
+    /// Looks at every pool where somebody waits, after room or a start permit came free.
+    pub(super) fn on_room(&mut self, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
+        let keys: Vec<_> = self.held.keys().copied().collect();
+        keys.into_iter().flat_map(|key| self.scale(key, now, elsewhere)).collect()
+    }
+
+    pub(super) fn on_started(
+        &mut self,
+        key: InstanceKey,
+        result: Result<Launched, Failure>,
+        reservation: Reservation,
+        now: Instant,
+        elsewhere: &dyn Elsewhere,
+    ) -> Vec<Action> {
+        self.starting = self.starting.saturating_sub(1);
+        let mut actions = Vec::new();
+        match self.held.get_mut(&key) {
+            Some(held) => {
+                held.starting = held.starting.saturating_sub(1);
+                match (result, &held.pool) {
+                    (Ok(launched), PoolKind::Pool(pool)) if held.is_current && !self.is_draining => {
+                        held.failures = 0;
+                        held.not_before = None;
+                        pool.add(launched.id, launched.invoke, Some(launched.phases), None, reservation);
+                    }
+                    (Ok(launched), _) => {
+                        let kind = Kind::of(&held.registered.function);
+                        self.stopping.insert(launched.id.clone());
+                        actions.push(Action::Stop { kind, id: launched.id, reservation: Some(reservation) });
+                    }
+                    (Err(failure), _) => {
+                        drop(reservation);
+                        held.on_start_failed(failure, now, self.means.settings.start_backoff);
+                    }
+                }
+            }
+            None => drop(reservation),
+        }
+        actions.extend(self.on_room(now, elsewhere));
+        actions
+    }
+
+    pub(super) fn on_stopped(&mut self, id: &InstanceId) -> Vec<Action> {
+        self.stopping.remove(id);
+        let before = self.held.len();
+        self.held.retain(|_, held| held.is_current || !held.is_empty());
+        if self.held.len() == before { Vec::new() } else { vec![Action::Publish] }
+    }
+
+    /// Stops what idled too long, keeps `min` up, hands over slots that calls of an earlier generation held.
+    pub(super) fn on_sweep(&mut self, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
+        let keys: Vec<_> = self.held.keys().copied().collect();
+        let mut actions = Vec::new();
+        for key in keys {
+            if let Some(PoolKind::Pool(pool)) = self.held.get(&key).map(|held| &held.pool) {
+                pool.grant_waiters();
+            }
+            actions.extend(self.stop_idle(key, now, elsewhere));
+            actions.extend(self.stop_drained(key));
+            actions.extend(self.scale(key, now, elsewhere));
+        }
+        let before = self.held.len();
+        self.held.retain(|_, held| held.is_current || !held.is_empty());
+        if self.held.len() != before {
+            actions.push(Action::Publish);
+        }
+        actions
+    }
+
+    /// An instance died or was removed behind our back.
+    pub(super) fn on_gone(&mut self, kind: Kind, id: &InstanceId) -> Vec<Action> {
+        let pools = self.held.values().filter_map(|held| held.pool.pool());
+        let Some(reservation) = pools.into_iter().find_map(|pool| pool.remove(id)) else { return Vec::new() };
+        // It may only have stopped: what is left of it is removed like any other.
+        self.stopping.insert(id.clone());
+        vec![Action::Stop { kind, id: id.clone(), reservation: Some(reservation) }]
+    }
+
+    /// Holds what the provider has against the pools: adopts what still stands, removes all else, drops what is gone.
+    pub(super) fn on_listed(&mut self, kind: Kind, found: Vec<Found>, is_whole: bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let listed: HashSet<&InstanceId> = found.iter().map(|found| &found.id).collect();
+        if is_whole {
+            let is_lost = |id: &InstanceId| !listed.contains(id);
+            let lost: Vec<InstanceId> = (self.held.values())
+                .filter(|held| Kind::of(&held.registered.function) == kind)
+                .filter_map(|held| held.pool.pool())
+                .flat_map(|pool| pool.instance_ids())
+                .filter(is_lost)
+                .collect();
+            for id in lost {
+                actions.extend(self.on_gone(kind, &id));
+            }
+        }
+        let seated: HashSet<InstanceId> =
+            (self.held.values()).filter_map(|held| held.pool.pool()).flat_map(|pool| pool.instance_ids()).collect();
+        for found in found {
+            if seated.contains(&found.id) || self.stopping.contains(&found.id) || self.adopting.contains(&found.id) {
+                continue;
+            }
+            match self.held.get(&found.key) {
+                Some(held) if held.is_current && found.is_adoptable && !held.has_unseated() => {
+                    self.adopting.insert(found.id.clone());
+                    let registered = Arc::clone(&held.registered);
+                    actions.push(Action::Adopt { kind, found, registered });
+                }
+                // A start or a run of this very generation is under way: this is most likely its instance.
+                Some(held) if held.has_unseated() => {}
+                _ => {
+                    self.stopping.insert(found.id.clone());
+                    actions.push(Action::Stop { kind, id: found.id, reservation: None });
+                }
+            }
+        }
+        actions
+    }
+
+    pub(super) fn on_adopted(
+        &mut self,
+        kind: Kind,
+        found: &Found,
+        result: Result<Arc<dyn providers::Invoke>, Failure>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Vec<Action> {
+        self.adopting.remove(&found.id);
+        let held = self.held.get(&found.key).filter(|held| held.is_current && !self.is_draining);
+        if let (Ok(invoke), Some(held)) = (result, held)
+            && let PoolKind::Pool(pool) = &held.pool
+        {
+            let limits = held.registered.function.limits();
+            let inherited = self.means.journal.inherited(&found.id).and_then(|inherited| {
+                let age = wall.duration_since(inherited.handed_over_at).unwrap_or_default();
+                let left = limits.timeout.checked_sub(age)?;
+                Some((inherited.busy, now + left))
+            });
+            let reservation = self.means.budget.adopt(limits.memory_mb);
+            pool.add(found.id.clone(), invoke, None, inherited, reservation);
+            return Vec::new();
+        }
+        self.stopping.insert(found.id.clone());
+        vec![Action::Stop { kind, id: found.id.clone(), reservation: None }]
+    }
+
+    /// Closes all pools: the node goes down, and its instances with it.
+    pub(super) fn on_drain(&mut self) -> Vec<Action> {
+        self.is_draining = true;
+        let keys: Vec<_> = self.held.keys().copied().collect();
+        for held in self.held.values_mut() {
+            held.pool.close();
+            held.is_current = false;
+        }
+        keys.into_iter().flat_map(|key| self.stop_drained(key)).collect()
+    }
+
+    /// Instances and starts that are left; a drain waits until there are none.
+    pub(super) fn remaining(&self) -> usize {
+        let up: usize = (self.held.values())
+            .filter_map(|held| held.pool.pool())
+            .map(|pool| pool.instance_ids().len())
+            .sum();
+        up + self.starting + self.stopping.len()
+    }
+
+    fn open(&self, registered: &Registered) -> PoolKind {
+        let limits = registered.function.limits();
+        let (key, waiters_max) = (registered.key, self.means.settings.waiters_max);
+        let attention = self.means.attention.clone();
+        if registered.function.is_pooled() {
+            let journal = self.means.journal.clone();
+            PoolKind::Pool(Pool::new(key, limits.concurrency, waiters_max, attention, journal))
+        } else {
+            let (max, budget) = (registered.function.scaling().max, self.means.budget.clone());
+            PoolKind::Runs(Runs::new(key, limits.memory_mb, max, waiters_max, budget, attention))
+        }
+    }
+
+    /// Removes instances that drain and on which nothing runs any more.
+    fn stop_drained(&mut self, key: InstanceKey) -> Vec<Action> {
+        let Some((held, pool)) = self.held.get(&key).and_then(|held| Some((held, held.pool.pool()?))) else {
+            return Vec::new();
+        };
+        let kind = Kind::of(&held.registered.function);
+        let mut actions = Vec::new();
+        for seat in pool.seats().into_iter().filter(|seat| !seat.is_open && seat.busy == 0) {
+            if let Some(reservation) = pool.remove(&seat.id) {
+                self.stopping.insert(seat.id.clone());
+                actions.push(Action::Stop { kind, id: seat.id, reservation: Some(reservation) });
+            }
+        }
+        actions
+    }
+
+    fn stop_idle(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
+        let Some((held, pool)) = self.held.get(&key).and_then(|held| Some((held, held.pool.pool()?))) else {
+            return Vec::new();
+        };
+        let scaling = held.registered.function.scaling();
+        let kept = if elsewhere.is_home(&held.registered) { scaling.min } else { 0 };
+        let seats = pool.seats();
+        let open = u32::try_from(seats.iter().filter(|seat| seat.is_open).count()).unwrap_or(u32::MAX);
+        let mut surplus = open.saturating_sub(kept);
+        for seat in seats.iter().rev().filter(|seat| seat.is_open && seat.busy == 0) {
+            if surplus > 0 && now.duration_since(seat.idle_since) >= scaling.idle && pool.drain_if_idle(&seat.id) {
+                surplus -= 1;
+            }
+        }
+        self.stop_drained(key)
+    }
+
+    /// Starts what those who wait, or `min`, need: as many as fit under `max`, the budget and the start limit.
+    fn scale(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(held) = self.held.get_mut(&key).filter(|held| held.is_current) else { return actions };
+        if self.is_draining {
+            return actions;
+        }
+        let memory_mb = held.registered.function.limits().memory_mb;
+        let PoolKind::Pool(pool) = held.pool.clone() else {
+            if held.pool.needs_room() {
+                actions.extend(self.make_room(key, now));
+            }
+            return actions;
+        };
+        let wanted = held.wanted_starts(&pool, elsewhere);
+        for _ in 0..wanted {
+            let Some(held) = self.held.get_mut(&key) else { break };
+            if held.not_before.is_some_and(|not_before| now < not_before) {
+                held.refuse_waiters(&pool, now);
+                break;
+            }
+            if self.starting >= self.means.settings.starts_max {
+                break;
+            }
+            let Some(reservation) = self.means.budget.reserve(memory_mb) else {
+                actions.extend(self.make_room(key, now));
+                break;
+            };
+            held.starting += 1;
+            self.starting += 1;
+            let registered = Arc::clone(&held.registered);
+            actions.push(Action::Start { key, registered, reservation });
+        }
+        actions
+    }
+
+    /// Stops the instance of another function that idles longest, above that function's `min`.
+    fn make_room(&mut self, for_key: InstanceKey, now: Instant) -> Vec<Action> {
+        if !self.stopping.is_empty() {
+            // Room is on its way already.
+            return Vec::new();
+        }
+        let idle = |(key, held): (&InstanceKey, &Held)| {
+            let pool = held.pool.pool().filter(|_| *key != for_key)?;
+            let seats = pool.seats();
+            if seats.len() <= held.registered.function.scaling().min as usize {
+                return None;
+            }
+            let oldest = seats.into_iter().filter(|seat| seat.is_open && seat.busy == 0).min_by_key(|seat| seat.idle_since)?;
+            Some((now.duration_since(oldest.idle_since), *key, oldest.id))
+        };
+        let Some((_, key, id)) = self.held.iter().filter_map(idle).max_by_key(|(idle_for, ..)| *idle_for) else {
+            return Vec::new();
+        };
+        if let Some(pool) = self.held.get(&key).and_then(|held| held.pool.pool()) {
+            pool.drain_if_idle(&id);
+        }
+        self.stop_drained(key)
+    }
+}
+
+impl Held {
+    fn new(pool: PoolKind, registered: Arc<Registered>) -> Self {
+        Self {
+            is_current: !pool.is_closed(),
+            pool,
+            registered,
+            starting: 0,
+            failures: 0,
+            not_before: None,
+            last_failure: None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.starting == 0 && self.pool.is_empty()
+    }
+
+    /// Whether the provider may hold instances of it that have no seat yet, or never get one.
+    fn has_unseated(&self) -> bool {
+        self.starting > 0 || matches!(&self.pool, PoolKind::Runs(runs) if runs.running() > 0)
+    }
+
+    fn wanted_starts(&self, pool: &Arc<Pool>, elsewhere: &dyn Elsewhere) -> u32 {
+        let status = pool.status();
+        let scaling = self.registered.function.scaling();
+        let waiters = u32::try_from(status.waiters).unwrap_or(u32::MAX);
+        let coming = self.starting.saturating_mul(pool.concurrency());
+        let for_waiters = waiters.saturating_sub(coming).div_ceil(pool.concurrency());
+        let here = status.open + self.starting;
+        let elsewhere_up = elsewhere.instances(self.registered.key);
+        let is_short = here + elsewhere_up < scaling.min && elsewhere.is_home(&self.registered);
+        let for_min = if is_short { scaling.min - here - elsewhere_up } else { 0 };
+        // Those who wait here get one instance at least: what peers are said to have may be gone.
+        let room = match here {
+            0 => scaling.max.saturating_sub(elsewhere_up).max(1),
+            here => scaling.max.saturating_sub(here).saturating_sub(elsewhere_up),
+        };
+        for_waiters.max(for_min).min(room)
+    }
+
+    fn on_start_failed(&mut self, failure: Failure, now: Instant, backoff: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        let pause = backoff.saturating_mul(1 << (self.failures - 1).min(10)).min(START_BACKOFF_MAX);
+        self.not_before = Some(now + pause);
+        self.last_failure = Some(failure);
+        let is_hopeless = self.starting == 0 && self.pool.pool().is_some_and(|pool| pool.status().open == 0);
+        if let Some(pool) = self.pool.pool().filter(|_| is_hopeless) {
+            self.refuse_waiters(&Arc::clone(pool), now);
+        }
+    }
+
+    /// Tells those who wait why nothing will come, unless an instance is up or coming that will serve them.
+    fn refuse_waiters(&self, pool: &Arc<Pool>, now: Instant) {
+        if self.starting > 0 || pool.status().open > 0 {
+            return;
+        }
+        let failure = self.last_failure.clone().unwrap_or_else(|| {
+            Failure::new(ErrorCode::StartFailed, Component::Provider, Effect::Refused, "the instance did not start")
+        });
+        let left = self.not_before.map_or(Duration::ZERO, |not_before| not_before.saturating_duration_since(now));
+        pool.fail_waiters(&failure.retry_after_ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)));
+    }
+}
+
+/// The record's function, for the provider.
+pub(super) fn function_of(registered: &Registered) -> Arc<Function> {
+    Arc::clone(&registered.function)
+}

@@ -1,0 +1,359 @@
+//! The warm path: reads three snapshots, takes a slot, calls the instance or a peer. Never a mailbox.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::PeerClient;
+use protocol::invocation::{StartKind, TraceContext};
+use protocol::{
+    Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId, NodeId, Phases, Reply,
+    Space,
+};
+use providers::Remote;
+use tokio::time::Instant;
+
+mod choose;
+mod explain;
+mod forward;
+mod run;
+mod serve;
+
+use crate::executor::{Budget, Launchers, PoolKind, Pools};
+use crate::registry_cache::{Registered, Registry};
+use crate::router::RouteTable;
+use crate::router::pick::Choice;
+use crate::snapshot::Reader;
+
+/// A client's request to run a function.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The id that names it in headers, logs and traces.
+    pub id: InvocationId,
+    /// The function's space.
+    pub space: Space,
+    /// The function.
+    pub function_id: FunctionId,
+    /// The payload, whole.
+    pub payload: Bytes,
+    /// The payload's media type.
+    pub content_type: String,
+    /// W3C trace context of the request's span.
+    pub trace: TraceContext,
+}
+
+/// An invocation that the function answered.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    /// What the function answered.
+    pub reply: Reply,
+    /// The name of the node where it ran.
+    pub node: Arc<str>,
+    /// Whether it found an instance that was up.
+    pub start: StartKind,
+    /// Whether it ran on a peer.
+    pub is_forwarded: bool,
+    /// How long each phase took.
+    pub phases: Phases,
+}
+
+/// An invocation that the function did not answer.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// Why, where, and whether it may have run.
+    pub failure: Failure,
+    /// Whether a peer was asked.
+    pub is_forwarded: bool,
+    /// How long each phase took, as far as it got.
+    pub phases: Phases,
+}
+
+/// Ties spans to W3C trace context; absent while no traces are exported, so that the warm path makes no spans.
+pub trait Propagate: Send + Sync + fmt::Debug + 'static {
+    /// Makes the context the parent of the span.
+    fn set_parent(&self, span: &tracing::Span, trace: &TraceContext);
+    /// The context that what the span calls should get.
+    fn context(&self, span: &tracing::Span) -> TraceContext;
+}
+
+/// Counts invocations running or waiting on this node; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<AtomicU32>);
+
+/// One invocation in flight, for as long as it lives.
+#[derive(Debug)]
+struct Counted(Arc<AtomicU32>);
+
+/// All that the invoker is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node's id.
+    pub node_id: NodeId,
+    /// This node's name.
+    pub node_name: Arc<str>,
+    /// The functions.
+    pub registry: Reader<Registry>,
+    /// This node's instances.
+    pub pools: Reader<Pools>,
+    /// The peers.
+    pub routes: Reader<RouteTable>,
+    /// This node's pooled providers.
+    pub launchers: Launchers,
+    /// This node's memory and instance limits.
+    pub budget: Budget,
+    /// The provider of `http` functions.
+    pub http: Option<Arc<dyn Remote>>,
+    /// Calls peers.
+    pub client: Arc<dyn PeerClient>,
+    /// How long an instance may take until it is ready.
+    pub start_timeout: Duration,
+    /// Peers tried after a refusal, besides the first.
+    pub refusals_max: u32,
+    /// The load up to which cold starts are packed.
+    pub pack_until: f64,
+    /// Invocations in flight on this node.
+    pub in_flight: InFlight,
+    /// Whether the node drains.
+    pub is_draining: Arc<AtomicBool>,
+    /// Ties spans to trace context.
+    pub propagate: Option<Arc<dyn Propagate>>,
+}
+
+/// Runs functions, here or on a peer; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Invoker {
+    parts: Arc<Parts>,
+}
+
+/// What one invocation found out on its way; survives its attempts.
+#[derive(Debug)]
+struct Attempt {
+    begun: Instant,
+    phases: Phases,
+    /// Nodes that refused it: not asked again.
+    refused_by: Vec<NodeId>,
+    is_refused_here: bool,
+    refusals: u32,
+    is_forwarded: bool,
+}
+
+/// How one attempt ended.
+enum Step {
+    Done(Completed),
+    Failed(Failure),
+    /// Nothing ran, or it may run twice: another attempt is made, or this failure told when there may be none.
+    Again(Failure),
+}
+
+impl Invoker {
+    /// Makes the invoker of a node.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Runs a function once and waits for its answer, at most its `timeoutMs` plus `node.start_timeout`.
+    ///
+    /// # Errors
+    /// [`Failed`], with the code to answer with.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the invocation; an instance that had its payload is recycled.
+    pub async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>> {
+        let _counted = self.parts.in_flight.count_one();
+        let mut attempt = Attempt::new();
+        let result = self.attempts(&request, &mut attempt).await;
+        result.map_err(|failure| {
+            let Attempt { phases, is_forwarded, .. } = attempt;
+            Box::new(Failed { failure: failure.at_node(&self.parts.node_name), is_forwarded, phases })
+        })
+    }
+
+    async fn attempts(&self, request: &Request, attempt: &mut Attempt) -> Result<Completed, Failure> {
+        loop {
+            let registered = self.registered(&request.space, &request.function_id)?;
+            let deadline = self.admit(&registered, request, attempt.begun)?;
+            match self.attempt(request, &registered, deadline, attempt).await {
+                Step::Done(completed) => return Ok(completed),
+                Step::Failed(failure) => return Err(failure),
+                Step::Again(failure) if attempt.refusals > self.parts.refusals_max => return Err(failure),
+                Step::Again(failure) if deadline.remaining(Instant::now().into_std()).is_zero() => return Err(failure),
+                Step::Again(_) => {}
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request,
+        registered: &Arc<Registered>,
+        deadline: Deadline,
+        attempt: &mut Attempt,
+    ) -> Step {
+        let invocation = || request.invocation(deadline, Hop::Direct);
+        if registered.function.contract().is_none() {
+            return self.call_remote(registered, invocation(), attempt).await;
+        }
+        let Some(pool) = self.pool(registered, deadline).await else {
+            return Step::Again(attempt.refuse("the function changed while it was looked up"));
+        };
+        if let PoolKind::Pool(pool) = &pool
+            && let Some(checkout) = pool.try_checkout()
+        {
+            attempt.routed();
+            return self.run(checkout, registered, invocation(), attempt).await;
+        }
+        let choice = self.choose(registered, &pool, attempt);
+        attempt.routed();
+        match choice {
+            // Somebody else was quicker; the next look sees it.
+            Choice::Local => Step::Again(attempt.refuse("the free slot was taken")),
+            Choice::Wait | Choice::Cold => self.wait_and_run(&pool, registered, invocation(), attempt).await,
+            Choice::Peer(id) => self.forward(&id, false, registered, invocation(), attempt).await,
+            Choice::ColdAt(id) => self.forward(&id, true, registered, invocation(), attempt).await,
+            Choice::Shed(why) => Step::Failed(choose::shed(why, registered)),
+        }
+    }
+
+    fn registered(&self, space: &Space, id: &FunctionId) -> Result<Arc<Registered>, Failure> {
+        let registry = self.parts.registry.load();
+        match registry.function(space, id) {
+            Some(registered) => Ok(Arc::clone(registered)),
+            None if registry.is_loaded => {
+                let message = format!("function {id} is not registered in space {space}");
+                Err(refusal(ErrorCode::FunctionNotFound, Component::Gateway, message))
+            }
+            None => {
+                let message = "this node has not loaded the functions yet: neither the store nor a snapshot was read";
+                Err(refusal(ErrorCode::StoreUnavailable, Component::Store, message).retry_after_ms(1000))
+            }
+        }
+    }
+
+    /// Checks the payload against the function's limit and says when the caller stops waiting.
+    fn admit(&self, registered: &Registered, request: &Request, begun: Instant) -> Result<Deadline, Failure> {
+        let limits = registered.function.limits();
+        let (bytes, bytes_max) = (request.payload.len(), limits.body_bytes);
+        if let Some(bytes_max) = bytes_max.filter(|bytes_max| bytes > *bytes_max as usize) {
+            let message = format!("the payload has {bytes} bytes, limits.bodyBytes of the function is {bytes_max}");
+            return Err(refusal(ErrorCode::PayloadTooLarge, Component::Gateway, message));
+        }
+        Ok(Deadline::at((begun + limits.timeout + self.parts.start_timeout).into_std()))
+    }
+
+    /// The pool of a function; waits a moment for one that was registered just now.
+    async fn pool(&self, registered: &Registered, deadline: Deadline) -> Option<PoolKind> {
+        if let Some(pool) = self.parts.pools.load().get(registered.key) {
+            return Some(pool.clone());
+        }
+        let until = Instant::from_std(deadline.moment()).min(Instant::now() + Duration::from_secs(1));
+        self.parts.pools.wait_until(until, |pools| pools.get(registered.key).is_some()).await;
+        self.parts.pools.load().get(registered.key).cloned()
+    }
+
+    async fn call_remote(&self, registered: &Registered, mut invocation: Invocation, attempt: &mut Attempt) -> Step {
+        let Some(http) = &self.parts.http else {
+            let message = "this node runs no functions of type http";
+            return Step::Failed(refusal(ErrorCode::Internal, Component::Provider, message));
+        };
+        attempt.routed();
+        let (span, trace) = self.span(|| tracing::info_span!("call", otel.kind = "client"), &invocation.trace);
+        invocation.trace = trace;
+        let begun = Instant::now();
+        let call = http.invoke(&registered.function, &invocation);
+        let result = tracing::Instrument::instrument(call, span).await;
+        attempt.phases.run = Some(micros(begun.elapsed()));
+        match result {
+            Ok(reply) => Step::Done(self.completed(reply, StartKind::Warm, attempt)),
+            Err(error) => Step::Failed(Failure::from(&error)),
+        }
+    }
+
+    fn completed(&self, reply: Reply, start: StartKind, attempt: &Attempt) -> Completed {
+        Completed {
+            reply,
+            node: Arc::clone(&self.parts.node_name),
+            start,
+            is_forwarded: false,
+            phases: attempt.phases,
+        }
+    }
+
+    /// Makes a span only where traces are exported; without, the caller's context is handed on as it is.
+    fn span(&self, make: impl FnOnce() -> tracing::Span, trace: &TraceContext) -> (tracing::Span, TraceContext) {
+        match &self.parts.propagate {
+            Some(propagate) => {
+                let span = make();
+                propagate.set_parent(&span, trace);
+                let context = propagate.context(&span);
+                (span, context)
+            }
+            None => (tracing::Span::none(), trace.clone()),
+        }
+    }
+}
+
+impl Request {
+    fn invocation(&self, deadline: Deadline, hop: Hop) -> Invocation {
+        Invocation {
+            id: self.id.clone(),
+            space: self.space.clone(),
+            function_id: self.function_id.clone(),
+            payload: self.payload.clone(),
+            content_type: self.content_type.clone(),
+            deadline,
+            hop,
+            trace: self.trace.clone(),
+        }
+    }
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            phases: Phases::default(),
+            refused_by: Vec::new(),
+            is_refused_here: false,
+            refusals: 0,
+            is_forwarded: false,
+        }
+    }
+
+    fn routed(&mut self) {
+        self.phases.route = Some(micros(self.begun.elapsed()));
+    }
+
+    /// Counts an attempt at which nothing ran.
+    fn refuse(&mut self, why: &str) -> Failure {
+        self.refusals += 1;
+        refusal(ErrorCode::Overloaded, Component::Gateway, why).retry_after_ms(100)
+    }
+}
+
+impl InFlight {
+    /// How many there are now.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn count_one(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Counted(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn refusal(code: ErrorCode, component: Component, message: impl Into<String>) -> Failure {
+    Failure::new(code, component, Effect::Refused, message)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,139 @@
+//! Hands an invocation to a peer: one hop, corrected books, and the difference between refused and interrupted.
+
+use std::sync::Arc;
+
+use protocol::invocation::StartKind;
+use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome};
+use protocol::{Effect, ErrorCode, Failure, Invocation, NodeId, Phases, Reply};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{Attempt, Completed, Invoker, Step, micros};
+use crate::registry_cache::Registered;
+
+impl Invoker {
+    /// Forwards to a peer, for a free slot or, when it `may_start`, for a start or its queue.
+    pub(super) async fn forward(
+        &self,
+        id: &NodeId,
+        may_start: bool,
+        registered: &Registered,
+        invocation: Invocation,
+        attempt: &mut Attempt,
+    ) -> Step {
+        let Some(route) = self.parts.routes.load().peers.get(id).cloned() else {
+            return Step::Again(attempt.refuse("the peer left"));
+        };
+        attempt.is_forwarded = true;
+        let in_flight = route.health.begin();
+        let slots = route.slots(registered.key);
+        if let Some(slots) = slots {
+            slots.note_sent();
+        }
+        let (span, trace) = self.span(|| tracing::info_span!("forward", otel.kind = "client", peer = %route.peer.name), &invocation.trace);
+        let remaining = invocation.deadline.remaining(Instant::now().into_std());
+        let head = InvokeHead {
+            invocation: invocation.id,
+            space: invocation.space,
+            function_id: invocation.function_id,
+            instance_key: registered.key,
+            from: self.parts.node_id.clone(),
+            remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
+            content_type: invocation.content_type,
+            may_start,
+            trace,
+        };
+        let begun = Instant::now();
+        let call = self.parts.client.invoke(&route.peer, head, invocation.payload, invocation.deadline);
+        let result = call.instrument(span).await;
+        let took_us = micros(begun.elapsed());
+        drop(in_flight);
+        match result {
+            Ok((head, body)) => {
+                route.health.note_answered();
+                if let Some(slots) = slots {
+                    slots.note_reply(head.free_slots, head.instances);
+                }
+                self.on_reply(&route.peer.name, id, head, body, took_us, registered, attempt)
+            }
+            Err(error) => {
+                let failure = Failure::from(&error).at_node(&route.peer.name);
+                attempt.phases.forward = Some(took_us);
+                tracing::info!(peer = %route.peer.name, %error, effect = ?error.effect(), "call to peer failed");
+                let may_retry = match error.effect() {
+                    Effect::Refused => {
+                        route.health.note_refused();
+                        true
+                    }
+                    Effect::Interrupted | Effect::Finished => {
+                        failure.code == ErrorCode::Interrupted && registered.function.is_idempotent()
+                    }
+                };
+                attempt.step(id, failure, may_retry)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one reply, used once")]
+    fn on_reply(
+        &self,
+        peer: &str,
+        id: &NodeId,
+        head: ReplyHead,
+        body: bytes::Bytes,
+        took_us: u64,
+        registered: &Registered,
+        attempt: &mut Attempt,
+    ) -> Step {
+        let ReplyHead { outcome, phases, .. } = head;
+        attempt.phases = Phases {
+            route: attempt.phases.route,
+            forward: Some(took_us.saturating_sub(phases.total())),
+            ..phases
+        };
+        match outcome {
+            ReplyOutcome::Replied { status, content_type, start } => Step::Done(Completed {
+                reply: Reply { status, content_type, body },
+                node: Arc::from(peer),
+                start,
+                is_forwarded: true,
+                phases: attempt.phases,
+            }),
+            ReplyOutcome::Failed(failure) => {
+                let may_retry = match failure.effect {
+                    Effect::Refused => is_the_nodes_own(failure.code),
+                    Effect::Interrupted => failure.code == ErrorCode::Interrupted && registered.function.is_idempotent(),
+                    Effect::Finished => false,
+                };
+                attempt.step(id, failure.at_node(peer), may_retry)
+            }
+        }
+    }
+
+    /// What a cold or warm start is called in a reply; here so that both ends read alike.
+    pub(super) fn outcome(result: Result<(Reply, StartKind), Failure>) -> (ReplyOutcome, bytes::Bytes) {
+        match result {
+            Ok((reply, start)) => {
+                let Reply { status, content_type, body } = reply;
+                (ReplyOutcome::Replied { status, content_type, start }, body)
+            }
+            Err(failure) => (ReplyOutcome::Failed(failure), bytes::Bytes::new()),
+        }
+    }
+}
+
+/// Whether a refusal is for a reason that another node may not have.
+fn is_the_nodes_own(code: ErrorCode) -> bool {
+    !matches!(code, ErrorCode::StartFailed | ErrorCode::ImageNotFound | ErrorCode::PayloadTooLarge)
+}
+
+impl Attempt {
+    fn step(&mut self, id: &NodeId, failure: Failure, may_retry: bool) -> Step {
+        if !may_retry {
+            return Step::Failed(failure);
+        }
+        self.refused_by.push(id.clone());
+        self.refusals += 1;
+        Step::Again(failure)
+    }
+}

@@ -1,0 +1,116 @@
+//! The other end of the hop: runs an invocation that a peer forwarded, or refuses it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::invocation::StartKind;
+use protocol::peer::{InvokeHead, ReplyHead};
+use protocol::{Component, Deadline, ErrorCode, Failure, Hop, Invocation, Reply};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{Attempt, Invoker, Step, choose, refusal};
+use crate::executor::PoolKind;
+use crate::registry_cache::Registered;
+use crate::router::pick::{Choice, Question, pick};
+
+impl Invoker {
+    /// Runs an invocation that a peer forwarded, or refuses it; the reply carries this node's fresh free slots.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the invocation; an instance that had its payload is recycled.
+    pub async fn serve(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes) {
+        let _counted = self.parts.in_flight.count_one();
+        let mut attempt = Attempt::new();
+        let (span, trace) = self.span(|| tracing::info_span!("serve", otel.kind = "server", invocation = %head.invocation), &head.trace);
+        let key = head.instance_key;
+        let deadline = Instant::now() + Duration::from_millis(head.remaining_ms);
+        let invocation = Invocation {
+            id: head.invocation,
+            space: head.space,
+            function_id: head.function_id,
+            payload,
+            content_type: head.content_type,
+            deadline: Deadline::at(deadline.into_std()),
+            hop: Hop::Forwarded(head.from),
+            trace,
+        };
+        let result = match self.forwarded(&invocation, key) {
+            Ok(registered) => self.serve_here(&registered, invocation, head.may_start, &mut attempt).instrument(span).await,
+            Err(failure) => Err(failure),
+        };
+        let (outcome, body) = Self::outcome(result.map_err(|failure| failure.at_node(&self.parts.node_name)));
+        let pools = self.parts.pools.load();
+        let pool = pools.get(key);
+        let reply = ReplyHead {
+            outcome,
+            free_slots: pool.map_or(0, PoolKind::free_slots),
+            instances: pool.map_or(0, PoolKind::instances),
+            phases: attempt.phases,
+        };
+        (reply, body)
+    }
+
+    fn forwarded(&self, invocation: &Invocation, key: protocol::InstanceKey) -> Result<Arc<Registered>, Failure> {
+        if self.parts.is_draining.load(Ordering::Acquire) {
+            return Err(refusal(ErrorCode::Draining, Component::Peer, "the node drains"));
+        }
+        let registered = self.registered(&invocation.space, &invocation.function_id)?;
+        if registered.key != key {
+            return Err(refusal(ErrorCode::Conflict, Component::Peer, "the node knows another version of the function"));
+        }
+        Ok(registered)
+    }
+
+    async fn serve_here(
+        &self,
+        registered: &Arc<Registered>,
+        invocation: Invocation,
+        may_start: bool,
+        attempt: &mut Attempt,
+    ) -> Result<(Reply, StartKind), Failure> {
+        let Some(pool) = self.pool(registered, invocation.deadline).await else {
+            return Err(attempt.refuse("the function changed while it was looked up"));
+        };
+        let step = match &pool {
+            PoolKind::Pool(slots) => match slots.try_checkout() {
+                Some(checkout) => self.run(checkout, registered, invocation, attempt).await,
+                None => self.wait_here(&pool, registered, invocation, may_start, attempt).await,
+            },
+            PoolKind::Runs(_) => self.wait_here(&pool, registered, invocation, may_start, attempt).await,
+        };
+        match step {
+            Step::Done(completed) => Ok((completed.reply, completed.start)),
+            // A peer tries once; the node that forwards decides what comes next.
+            Step::Failed(failure) | Step::Again(failure) => Err(failure),
+        }
+    }
+
+    async fn wait_here(
+        &self,
+        pool: &PoolKind,
+        registered: &Arc<Registered>,
+        invocation: Invocation,
+        may_start: bool,
+        attempt: &mut Attempt,
+    ) -> Step {
+        let local = self.local(registered, pool, false);
+        let question = Question {
+            is_forwarded: true,
+            may_start,
+            instances_max: registered.function.scaling().max,
+            pack_until: self.parts.pack_until,
+            dice: (0, 0),
+        };
+        match pick(&local, &[], &question) {
+            Choice::Shed(why) => Step::Failed(choose::shed(why, registered)),
+            // A slot that came free this moment is taken at the head of the queue.
+            Choice::Local | Choice::Wait | Choice::Cold | Choice::Peer(_) | Choice::ColdAt(_) if may_start => {
+                self.wait_and_run(pool, registered, invocation, attempt).await
+            }
+            _ => Step::Failed(choose::shed(crate::router::pick::Shed::FunctionBusy, registered)),
+        }
+    }
+}

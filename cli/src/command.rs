@@ -1,0 +1,106 @@
+//! The subcommands, and running one of them.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::cluster::{self, ClusterArgs};
+use crate::console::{Console, with_process_streams};
+use crate::failure::{EXIT_CODES, Exit, Failure};
+use crate::function::{self, FunctionCommand};
+use crate::options::Options;
+use crate::ready::{self, ReadyArgs};
+
+/// The operator's subcommands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Register, invoke and look after functions
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Function(FunctionCommand),
+
+    /// Show the cluster's nodes, as the node that is asked sees them
+    #[command(after_help = EXIT_CODES)]
+    Cluster(ClusterArgs),
+
+    /// Tell whether a node takes work: exit code 0 when it does, 1 when it does not
+    #[command(after_help = EXIT_CODES)]
+    Ready(ReadyArgs),
+}
+
+/// Runs a subcommand on the process's own streams and returns its exit code.
+///
+/// A rustls crypto provider must be installed before.
+///
+/// # Cancel safety
+/// Dropping the future gives up the request in flight; what it asked for may still happen.
+pub async fn run(options: Options, command: Command) -> ExitCode {
+    let code =
+        with_process_streams(async |mut console| execute(&options, &command, &mut console).await)
+            .await;
+    ExitCode::from(code)
+}
+
+/// Runs a subcommand, prints its failure, and returns the exit code.
+pub(crate) async fn execute(options: &Options, command: &Command, console: &mut Console<'_>) -> u8 {
+    let outcome = match command {
+        Command::Function(command) => function::run(options, command, console).await,
+        Command::Cluster(args) => cluster::run(options, args, console).await,
+        Command::Ready(args) => ready::run(options, args, console).await,
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => report(options, &failure, console),
+    }
+}
+
+fn report(options: &Options, failure: &Failure, console: &mut Console<'_>) -> u8 {
+    if failure.exit != Exit::OutputClosed {
+        // When the streams themselves are broken, the exit code is all that is left.
+        if let Some(body) = failure.body.as_deref().filter(|_| options.json) {
+            let _ = console.json(body);
+        }
+        let _ = writeln!(console.err, "{failure}");
+    }
+    failure.exit.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+    use crate::testing::{Server, parse};
+
+    /// A pipe whose reader is gone, as after `| head`.
+    struct ClosedPipe;
+
+    impl Write for ClosedPipe {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        crate::testing::install_provider();
+        let server = Server::new(&[("200 OK", &[], r#"{"functionId":"f"}"#)]);
+        let hearth = parse(&format!("--api {} function get f", server.url)).unwrap();
+        let mut err = Vec::new();
+        let mut console = Console {
+            out: &mut ClosedPipe,
+            err: &mut err,
+            input: &mut io::empty(),
+            is_terminal: false,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let code = runtime.block_on(execute(&hearth.options, &hearth.command, &mut console));
+        assert_eq!((code, err.as_slice()), (0, b"".as_slice()));
+    }
+}

@@ -1,0 +1,117 @@
+//! `hearth function …`: the records of functions, their invocation and their output.
+
+use clap::{Args, Subcommand};
+use protocol::FunctionId;
+use reqwest::Method;
+
+use crate::api::{Api, Call};
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::options::Options;
+
+mod invoke;
+mod list;
+mod logs;
+mod record;
+mod register;
+
+/// What can be done with functions.
+#[derive(Debug, Clone, Subcommand)]
+pub enum FunctionCommand {
+    /// Register a function, or replace its record with `--update`
+    Register(Box<register::RegisterArgs>),
+
+    /// List the functions of the space
+    List,
+
+    /// Print a function's record, as JSON
+    Get(FunctionArgs),
+
+    /// Delete a function; its instances end after their last call
+    Delete(FunctionArgs),
+
+    /// Invoke a function and print its result
+    Invoke(invoke::InvokeArgs),
+
+    /// Print what a function wrote to its standard output and standard error
+    Logs(logs::LogsArgs),
+}
+
+/// Names one function.
+#[derive(Debug, Clone, Args)]
+pub struct FunctionArgs {
+    /// The function's id: letters, digits, `.`, `-` and `_`
+    #[arg(value_name = "ID", value_parser = function_id)]
+    id: FunctionId,
+}
+
+/// Runs one of the subcommands.
+///
+/// # Errors
+/// The subcommand's.
+pub(crate) async fn run(
+    options: &Options,
+    command: &FunctionCommand,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    match command {
+        FunctionCommand::Register(args) => register::run(options, args, console).await,
+        FunctionCommand::List => list::run(options, console).await,
+        FunctionCommand::Get(args) => get(options, &args.id, console).await,
+        FunctionCommand::Delete(args) => delete(options, &args.id, console).await,
+        FunctionCommand::Invoke(args) => invoke::run(options, args, console).await,
+        FunctionCommand::Logs(args) => logs::run(options, args, console).await,
+    }
+}
+
+async fn get(options: &Options, id: &FunctionId, console: &mut Console<'_>) -> Result<(), Failure> {
+    let path = [
+        "v1",
+        "spaces",
+        options.space.as_str(),
+        "functions",
+        id.as_str(),
+    ];
+    let answer = Api::config(options)?
+        .call(Call::get(&path))
+        .await?
+        .accept()?;
+    Ok(console.json(&answer.text())?)
+}
+
+async fn delete(
+    options: &Options,
+    id: &FunctionId,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let path = [
+        "v1",
+        "spaces",
+        options.space.as_str(),
+        "functions",
+        id.as_str(),
+    ];
+    let answer = Api::config(options)?
+        .call(Call::new(Method::DELETE, &path, None))
+        .await?
+        .accept()?;
+    let shown = if options.json {
+        answer.text()
+    } else {
+        format!("deleted {id} from space {}", options.space)
+    };
+    Ok(console.text(&shown)?)
+}
+
+/// Reads a function's id. `.` and `..` are refused: in a URL they mean another path, however they are written.
+fn function_id(text: &str) -> Result<FunctionId, String> {
+    match text {
+        "." | ".." => Err("this id can not stand in a URL".to_owned()),
+        _ => text
+            .parse()
+            .map_err(|error: protocol::id::InvalidId| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! `hearth function invoke`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use protocol::{ErrorCode, FunctionId, Space};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::api::{Answer, Api, Call};
+use crate::console::{Console, shown};
+use crate::failure::Failure;
+use crate::options::Options;
+
+/// A record allows a run of at most 24 h, and its node ends the call soon after; later no answer can come.
+const INVOKE_TIMEOUT: Duration = Duration::from_secs(25 * 60 * 60);
+
+/// The headers that say where and how it ran, with the names `--verbose` gives them.
+const DETAILS: [(&str, &str); 5] = [
+    ("node", "x-hearth-node"),
+    ("start", "x-hearth-start"),
+    ("route", "x-hearth-route"),
+    ("server-timing", "server-timing"),
+    ("invocation", "x-hearth-invocation"),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  # Without a payload the function gets null.
+  hearth function invoke hello
+  hearth function invoke hello --payload '{\"name\": \"Ada\"}'
+  # A text is a JSON string: the quotes are part of it.
+  hearth function invoke wordcount --payload '\"to be or not to be\"'
+  # From a pipe; where it ran and how long it took goes to standard error.
+  jq -c .order request.json | hearth function invoke price --payload-file - -v
+
+A result that is a string is printed as it is, any other as JSON.
+
+Exit codes:
+  0 result printed, 1 function not found or failed, 64 payload is not JSON,
+  69 no answer, 77 not authorised";
+
+/// Arguments of `hearth function invoke`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InvokeArgs {
+    /// The function's id
+    #[arg(value_name = "ID", value_parser = super::function_id)]
+    id: FunctionId,
+
+    /// The payload, any JSON
+    #[arg(
+        long,
+        value_name = "JSON",
+        conflicts_with = "payload_file",
+        allow_hyphen_values = true
+    )]
+    payload: Option<String>,
+
+    /// File with the payload, any JSON; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    payload_file: Option<PathBuf>,
+
+    /// Say on standard error which node ran it, whether it was warm, and what took how long
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// The body of `POST /invoke`; `protocol::api::InvokeRequest` is its reading side.
+#[derive(Serialize)]
+struct Body<'a> {
+    function_name: &'a FunctionId,
+    payload: &'a RawValue,
+    space: &'a Space,
+}
+
+/// The success body of `POST /invoke`.
+#[derive(Deserialize)]
+struct Invoked {
+    result: Box<RawValue>,
+}
+
+/// Invokes the function and prints its result.
+///
+/// # Errors
+/// When the payload is no JSON, no answer came, or the function or the cluster failed.
+pub(super) async fn run(
+    options: &Options,
+    args: &InvokeArgs,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let payload = payload(args, console)?;
+    let body = Body {
+        function_name: &args.id,
+        payload: &payload,
+        space: &options.space,
+    };
+    let body = serde_json::to_vec(&body).expect("ids and JSON text have a JSON form");
+    let call = Call::new(Method::POST, &["invoke"], Some(body)).timeout(INVOKE_TIMEOUT);
+    let answer = Api::functions(options)?.call(call).await?;
+    if args.verbose {
+        show_details(&answer, console)?;
+    }
+    if !answer.status.is_success() {
+        return Err(failure(options, &args.id, &answer));
+    }
+    if options.json {
+        return Ok(console.json(&answer.text())?);
+    }
+    let Invoked { result } = answer.json()?;
+    match serde_json::from_str::<String>(result.get()) {
+        Ok(text) => console.text(&text)?,
+        Err(_) => console.json(result.get())?,
+    }
+    Ok(())
+}
+
+/// The payload as the user wrote it, once it is known to be JSON.
+fn payload(args: &InvokeArgs, console: &mut Console<'_>) -> Result<Box<RawValue>, Failure> {
+    let (text, origin) = match (&args.payload, &args.payload_file) {
+        (Some(text), _) => (text.clone(), "the payload".to_owned()),
+        (None, Some(path)) => {
+            let origin = format!("the payload in {}", shown(path));
+            let text = String::from_utf8(console.read(path)?)
+                .map_err(|error| Failure::usage(format!("{origin} is not UTF-8: {error}")))?;
+            (text, origin)
+        }
+        (None, None) => ("null".to_owned(), String::new()),
+    };
+    RawValue::from_string(text.trim().to_owned()).map_err(|error| {
+        Failure::usage(format!("{origin} is not JSON: {error}"))
+            .hint("a text needs its quotes: --payload '\"text\"'")
+    })
+}
+
+fn show_details(answer: &Answer, console: &mut Console<'_>) -> Result<(), Failure> {
+    for (name, header) in DETAILS {
+        if let Some(value) = answer.headers.get(header) {
+            writeln!(
+                console.err,
+                "{name}: {}",
+                String::from_utf8_lossy(value.as_bytes())
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn failure(options: &Options, id: &FunctionId, answer: &Answer) -> Failure {
+    let failure = answer.failure();
+    let error = answer
+        .headers
+        .get("x-hearth-error")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let code = error.split(';').next().unwrap_or_default();
+    if code == ErrorCode::FunctionNotFound.as_str() {
+        let space = &options.space;
+        return failure.hint(format!(
+            "`hearth function list --space {space}` shows the functions of the space"
+        ));
+    }
+    if code == ErrorCode::Interrupted.as_str() {
+        return failure
+            .hint("only a function registered with --idempotent is tried again by itself");
+    }
+    if code == ErrorCode::FunctionFailed.as_str() {
+        return failure.hint(format!("`hearth function logs {id}` shows what it wrote"));
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests;

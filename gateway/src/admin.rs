@@ -1,0 +1,99 @@
+//! The config API on port 4001: functions, status, diagnostics.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::extract::rejection::PathRejection;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, get, post};
+use axum::Router;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::surface::Shared;
+use crate::{headers, health};
+
+mod functions;
+mod view;
+
+/// All routes. `debug_kill` adds the one that kills actors.
+pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
+    let router = Router::new();
+    let router = add(router, "/v1/status", get(health::status));
+    let router = add(router, "/v1/ready", get(health::ready));
+    let router = add(router, "/v1/cluster", get(view::cluster));
+    let router = add(router, "/metrics", get(view::metrics));
+    let router = add(router, "/debug/actors", get(view::actors));
+    let router = add(router, "/debug/route", get(view::route));
+    let router = match debug_kill {
+        true => add(router, "/debug/actors/{name}/kill", post(view::kill_actor)),
+        false => router,
+    };
+    let all = get(functions::list).post(functions::create);
+    let router = add(router, "/v1/spaces/{space}/functions", all);
+    let one = get(functions::read).put(functions::replace).delete(functions::delete);
+    let router = add(router, "/v1/spaces/{space}/functions/{id}", one);
+    let router = add(router, "/v1/spaces/{space}/functions/{id}/logs", get(functions::logs));
+    router
+        .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
+        .fallback(async || Error::plain_not_found())
+}
+
+/// Adds a path, and a redirect from the same path with a superfluous slash.
+fn add(router: Router<Arc<Shared>>, path: &str, methods: MethodRouter<Arc<Shared>>) -> Router<Arc<Shared>> {
+    router.route(path, methods).route(&format!("{path}/"), any(without_slash))
+}
+
+/// Event Gateway's router answers 301. To another method than GET that would turn it into a GET, so those get 307.
+async fn without_slash(method: Method, uri: Uri) -> Response {
+    let path = uri.path().trim_end_matches('/');
+    let target = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let status = match method {
+        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
+        _ => StatusCode::TEMPORARY_REDIRECT,
+    };
+    match HeaderValue::try_from(target) {
+        Ok(target) => (status, [(header::LOCATION, target)]).into_response(),
+        Err(_) => Error::plain_not_found().into_response(),
+    }
+}
+
+/// The decoded segments of the path that its pattern names.
+struct Segments<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let segments: Result<axum::extract::Path<T>, PathRejection> =
+            axum::extract::Path::from_request_parts(parts, state).await;
+        segments.map(|axum::extract::Path(segments)| Self(segments)).map_err(|error| Error::invalid(error.body_text()))
+    }
+}
+
+/// The parameters of the query.
+struct Query<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| Error::invalid(error.body_text()))
+    }
+}
+
+/// A JSON answer that ends with a newline, as Event Gateway's do.
+struct Line<T>(T);
+
+impl<T: Serialize> IntoResponse for Line<T> {
+    fn into_response(self) -> Response {
+        let mut body = serde_json::to_vec(&self.0).expect("answers have maps with string keys only");
+        body.push(b'\n');
+        ([(header::CONTENT_TYPE, headers::JSON)], body).into_response()
+    }
+}

@@ -1,0 +1,201 @@
+//! The three listeners of a node: bound together, served together, drained together.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use config::Settings;
+use config::settings::Secret;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Guard;
+use crate::invoke::Propagate;
+use crate::meters::InvocationMeters;
+use crate::node::Node;
+use crate::surface::{RenderMetrics, Shared, Surface};
+use crate::{admin, events, functions, headers};
+
+mod connection;
+
+/// Connections the kernel keeps for a listener that is not accepting for a moment.
+const BACKLOG: u32 = 1024;
+
+/// The HTTP edge with its listeners bound; clients connect from then on, and wait until it is served.
+pub struct Edge {
+    listeners: [(TcpListener, Surface); 3],
+    addresses: Addresses,
+    shared: Arc<Shared>,
+}
+
+/// Where the edge listens, with the ports that the system chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The functions API.
+    pub functions: SocketAddr,
+    /// The events API.
+    pub events: SocketAddr,
+    /// The config API.
+    pub config: SocketAddr,
+}
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} {address}: {}", os_text(source))]
+pub struct BindError {
+    /// The setting that names the address, such as `listen.functions`.
+    pub key: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// The edge while it is served.
+#[derive(Debug)]
+#[must_use = "the connections are left to themselves when it is dropped; finish() waits for them"]
+pub struct Serving {
+    connections: TaskTracker,
+    cut: CancellationToken,
+}
+
+/// One of the three listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Functions,
+    Events,
+    Config,
+}
+
+impl Listener {
+    /// The setting of its address.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Functions => "listen.functions",
+            Self::Events => "listen.events",
+            Self::Config => "listen.config",
+        }
+    }
+
+    /// Its name in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Functions => "functions",
+            Self::Events => "events",
+            Self::Config => "config",
+        }
+    }
+}
+
+impl Edge {
+    /// Binds the three listeners. The recorder of metrics must be installed by then, as handles are looked up once.
+    ///
+    /// Without `propagate` a request's trace context is handed on as it came and no span is made.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first address that can not be had.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn bind(
+        settings: &Settings,
+        node: impl Node,
+        admin_token: Option<Secret>,
+        render_metrics: RenderMetrics,
+        propagate: Option<Propagate>,
+    ) -> Result<Self, BindError> {
+        let (functions, functions_address) = listen(Listener::Functions, settings.listen.functions)?;
+        let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
+        let (config, config_address) = listen(Listener::Config, settings.listen.config)?;
+        let addresses = Addresses { functions: functions_address, events: events_address, config: config_address };
+        let shared = Arc::new(Shared {
+            node_name: headers::text(node.name()),
+            node: Arc::new(node),
+            guard: Guard::new(&settings.auth, admin_token, addresses),
+            in_flight: Semaphore::new(settings.limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
+            limits: settings.limits.clone(),
+            propagate,
+            render_metrics,
+            invocations: InvocationMeters::new(),
+            closing: CancellationToken::new(),
+        });
+        let admin = admin::router(settings.node.debug_kill);
+        let listeners = [
+            (functions, Surface::new(Listener::Functions, &shared, functions::router())),
+            (events, Surface::new(Listener::Events, &shared, events::router())),
+            (config, Surface::new(Listener::Config, &shared, admin)),
+        ];
+        Ok(Self { listeners, addresses, shared })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections and
+    /// ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
+    pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
+        let serving = Serving { connections: TaskTracker::new(), cut: CancellationToken::new() };
+        for (listener, surface) in self.listeners {
+            let accepting = connection::accept(
+                listener,
+                Arc::new(surface),
+                shutdown.clone(),
+                serving.cut.clone(),
+                tracker.clone(),
+                serving.connections.clone(),
+            );
+            tracker.spawn(serving.connections.track_future(accepting));
+        }
+        let closing = self.shared.closing.clone();
+        tracker.spawn(serving.connections.track_future(async move {
+            shutdown.cancelled().await;
+            closing.cancel();
+        }));
+        serving
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Serving {
+    /// Waits, after shutdown was cancelled, until the last connection has ended, and cuts those that are left at the deadline.
+    /// Returns whether all ended by themselves.
+    pub async fn finish(self, deadline: Instant) -> bool {
+        self.connections.close();
+        let is_done = time::timeout_at(deadline, self.connections.wait()).await.is_ok();
+        self.cut.cancel();
+        self.connections.wait().await;
+        is_done
+    }
+}
+
+fn listen(listener: Listener, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restarted node must not wait until the kernel forgets the connections of its predecessor.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound().map_err(|source| BindError { key: listener.key(), address, source })
+}
+
+/// The system's message without its number, as a part of a sentence.
+fn os_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}

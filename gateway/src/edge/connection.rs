@@ -1,0 +1,125 @@
+//! Accepting connections, and one connection's life.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::surface::Surface;
+
+/// The largest head of a request; a larger one is answered with 431.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long accepting pauses after the system had no descriptor or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log says that clients wait for a connection.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Accepts until `shutdown`. At `limits.connections_max` it stops accepting until one ends: the kernel lets further clients wait.
+pub(super) async fn accept(
+    listener: TcpListener,
+    surface: Arc<Surface>,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+    tracker: TaskTracker,
+    connections: TaskTracker,
+) {
+    let connections_max = surface.shared.limits.connections_max.min(Semaphore::MAX_PERMITS);
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let key = surface.listener.key();
+    let spawn = |stream, permit| {
+        let serving = serve(stream, permit, Arc::clone(&surface), shutdown.clone(), cut.clone());
+        tracker.spawn(connections.track_future(serving));
+    };
+    let mut warned_at: Option<Instant> = None;
+    loop {
+        if permits.available_permits() == 0 && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL) {
+            warned_at = Some(Instant::now());
+            tracing::warn!(listener = key, "limits.connections_max is reached, further clients wait");
+        }
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("this semaphore is never closed");
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => spawn(stream, permit),
+            // The client was gone before it was accepted.
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                tracing::error!(listener = key, %error, "accepting a connection failed");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Whom the kernel has let in already has sent a request by now, most likely; closing the listener would reset it.
+    while let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+        match listener.accept().now_or_never() {
+            Some(Ok((stream, _))) => spawn(stream, permit),
+            _ => break,
+        }
+    }
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Serves one connection to its end. A client that goes away drops the request in flight, and with it the invocation.
+async fn serve(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    surface: Arc<Surface>,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+) {
+    let _permit = permit;
+    // Answers are written whole, so waiting for more to send only delays them. A socket that refuses is closed already.
+    let _ = stream.set_nodelay(true);
+    surface.meters.connections.increment(1.0);
+    let service = service_fn(|request| {
+        let surface = Arc::clone(&surface);
+        async move { Ok::<_, Infallible>(surface.answer(request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(surface.shared.limits.head_timeout)
+        .max_header_size(HEAD_BYTES_MAX);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => Some(ended),
+                () = cut.cancelled() => None,
+            }
+        }
+    };
+    if let Some(Err(error)) = ended {
+        tracing::debug!(listener = surface.listener.key(), %error, "a client's connection broke");
+    }
+    surface.meters.connections.decrement(1.0);
+}

@@ -1,0 +1,346 @@
+//! The errors a client sees: the only place that knows status codes, bodies and headers of errors.
+
+use std::time::Duration;
+
+use actors::catalog;
+use axum::response::IntoResponse;
+use http::{HeaderValue, Response, StatusCode, header};
+use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
+
+use crate::body::AnswerBody;
+use crate::headers;
+
+/// The body an API gives its errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `{"error","code","component","node","invocation"}`.
+    Functions,
+    /// `{"errors":[{"message"}]}` and a newline, as Event Gateway.
+    EventGateway,
+}
+
+/// How this one error is worded, whatever the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wording {
+    /// In the API's shape.
+    Api,
+    /// As Event Gateway's router words it.
+    Plain(&'static str),
+    /// As `{"ready":false,"why"}`.
+    NotReady,
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Error {
+    status: StatusCode,
+    failure: Failure,
+    wording: Wording,
+    allow: Option<&'static str>,
+    retry_after_seconds: Option<u64>,
+}
+
+impl Error {
+    /// 429 and 503 always say when to come back; other errors when whoever failed knows.
+    fn new(status: StatusCode, failure: Failure) -> Self {
+        let is_shed = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let known = failure.retry_after_ms.map(|milliseconds| milliseconds.div_ceil(1000).max(1));
+        let retry_after_seconds = if is_shed { known.or(Some(1)) } else { known };
+        Self { status, failure, wording: Wording::Api, allow: None, retry_after_seconds }
+    }
+
+    fn refused(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(status, Failure::new(code, Component::Gateway, Effect::Refused, message))
+    }
+
+    /// The request can not be understood.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::refused(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, message)
+    }
+
+    /// A function record is refused.
+    pub(crate) fn invalid_function(tail: &protocol::function::Invalid) -> Self {
+        Self::invalid(format!("Function doesn't validate. Validation error: {tail}"))
+    }
+
+    /// The body is over the limit.
+    pub(crate) fn body_too_large(bytes_max: u64) -> Self {
+        let message = format!("the request's body is larger than {bytes_max} bytes (limits.body_max)");
+        Self::refused(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, message)
+    }
+
+    /// The body took too long.
+    pub(crate) fn body_slow(timeout: Duration) -> Self {
+        let message = format!("the request's body took longer than {timeout:?} (limits.body_timeout)");
+        Self::refused(StatusCode::REQUEST_TIMEOUT, ErrorCode::DeadlineExceeded, message)
+    }
+
+    /// The body ended before its end.
+    pub(crate) fn body_broken(why: &dyn std::error::Error) -> Self {
+        Self::invalid(format!("the request's body can not be read: {why}"))
+    }
+
+    /// The Host header names something else than this machine.
+    pub(crate) fn host(host: &str) -> Self {
+        let message = format!(
+            "host {host:?} is no loopback name; without auth only localhost, 127.0.0.1 and [::1] are served"
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The request comes from a web page that is not listed.
+    pub(crate) fn origin(origin: &str) -> Self {
+        let message = format!("origin {origin:?} is not listed in auth.origins");
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// No valid token came along.
+    pub(crate) fn unauthorized() -> Self {
+        let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";
+        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// The functions API has no such path.
+    pub(crate) fn no_such_path(path: &str) -> Self {
+        let message = format!("there is nothing at {path}; functions are run with POST /invoke");
+        Self::refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
+    }
+
+    /// The path takes other methods.
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("this path takes {allow} only");
+        let error = Self::refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, message);
+        Self { allow: Some(allow), ..error }
+    }
+
+    /// The config API has no such path; worded as Event Gateway's router does.
+    pub(crate) fn plain_not_found() -> Self {
+        let error = Self::refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such path");
+        Self { wording: Wording::Plain("404 page not found\n"), ..error }
+    }
+
+    /// A path of the config API takes other methods; worded as Event Gateway's router does.
+    pub(crate) fn plain_method_not_allowed() -> Self {
+        let error = Self::refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, "no such method");
+        Self { wording: Wording::Plain("Method Not Allowed\n"), ..error }
+    }
+
+    /// Something other than a function does not exist.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
+    }
+
+    /// A function that is not registered, as the config API words it.
+    pub(crate) fn function_not_found(id: &str) -> Self {
+        catalog::Error::NotFound(id.to_owned()).into()
+    }
+
+    /// All of `limits.in_flight_max` are taken.
+    pub(crate) fn in_flight(in_flight_max: usize) -> Self {
+        let message = format!("{in_flight_max} invocations are in flight on this node (limits.in_flight_max)");
+        Self::refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Overloaded, message)
+    }
+
+    /// The node should get no requests now.
+    pub(crate) fn not_ready(code: ErrorCode, why: &str) -> Self {
+        let error = Self::refused(StatusCode::SERVICE_UNAVAILABLE, code, why);
+        Self { wording: Wording::NotReady, ..error }
+    }
+
+    /// This version has no queue that could take an event.
+    pub(crate) fn events_not_accepted() -> Self {
+        let message = "events are not accepted by this version";
+        let failure = Failure::new(ErrorCode::StoreUnavailable, Component::Queue, Effect::Refused, message);
+        // Coming back does not help.
+        Self { retry_after_seconds: None, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, failure) }
+    }
+
+    /// The code of the error.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.failure.code
+    }
+
+    /// Builds the answer.
+    pub(crate) fn answer(&self, shape: Shape, invocation: &InvocationId, own_name: &str) -> Response<AnswerBody> {
+        let code = self.failure.code;
+        let node = self.failure.node.as_deref().unwrap_or(own_name);
+        let content_type = match self.wording {
+            Wording::Plain(_) => HeaderValue::from_static("text/plain; charset=utf-8"),
+            Wording::Api | Wording::NotReady => headers::JSON,
+        };
+        let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
+        *response.status_mut() = self.status;
+        let fields = response.headers_mut();
+        fields.insert(header::CONTENT_TYPE, content_type);
+        fields.insert(headers::NODE, headers::text(node));
+        fields.insert(headers::ERROR, headers::text(&format!("{code};{}", self.failure.component)));
+        if self.status == StatusCode::UNAUTHORIZED {
+            fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(allow) = self.allow {
+            fields.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    fn body(&self, shape: Shape, invocation: &InvocationId, node: &str) -> Vec<u8> {
+        let encoded = match (self.wording, shape) {
+            (Wording::Plain(text), _) => return text.into(),
+            (Wording::NotReady, _) => {
+                serde_json::to_vec(&serde_json::json!({ "ready": false, "why": self.failure.message }))
+            }
+            (Wording::Api, Shape::Functions) => serde_json::to_vec(&api::InvokeError {
+                error: self.functions_message(),
+                code: self.failure.code.to_string(),
+                component: self.failure.component.to_string(),
+                node: node.to_owned(),
+                invocation: invocation.to_string(),
+            }),
+            (Wording::Api, Shape::EventGateway) => serde_json::to_vec(&api::Errors::one(&self.failure.message)),
+        };
+        let mut body = encoded.expect("texts and lists of texts can be written as JSON");
+        if shape == Shape::EventGateway {
+            body.push(b'\n');
+        }
+        body
+    }
+
+    /// The functions API promises one text for an unknown function, and that an error says when the function may have run.
+    fn functions_message(&self) -> String {
+        let message = &self.failure.message;
+        match (self.failure.code, self.failure.effect) {
+            (ErrorCode::FunctionNotFound, _) => "Function not found".to_owned(),
+            (_, Effect::Interrupted) if !message.contains("may have run") => {
+                format!("{message}; the function may have run")
+            }
+            _ => message.clone(),
+        }
+    }
+}
+
+/// The status of a failed invocation.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let status = match failure.code {
+            ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
+            ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::FunctionNotFound | ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Conflict => StatusCode::CONFLICT,
+            // An answer over the limit is the function's fault, a payload over it the caller's.
+            ErrorCode::PayloadTooLarge if failure.effect != Effect::Refused => StatusCode::BAD_GATEWAY,
+            ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Overloaded
+            | ErrorCode::Draining
+            | ErrorCode::EngineUnavailable
+            | ErrorCode::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::FunctionFailed
+            | ErrorCode::MalformedAnswer
+            | ErrorCode::StartFailed
+            | ErrorCode::ImageNotFound
+            | ErrorCode::Unreachable
+            | ErrorCode::Interrupted
+            | ErrorCode::Cancelled
+            | ErrorCode::PeerProtocol => StatusCode::BAD_GATEWAY,
+            ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, failure)
+    }
+}
+
+/// The status of a record that was not read or changed; where Event Gateway has one of its own, that.
+impl From<catalog::Error> for Error {
+    fn from(error: catalog::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            catalog::Error::Exists(_) => Self::refused(StatusCode::BAD_REQUEST, error.code(), message),
+            catalog::Error::Changed(_) => Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message),
+            catalog::Error::NotFound(_) | catalog::Error::ProcessesOff => {
+                Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
+            }
+            catalog::Error::Image(failure) => {
+                let is_missing = failure.code == ErrorCode::ImageNotFound;
+                let status = if is_missing { StatusCode::NOT_FOUND } else { StatusCode::SERVICE_UNAVAILABLE };
+                Self::new(status, Failure { message, ..failure })
+            }
+            catalog::Error::Store(error) => {
+                let mut failure = Failure::from(&error);
+                if failure.effect == Effect::Interrupted {
+                    failure.message.push_str("; the change may have been stored");
+                }
+                failure.into()
+            }
+        }
+    }
+}
+
+/// A handler's error travels as an extension: only the surface knows the shape and the request's id.
+impl IntoResponse for Error {
+    fn into_response(self) -> axum::response::Response {
+        let mut response = axum::response::Response::default();
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(code: ErrorCode, effect: Effect, expected: u16) {
+        let error = Error::from(Failure::new(code, Component::Peer, effect, "why"));
+        assert_eq!(error.status.as_u16(), expected, "{code} {effect:?}");
+    }
+
+    #[test]
+    fn every_code_has_its_status() {
+        check(ErrorCode::InvalidRequest, Effect::Refused, 400);
+        check(ErrorCode::FunctionNotFound, Effect::Refused, 404);
+        check(ErrorCode::PayloadTooLarge, Effect::Refused, 413);
+        check(ErrorCode::PayloadTooLarge, Effect::Finished, 502);
+        check(ErrorCode::FunctionBusy, Effect::Refused, 429);
+        check(ErrorCode::Overloaded, Effect::Refused, 503);
+        check(ErrorCode::Draining, Effect::Refused, 503);
+        check(ErrorCode::EngineUnavailable, Effect::Refused, 503);
+        check(ErrorCode::FunctionFailed, Effect::Finished, 502);
+        check(ErrorCode::MalformedAnswer, Effect::Finished, 502);
+        check(ErrorCode::StartFailed, Effect::Refused, 502);
+        check(ErrorCode::Unreachable, Effect::Refused, 502);
+        check(ErrorCode::Interrupted, Effect::Interrupted, 502);
+        check(ErrorCode::DeadlineExceeded, Effect::Interrupted, 504);
+        check(ErrorCode::Internal, Effect::Refused, 500);
+    }
+
+    fn message(code: ErrorCode, effect: Effect, message: &str) -> String {
+        Error::from(Failure::new(code, Component::Peer, effect, message)).functions_message()
+    }
+
+    #[test]
+    fn an_interrupted_call_says_so_once() {
+        assert_eq!(
+            message(ErrorCode::Interrupted, Effect::Interrupted, "node n2 was lost"),
+            "node n2 was lost; the function may have run"
+        );
+        let said = "node n2 was lost, the function may have run";
+        assert_eq!(message(ErrorCode::Interrupted, Effect::Interrupted, said), said);
+        assert_eq!(message(ErrorCode::FunctionFailed, Effect::Finished, "exit code 1"), "exit code 1");
+    }
+
+    #[test]
+    fn retry_after_is_whole_seconds_and_never_zero() {
+        let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");
+        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds;
+        assert_eq!(seconds(error(ErrorCode::Overloaded)), Some(1));
+        assert_eq!(seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)), Some(3));
+        assert_eq!(seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)), Some(1));
+        assert_eq!(seconds(error(ErrorCode::Unreachable)), None);
+        assert_eq!(seconds(error(ErrorCode::Unreachable).retry_after_ms(5_000)), Some(5));
+    }
+}

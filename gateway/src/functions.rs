@@ -1,0 +1,32 @@
+//! The functions API on port 3000, but for its warm path.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use http::Uri;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::invoke;
+use crate::surface::Shared;
+
+/// Everything but `POST /invoke`.
+pub(crate) fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/", get(about))
+        .route(invoke::PATH, any(async || Error::method_not_allowed("POST")))
+        .method_not_allowed_fallback(async || Error::method_not_allowed("GET"))
+        .fallback(async |uri: Uri| Error::no_such_path(uri.path()))
+}
+
+/// `GET /`: tells whoever looks what this is.
+async fn about(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(json!({
+        "service": "hearth functions API",
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": shared.node.name().as_ref(),
+        "invoke": r#"POST /invoke {"function_name": "...", "payload": any JSON, "space": "default"}"#,
+    }))
+}

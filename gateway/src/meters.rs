@@ -1,0 +1,58 @@
+//! What the edge counts. Handles of the warm path are looked up once.
+
+use http::StatusCode;
+use metrics::{Counter, Gauge, Histogram};
+use protocol::invocation::StartKind;
+
+/// What one listener counts.
+pub(crate) struct ListenerMeters {
+    label: &'static str,
+    ok: Counter,
+    /// Connections open now.
+    pub(crate) connections: Gauge,
+}
+
+impl ListenerMeters {
+    /// Registers the meters of a listener; the recorder must be installed by then.
+    pub(crate) fn new(label: &'static str) -> Self {
+        Self {
+            label,
+            ok: metrics::counter!("hearth_http_requests_total", "listener" => label, "status" => "200"),
+            connections: metrics::gauge!("hearth_http_connections", "listener" => label),
+        }
+    }
+
+    /// Counts an answer.
+    pub(crate) fn count(&self, status: StatusCode) {
+        if status == StatusCode::OK {
+            self.ok.increment(1);
+        } else {
+            let status = status.as_str().to_owned();
+            metrics::counter!("hearth_http_requests_total", "listener" => self.label, "status" => status).increment(1);
+        }
+    }
+}
+
+/// How long invocations took, from the whole request read to the answer made.
+pub(crate) struct InvocationMeters {
+    warm: Histogram,
+    cold: Histogram,
+    failed: Histogram,
+}
+
+impl InvocationMeters {
+    /// Registers the meters; the recorder must be installed by then.
+    pub(crate) fn new() -> Self {
+        let duration = |start| metrics::histogram!("hearth_invocation_duration_seconds", "start" => start);
+        Self { warm: duration("warm"), cold: duration("cold"), failed: duration("none") }
+    }
+
+    /// The histogram of invocations that began so; `None` for those that the function did not answer.
+    pub(crate) fn duration(&self, start: Option<StartKind>) -> &Histogram {
+        match start {
+            Some(StartKind::Warm) => &self.warm,
+            Some(StartKind::Cold) => &self.cold,
+            None => &self.failed,
+        }
+    }
+}

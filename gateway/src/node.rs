@@ -1,0 +1,129 @@
+//! What the edge asks of the node behind it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actors::catalog::{self, Stored};
+use actors::invoker::{Completed, Failed, Request};
+use actors::view::Readiness;
+use async_trait::async_trait;
+use bytes::Bytes;
+use config::Revision;
+use futures_util::stream::BoxStream;
+use protocol::{Function, FunctionId, Space, api};
+
+/// What the edge asks of the node behind it; [`actors::Control`] in a running node, a scripted one in tests.
+#[async_trait]
+pub trait Node: Send + Sync + fmt::Debug + 'static {
+    /// The `--name` of the node.
+    fn name(&self) -> &Arc<str>;
+
+    /// Runs a function once and waits for its answer. Dropping the future cancels the invocation.
+    ///
+    /// # Errors
+    /// [`Failed`], with the code to answer with.
+    async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>>;
+
+    /// Registers a function.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::create`].
+    async fn create(&self, function: Function) -> Result<Stored, catalog::Error>;
+
+    /// Replaces a function; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::update`].
+    async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, catalog::Error>;
+
+    /// Removes a function; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::delete`].
+    async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), catalog::Error>;
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::get`].
+    async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error>;
+
+    /// Reads the records of a space, by id.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::list`].
+    async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error>;
+
+    /// What a function wrote, one JSON object a line; with `follow` it goes on until dropped.
+    async fn output(&self, space: &Space, id: &FunctionId, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>>;
+
+    /// Whether a balancer should send requests here. Asked for every answer, so it must be cheap.
+    fn readiness(&self) -> Readiness;
+
+    /// The cluster as this node sees it.
+    fn cluster(&self) -> api::Cluster;
+
+    /// The node's actors.
+    async fn actors(&self) -> api::Actors;
+
+    /// What would be chosen now for a function, and why; `None` when it is not registered.
+    fn route(&self, space: &Space, id: &FunctionId) -> Option<api::Route>;
+
+    /// Kills an actor, for fault tests; false when there is none of that name.
+    fn kill_actor(&self, name: &str) -> bool;
+}
+
+#[async_trait]
+impl Node for actors::Control {
+    fn name(&self) -> &Arc<str> {
+        &self.node_name
+    }
+
+    async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>> {
+        self.invoker.invoke(request).await
+    }
+
+    async fn create(&self, function: Function) -> Result<Stored, catalog::Error> {
+        self.catalog.create(function).await
+    }
+
+    async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, catalog::Error> {
+        self.catalog.update(function, at).await
+    }
+
+    async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), catalog::Error> {
+        self.catalog.delete(space, id, at).await
+    }
+
+    async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
+        self.catalog.get(space, id).await
+    }
+
+    async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
+        self.catalog.list(space).await
+    }
+
+    async fn output(&self, space: &Space, id: &FunctionId, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
+        self.output.read(space, id, follow).await
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.view.readiness()
+    }
+
+    fn cluster(&self) -> api::Cluster {
+        self.view.cluster()
+    }
+
+    async fn actors(&self) -> api::Actors {
+        self.view.actors().await
+    }
+
+    fn route(&self, space: &Space, id: &FunctionId) -> Option<api::Route> {
+        self.view.route(space, id)
+    }
+
+    fn kill_actor(&self, name: &str) -> bool {
+        self.view.kill_actor(name)
+    }
+}

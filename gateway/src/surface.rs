@@ -1,0 +1,131 @@
+//! One API on one listener: from a request's head to the answer with all its headers.
+
+use std::sync::Arc;
+
+use actors::view::Readiness;
+use axum::Router;
+use config::settings::LimitsSettings;
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+use protocol::{ErrorCode, InvocationId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::auth::Guard;
+use crate::body::{self, AnswerBody};
+use crate::edge::Listener;
+use crate::error::{Error, Shape};
+use crate::invoke::{self, Propagate};
+use crate::meters::{InvocationMeters, ListenerMeters};
+use crate::node::Node;
+use crate::{cors, headers};
+
+/// Writes the metrics as Prometheus reads them.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the three APIs of a node have in common.
+pub(crate) struct Shared {
+    pub(crate) node: Arc<dyn Node>,
+    /// The node's name, ready to be sent.
+    pub(crate) node_name: HeaderValue,
+    pub(crate) guard: Guard,
+    pub(crate) limits: LimitsSettings,
+    /// One permit for each client invocation that may be in flight.
+    pub(crate) in_flight: Semaphore,
+    pub(crate) propagate: Option<Propagate>,
+    pub(crate) render_metrics: RenderMetrics,
+    pub(crate) invocations: InvocationMeters,
+    /// Cancelled when the node stops accepting; answers without an end end then.
+    pub(crate) closing: CancellationToken,
+}
+
+/// One API on one listener.
+pub(crate) struct Surface {
+    pub(crate) listener: Listener,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) meters: ListenerMeters,
+    router: Router,
+}
+
+impl Surface {
+    /// Puts an API together.
+    pub(crate) fn new(listener: Listener, shared: &Arc<Shared>, router: Router<Arc<Shared>>) -> Self {
+        Self {
+            listener,
+            shared: Arc::clone(shared),
+            meters: ListenerMeters::new(listener.label()),
+            router: router.with_state(Arc::clone(shared)),
+        }
+    }
+
+    /// Answers one request, whatever it is.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let shared = &*self.shared;
+        let id = InvocationId::random();
+        let (origin, checked) = match shared.guard.origin(self.listener, request.headers()) {
+            Ok(origin) => (origin.cloned(), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let is_preflight = origin.is_some() && cors::is_preflight(request.method(), request.headers());
+        let checked = checked.and_then(|()| match is_preflight {
+            true => Ok(()),
+            false => shared.guard.caller(self.listener, request.uri(), request.headers()),
+        });
+        let mut response = match checked {
+            Err(error) => {
+                let (parts, mut body) = request.into_parts();
+                body::discard(&parts.headers, &mut body).await;
+                self.render(&error, &id)
+            }
+            Ok(()) if is_preflight => cors::preflight(),
+            Ok(()) if self.is_invoke(&request) => invoke::answer(shared, &id, request).await,
+            Ok(()) => self.route(&id, request).await,
+        };
+        let fields = response.headers_mut();
+        fields.insert(headers::INVOCATION, headers::text(id.as_str()));
+        fields.entry(headers::NODE).or_insert_with(|| shared.node_name.clone());
+        if let Some(origin) = origin {
+            cors::allow(fields, origin);
+        }
+        // A draining node still answers, and asks its clients to take the next request elsewhere: when it closes its
+        // connections none of them is in use.
+        if shared.node.readiness() == Readiness::Draining {
+            fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.meters.count(response.status());
+        response
+    }
+
+    fn is_invoke(&self, request: &Request<Incoming>) -> bool {
+        self.listener == Listener::Functions
+            && request.method() == Method::POST
+            && request.uri().path() == invoke::PATH
+    }
+
+    /// Everything but the warm path goes through a router.
+    async fn route(&self, id: &InvocationId, request: Request<Incoming>) -> Response<AnswerBody> {
+        let request = request.map(axum::body::Body::new);
+        let Ok(mut response) = self.router.clone().oneshot(request).await;
+        let Some(error) = response.extensions_mut().remove::<Error>() else {
+            return response.map(AnswerBody::Routed);
+        };
+        let mut answer = self.render(&error, id);
+        // The router knows which methods a path takes.
+        if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+            answer.headers_mut().insert(header::ALLOW, allow);
+        }
+        answer
+    }
+
+    fn render(&self, error: &Error, id: &InvocationId) -> Response<AnswerBody> {
+        if error.code() == ErrorCode::Internal {
+            tracing::error!(request = %id, ?error, "request failed");
+        }
+        let shape = match self.listener {
+            Listener::Functions => Shape::Functions,
+            Listener::Events | Listener::Config => Shape::EventGateway,
+        };
+        error.answer(shape, id, self.shared.node.name())
+    }
+}

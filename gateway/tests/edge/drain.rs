@@ -1,0 +1,96 @@
+//! Shutting down: nothing that was begun fails, and it ends in time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::support::{Answer, Call, PATIENCE, Sandbox, eventually, replied};
+
+fn call() -> Call {
+    Call::post("/invoke", r#"{"function_name":"hello"}"#).header("connection", "keep-alive")
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_answered_and_idle_connections_end() {
+    let mut sandbox = Sandbox::start();
+    let address = sandbox.addresses.functions;
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(&call().bytes()).await.unwrap();
+    assert_eq!(Answer::read_one(&mut idle).await.status, 200);
+
+    let go = Arc::new(Notify::new());
+    let waits = Arc::clone(&go);
+    sandbox.node.on_invoke(move |_| {
+        let waits = Arc::clone(&waits);
+        async move {
+            waits.notified().await;
+            Ok(replied(None, "done"))
+        }
+    });
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    busy.write_all(&call().bytes()).await.unwrap();
+    eventually("the call", || sandbox.node.calls() == 2).await;
+
+    sandbox.shutdown.cancel();
+    let mut nothing = Vec::new();
+    timeout(PATIENCE, idle.read_to_end(&mut nothing)).await.expect("the idle connection ends").unwrap();
+    assert!(nothing.is_empty());
+    let refused = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("no new connection is accepted");
+
+    go.notify_one();
+    let answer = Answer::read_to_end(&mut busy).await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(sandbox.finish(PATIENCE).await, "all connections ended by themselves");
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_at_the_deadline() {
+    let mut sandbox = Sandbox::start();
+    sandbox.node.on_invoke(async |_| std::future::pending().await);
+    let mut stuck = TcpStream::connect(sandbox.addresses.functions).await.unwrap();
+    stuck.write_all(&call().bytes()).await.unwrap();
+    eventually("the call", || sandbox.node.calls() == 1).await;
+    assert!(!sandbox.finish(Duration::from_millis(50)).await, "one was cut");
+    assert_eq!(sandbox.node.cancelled.load(Ordering::SeqCst), 1);
+    let mut nothing = Vec::new();
+    timeout(PATIENCE, stuck.read_to_end(&mut nothing)).await.expect("the connection ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_draining_node_answers_and_sends_its_clients_elsewhere() {
+    let sandbox = Sandbox::start();
+    sandbox.node.is_draining.store(true, Ordering::SeqCst);
+    let mut stream = TcpStream::connect(sandbox.addresses.functions).await.unwrap();
+    stream.write_all(&call().bytes()).await.unwrap();
+    let answer = Answer::read_to_end(&mut stream).await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+}
+
+#[tokio::test]
+async fn a_request_that_arrived_before_shutdown_is_answered() {
+    let mut sandbox = Sandbox::start();
+    // All of this happens before the accept loop gets its turn: this test's runtime has one thread.
+    let address = sandbox.addresses.functions;
+    let mut streams: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut stream, &call().bytes()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            TcpStream::from_std(stream).unwrap()
+        })
+        .collect();
+    assert!(sandbox.finish(PATIENCE).await, "all connections ended by themselves");
+    for stream in &mut streams {
+        assert_eq!(Answer::read_to_end(stream).await.status, 200);
+    }
+}

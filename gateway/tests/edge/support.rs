@@ -1,0 +1,462 @@
+//! An edge on free ports with a scripted node behind it, and a client that says exactly what it is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actors::catalog::{self, Stored};
+use actors::invoker::{Completed, Failed, Request};
+use actors::view::Readiness;
+use async_trait::async_trait;
+use bytes::Bytes;
+use config::settings::Secret;
+use config::{Revision, Settings};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use gateway::{Addresses, Edge, Node, Serving};
+use protocol::function::Provider;
+use protocol::invocation::StartKind;
+use protocol::{Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space, api};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The bound on every wait of these tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the scripted node does with an invocation.
+pub(crate) type Run = Box<dyn Fn(Request) -> BoxFuture<'static, Result<Completed, Box<Failed>>> + Send + Sync>;
+
+/// A node of which only the script is real.
+#[derive(Clone)]
+pub(crate) struct ScriptedNode(Arc<Script>);
+
+pub(crate) struct Script {
+    name: Arc<str>,
+    run: Mutex<Arc<Run>>,
+    /// Requests that reached the node.
+    pub(crate) requests: Mutex<Vec<Request>>,
+    /// Invocations whose future was dropped before it ended.
+    pub(crate) cancelled: AtomicUsize,
+    pub(crate) is_draining: AtomicBool,
+    pub(crate) is_store_away: AtomicBool,
+    records: Mutex<(u64, BTreeMap<(String, String), Stored>)>,
+}
+
+impl fmt::Debug for ScriptedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScriptedNode")
+    }
+}
+
+impl std::ops::Deref for ScriptedNode {
+    type Target = Script;
+
+    fn deref(&self) -> &Script {
+        &self.0
+    }
+}
+
+impl ScriptedNode {
+    fn new() -> Self {
+        let echo: Run = Box::new(|request: Request| {
+            Box::pin(async move { Ok(replied(Some("application/json"), request.payload)) })
+        });
+        Self(Arc::new(Script {
+            name: "n1".into(),
+            run: Mutex::new(Arc::new(echo)),
+            requests: Mutex::default(),
+            cancelled: AtomicUsize::new(0),
+            is_draining: AtomicBool::new(false),
+            is_store_away: AtomicBool::new(false),
+            records: Mutex::default(),
+        }))
+    }
+
+    /// Replaces what it does with an invocation; at first it answers with the payload.
+    pub(crate) fn on_invoke<F>(&self, run: impl Fn(Request) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<Completed, Box<Failed>>> + Send + 'static,
+    {
+        *self.run.lock().unwrap() = Arc::new(Box::new(move |request| Box::pin(run(request))));
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.requests.lock().unwrap().len()
+    }
+
+    fn store(&self) -> Result<(), catalog::Error> {
+        match self.is_store_away.load(Ordering::SeqCst) {
+            true => Err(catalog::Error::Store(config::store::Error::Unavailable {
+                why: "etcd is away".to_owned(),
+                effect: Effect::Refused,
+            })),
+            false => Ok(()),
+        }
+    }
+
+    /// Stands for what the catalog refuses: the image `missing`, the image `unknown` whose registry is away, and processes.
+    fn admit(function: &Function) -> Result<(), catalog::Error> {
+        let image = |code| Failure::new(code, Component::Provider, Effect::Refused, "image was not found");
+        match &function.provider {
+            Provider::Container(container) if container.image == "missing" => {
+                Err(catalog::Error::Image(image(ErrorCode::ImageNotFound)))
+            }
+            Provider::Container(container) if container.image == "unknown" => {
+                Err(catalog::Error::Image(image(ErrorCode::EngineUnavailable)))
+            }
+            Provider::Process(_) => Err(catalog::Error::ProcessesOff),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An answer of a function that ran here, warm.
+pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Completed {
+    Completed {
+        reply: Reply { status: 200, content_type: content_type.map(str::to_owned), body: body.into() },
+        node: "n1".into(),
+        start: StartKind::Warm,
+        is_forwarded: false,
+        phases: Phases { route: Some(4), run: Some(1_250), ..Phases::default() },
+    }
+}
+
+/// An invocation that failed.
+pub(crate) fn failed(code: ErrorCode, component: Component, effect: Effect) -> Box<Failed> {
+    let failure = Failure::new(code, component, effect, "the reason");
+    Box::new(Failed { failure, is_forwarded: false, phases: Phases::default() })
+}
+
+struct CountDrop<'a>(Option<&'a AtomicUsize>);
+
+impl Drop for CountDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0 {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait]
+impl Node for ScriptedNode {
+    fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>> {
+        self.requests.lock().unwrap().push(request.clone());
+        let run = Arc::clone(&self.run.lock().unwrap());
+        let mut cancelled = CountDrop(Some(&self.0.cancelled));
+        let outcome = run(request).await;
+        cancelled.0 = None;
+        outcome
+    }
+
+    async fn create(&self, function: Function) -> Result<Stored, catalog::Error> {
+        self.store()?;
+        Self::admit(&function)?;
+        let (revision, records) = &mut *self.records.lock().unwrap();
+        let key = (function.space.to_string(), function.function_id.to_string());
+        if records.contains_key(&key) {
+            return Err(catalog::Error::Exists(key.1));
+        }
+        *revision += 1;
+        let stored = Stored { function, revision: Revision(*revision) };
+        records.insert(key, stored.clone());
+        Ok(stored)
+    }
+
+    async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, catalog::Error> {
+        self.store()?;
+        let (revision, records) = &mut *self.records.lock().unwrap();
+        let key = (function.space.to_string(), function.function_id.to_string());
+        match records.get(&key) {
+            None => return Err(catalog::Error::NotFound(key.1)),
+            Some(stored) if at.is_some_and(|at| at != stored.revision) => return Err(catalog::Error::Changed(key.1)),
+            Some(_) => {}
+        }
+        Self::admit(&function)?;
+        *revision += 1;
+        let stored = Stored { function, revision: Revision(*revision) };
+        records.insert(key, stored.clone());
+        Ok(stored)
+    }
+
+    async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), catalog::Error> {
+        self.store()?;
+        let stored = self.get(space, id).await?;
+        if at.is_some_and(|at| at != stored.revision) {
+            return Err(catalog::Error::Changed(id.to_owned()));
+        }
+        self.records.lock().unwrap().1.remove(&(space.to_owned(), id.to_owned()));
+        Ok(())
+    }
+
+    async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
+        let records = self.records.lock().unwrap();
+        let stored = records.1.get(&(space.to_owned(), id.to_owned()));
+        stored.cloned().ok_or_else(|| catalog::Error::NotFound(id.to_owned()))
+    }
+
+    async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
+        let records = self.records.lock().unwrap();
+        Ok(records.1.values().filter(|stored| stored.function.space.as_str() == space).cloned().collect())
+    }
+
+    async fn output(&self, _: &Space, id: &FunctionId, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let lines = [format!("{{\"line\":\"{id} one\"}}\n"), "{\"line\":\"two\"}\n".to_owned()];
+        let lines = stream::iter(lines.map(|line| Ok(Bytes::from(line))));
+        if follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() }
+    }
+
+    fn readiness(&self) -> Readiness {
+        match self.is_draining.load(Ordering::SeqCst) {
+            true => Readiness::Draining,
+            false => Readiness::Ready,
+        }
+    }
+
+    fn cluster(&self) -> api::Cluster {
+        api::Cluster {
+            cluster: "hearth".to_owned(),
+            node: "n1".to_owned(),
+            revision: 7,
+            store_staleness_seconds: 0.0,
+            nodes: Vec::new(),
+        }
+    }
+
+    async fn actors(&self) -> api::Actors {
+        api::Actors { actors: Vec::new() }
+    }
+
+    fn route(&self, space: &Space, id: &FunctionId) -> Option<api::Route> {
+        let records = self.records.lock().unwrap();
+        records.1.get(&(space.to_string(), id.to_string()))?;
+        Some(api::Route { choice: "cold".to_owned(), node: None, why: "no slot".to_owned(), inputs: BTreeMap::new() })
+    }
+
+    fn kill_actor(&self, name: &str) -> bool {
+        name == "router"
+    }
+}
+
+/// An edge that is served until it is dropped.
+pub(crate) struct Sandbox {
+    pub(crate) node: ScriptedNode,
+    pub(crate) addresses: Addresses,
+    pub(crate) shutdown: CancellationToken,
+    serving: Option<Serving>,
+}
+
+impl Sandbox {
+    pub(crate) fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Starts an edge with other settings than the defaults.
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_propagate(change, None)
+    }
+
+    pub(crate) fn with_propagate(change: impl FnOnce(&mut Settings), propagate: Option<gateway::Propagate>) -> Self {
+        let mut settings = Settings::default();
+        for address in [&mut settings.listen.functions, &mut settings.listen.events, &mut settings.listen.config] {
+            address.set_port(0);
+        }
+        change(&mut settings);
+        let node = ScriptedNode::new();
+        let render = Arc::new(|| "hearth_up 1\n".to_owned());
+        let token = Some(Secret::new("0123456789abcdef"));
+        let edge = Edge::bind(&settings, node.clone(), token, render, propagate).unwrap();
+        let addresses = edge.addresses();
+        let shutdown = CancellationToken::new();
+        let serving = Some(edge.serve(shutdown.clone(), &TaskTracker::new()));
+        Self { node, addresses, shutdown, serving }
+    }
+
+    /// Shuts down; returns whether all connections ended before the time was over.
+    pub(crate) async fn finish(&mut self, within: Duration) -> bool {
+        self.shutdown.cancel();
+        self.serving.take().unwrap().finish(Instant::now() + within).await
+    }
+
+    /// Posts a body to `/invoke`.
+    pub(crate) async fn invoke(&self, body: impl AsRef<[u8]>) -> Answer {
+        Call::post("/invoke", body).send(self.addresses.functions).await
+    }
+
+    /// Sends a request to the config API.
+    pub(crate) async fn admin(&self, call: Call) -> Answer {
+        call.send(self.addresses.config).await
+    }
+
+    /// Registers a function of type `http`.
+    pub(crate) async fn register(&self, id: &str) -> Answer {
+        let body = format!(r#"{{"functionId":"{id}","type":"http","provider":{{"url":"http://a.example/b"}}}}"#);
+        self.admin(Call::post("/v1/spaces/default/functions", body)).await
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A request as it goes over the wire. Unless it has them, a `host` of 127.0.0.1 and `connection: close` are added.
+#[derive(Clone)]
+pub(crate) struct Call {
+    line: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Call {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        Self { line: format!("{method} {target} HTTP/1.1"), headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub(crate) fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    pub(crate) fn post(target: &str, body: impl AsRef<[u8]>) -> Self {
+        Self::new("POST", target).body(body)
+    }
+
+    pub(crate) fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    /// Adds a header; an empty value for `host` leaves it out.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let has = |name: &str| self.headers.iter().any(|(known, _)| known == name);
+        let mut text = format!("{}\r\n", self.line);
+        if !has("host") {
+            text += "host: 127.0.0.1\r\n";
+        }
+        if !has("connection") {
+            text += "connection: close\r\n";
+        }
+        if !has("content-length") && !has("transfer-encoding") {
+            text += &format!("content-length: {}\r\n", self.body.len());
+        }
+        for (name, value) in self.headers.iter().filter(|(name, value)| name != "host" || !value.is_empty()) {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += "\r\n";
+        [text.as_bytes(), &self.body].concat()
+    }
+
+    pub(crate) async fn send(&self, address: SocketAddr) -> Answer {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // A refusal may come before all is written.
+        let _ = stream.write_all(&self.bytes()).await;
+        Answer::read_to_end(&mut stream).await
+    }
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads until the connection ends.
+    pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the answer ends").expect("an answer");
+        Self::parse(&bytes).unwrap_or_else(|| panic!("no answer but {:?}", String::from_utf8_lossy(&bytes)))
+    }
+
+    /// Reads one answer that has a `content-length`, and leaves the connection open.
+    pub(crate) async fn read_one(stream: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        let reading = async {
+            loop {
+                if let Some(answer) = Self::parse(&bytes)
+                    && answer.header("content-length").is_some_and(|length| length == answer.body.len().to_string())
+                {
+                    return answer;
+                }
+                assert_ne!(stream.read_buf(&mut bytes).await.expect("an answer"), 0, "the connection ended");
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("the answer ends")
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&bytes[..end]).ok()?;
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let headers = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let mut answer = Self { status, headers, body: bytes[end + 4..].to_vec() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = unchunk(&answer.body);
+        }
+        Some(answer)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// What every answer on every port has.
+    pub(crate) fn has_common_headers(&self) {
+        assert_eq!(self.header("x-hearth-invocation").map(str::len), Some(36), "{self:?}");
+        assert!(self.header("x-hearth-node").is_some(), "{self:?}");
+        assert_eq!(self.header("x-hearth-error").is_some(), self.status >= 400, "{self:?}");
+    }
+}
+
+fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|window| window == b"\r\n") {
+        let length = std::str::from_utf8(&bytes[..end]).expect("a chunk's length");
+        let length = usize::from_str_radix(length, 16).expect("a chunk's length");
+        let chunk = &bytes[end + 2..];
+        if length == 0 || chunk.len() < length + 2 {
+            break;
+        }
+        body.extend_from_slice(&chunk[..length]);
+        bytes = &chunk[length + 2..];
+    }
+    body
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,72 @@
+//! The CloudEvents 1.0 binary-mode headers of an invocation, as containers, processes and webhooks see them.
+
+use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use protocol::{Function, Invocation};
+
+const CE_ID: HeaderName = HeaderName::from_static("ce-id");
+const CE_SOURCE: HeaderName = HeaderName::from_static("ce-source");
+const CE_SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
+const INVOCATION: HeaderName = HeaderName::from_static("x-hearth-invocation");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The headers of one function's invocations; what never changes is made once.
+#[derive(Debug, Clone)]
+pub(crate) struct EventHeaders {
+    source: HeaderValue,
+}
+
+impl EventHeaders {
+    pub(crate) fn new(function: &Function) -> Self {
+        let source = format!("/v1/spaces/{}/functions/{}", function.space, function.function_id);
+        let source = HeaderValue::try_from(source).expect("names hold only letters, digits, '.', '-' and '_'");
+        Self { source }
+    }
+
+    /// The headers of one invocation. What is no valid header value is left out: it came from a client.
+    pub(crate) fn of(&self, invocation: &Invocation) -> HeaderMap {
+        let id = HeaderValue::from_str(invocation.id.as_str())
+            .expect("an invocation id holds only letters, digits, '.', '-' and '_'");
+        let mut headers = HeaderMap::with_capacity(16);
+        headers.insert(CONTENT_TYPE, content_type(&invocation.content_type));
+        headers.insert(CE_ID, id.clone());
+        headers.insert(CE_SOURCE, self.source.clone());
+        headers.insert(CE_SPEC_VERSION, HeaderValue::from_static("1.0"));
+        headers.insert(CE_TYPE, HeaderValue::from_static("hearth.invocation"));
+        headers.insert(INVOCATION, id);
+        let trace = &invocation.trace;
+        for (name, value) in [(TRACE_PARENT, &trace.parent), (TRACE_STATE, &trace.state)] {
+            if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+}
+
+fn content_type(value: &str) -> HeaderValue {
+    match value {
+        "application/json" => HeaderValue::from_static("application/json"),
+        _ => HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("application/octet-stream")),
+    }
+}
+
+/// The media type an answer names, if it can be read.
+pub(crate) fn answered_type(headers: &HeaderMap) -> Option<String> {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// What an answer other than 2xx comes to: the status and the beginning of what it said.
+pub(crate) fn status_failure(status: ::http::StatusCode, body: &[u8]) -> crate::Error {
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 * SAID_CHARS_MAX)]);
+    let said: String = text.trim().chars().take(SAID_CHARS_MAX).collect();
+    let why = match said.is_empty() {
+        true => format!("status {}", status.as_u16()),
+        false => format!("status {}: {said}", status.as_u16()),
+    };
+    crate::Error::Failed { why }
+}
+
+/// Characters of a failed answer that an error repeats.
+const SAID_CHARS_MAX: usize = 512;

@@ -1,0 +1,77 @@
+//! Removes a container that was begun and not finished.
+
+use std::time::Duration;
+
+use super::Docker;
+
+/// Owns a container from before its creation until [`Guard::disarm`]; dropped earlier, it has a tracked task remove it.
+#[derive(Debug)]
+pub(super) struct Guard {
+    docker: Docker,
+    name: String,
+    is_created: bool,
+    is_armed: bool,
+}
+
+/// The pauses between attempts to remove a container.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Attempts to remove one whose creation may still be under way in the engine.
+const LATE_ATTEMPTS: u32 = 5;
+
+impl Guard {
+    pub(super) fn new(docker: &Docker, name: &str) -> Self {
+        docker.shared.instances.begun().insert(name.to_owned());
+        Self { docker: docker.clone(), name: name.to_owned(), is_created: false, is_armed: true }
+    }
+
+    /// The engine confirmed the creation.
+    pub(super) fn created(&mut self) {
+        self.is_created = true;
+    }
+
+    /// The container is no longer ours to remove: it is up, or gone.
+    pub(super) fn disarm(mut self) {
+        self.is_armed = false;
+    }
+
+    /// Removes it now and waits; a failure is left to the task.
+    pub(super) async fn remove(mut self) {
+        if self.docker.remove_by_force(&self.name).await.is_ok() {
+            self.is_armed = false;
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let docker = self.docker.clone();
+        let name = std::mem::take(&mut self.name);
+        if !self.is_armed {
+            docker.shared.instances.begun().remove(&name);
+            return;
+        }
+        let attempts_min = if self.is_created { 1 } else { LATE_ATTEMPTS };
+        let setup = &docker.shared.setup;
+        let removal = setup.stop.clone().run_until_cancelled_owned(remove(docker.clone(), name, attempts_min));
+        setup.tasks.spawn(removal);
+    }
+}
+
+/// Tries until the engine says that the container is gone.
+async fn remove(docker: Docker, name: String, attempts_min: u32) {
+    let mut pause = PAUSE_MIN;
+    let mut removals = 0;
+    loop {
+        match docker.remove_by_force(&name).await {
+            Ok(()) => removals += 1,
+            Err(error) => tracing::debug!(container = name, %error, "a container is not removed yet"),
+        }
+        if removals >= attempts_min {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    docker.shared.instances.begun().remove(&name);
+}

@@ -1,0 +1,324 @@
+//! Starting and adopting containers of the `http` contract.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
+use protocol::function::{Contract, Provider};
+use protocol::{Function, InstanceId, Phases};
+use tokio::time::Instant;
+
+use super::engine::CallError;
+use super::guard::Guard;
+use super::image::{self, micros};
+use super::name::{self, labels};
+use super::{Docker, logs};
+use crate::contract::ready::{NotReady, wait_ready};
+use crate::contract::stdio::describe_exit;
+use crate::contract::{Fate, HttpInstance};
+use crate::output::Running;
+use crate::{Error, Found, Invoke, LaunchSpec, Launched};
+
+/// A container that exists and does not run yet.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) id: InstanceId,
+    pub(super) guard: Guard,
+}
+
+/// The port an instance listens on when its record names none.
+const PORT_DEFAULT: u16 = 8080;
+/// How often the engine is asked whether a container that is not ready yet still runs.
+const EXIT_CHECK_INTERVAL: Duration = Duration::from_millis(150);
+/// Disk that the engine keeps of one container's output, in two files; ours is read from them at once.
+const LOG_FILE_SIZE: &str = "1m";
+
+pub(super) async fn start(docker: &Docker, spec: LaunchSpec) -> Result<Launched, Error> {
+    let until = Instant::from_std(spec.deadline.moment());
+    match tokio::time::timeout_at(until, start_unbounded(docker, &spec, until)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::StartFailed { why: "it was not ready in time".into() }),
+    }
+}
+
+async fn start_unbounded(docker: &Docker, spec: &LaunchSpec, until: Instant) -> Result<Launched, Error> {
+    let mut phases = Phases::default();
+    let created = create(docker, spec, Contract::Http, &mut phases).await?;
+    let began = Instant::now();
+    if let Err(error) = start_created(docker, spec, &created.id).await {
+        created.guard.remove().await;
+        return Err(error);
+    }
+    phases.start = Some(micros(began));
+    let began = Instant::now();
+    let readied = wait_until_ready(docker, &spec.function, &created.id, until).await;
+    let (address, stream) = match readied {
+        Ok(ready) => ready,
+        Err(error) => {
+            created.guard.remove().await;
+            return Err(error);
+        }
+    };
+    phases.ready = Some(micros(began));
+    let running = Arc::new(Running::default());
+    let fate = Arc::new(Fate::default());
+    docker.shared.instances.insert(created.id.clone(), Arc::clone(&fate));
+    let follow = logs::follow(docker, &spec.function, &created.id, Arc::clone(&running), logs::From::Start);
+    let invoke = HttpInstance::new(address, Some(stream), &spec.function, docker.shared.setup.answer_bytes_max, running, fate).await;
+    docker.shared.setup.tasks.spawn(follow);
+    created.guard.disarm();
+    Ok(Launched { id: created.id, invoke: Arc::new(invoke), phases })
+}
+
+/// Takes over a container of an earlier generation.
+pub(super) async fn adopt(docker: &Docker, found: &Found, function: &Function) -> Result<Arc<dyn Invoke>, Error> {
+    let inspected = inspect(docker, &found.id).await?;
+    let address = address(&inspected, port_of(&inspected).unwrap_or_else(|| port(function)))?;
+    if let Err(NotRunning(why)) = runs(&inspected) {
+        return Err(Error::StartFailed { why });
+    }
+    let running = Arc::new(Running::default());
+    let fate = Arc::new(Fate::default());
+    docker.shared.instances.insert(found.id.clone(), Arc::clone(&fate));
+    let follow = logs::follow(docker, function, &found.id, Arc::clone(&running), logs::From::Now);
+    docker.shared.setup.tasks.spawn(follow);
+    let instance = HttpInstance::new(address, None, function, docker.shared.setup.answer_bytes_max, running, fate).await;
+    Ok(Arc::new(instance))
+}
+
+/// Creates a container; a missing image is pulled and a missing network is made.
+pub(super) async fn create(
+    docker: &Docker,
+    spec: &LaunchSpec,
+    contract: Contract,
+    phases: &mut Phases,
+) -> Result<Created, Error> {
+    let shared = &docker.shared;
+    let (mut image, pulled) = image::ensure(docker, &spec.function).await?;
+    phases.pull = pulled;
+    let began = Instant::now();
+    let name = name::container(&shared.setup, spec);
+    let mut guard = Guard::new(docker, &name);
+    let mut is_second = false;
+    let id = loop {
+        let network = network(docker, &spec.function, contract).await?;
+        let body = body(docker, spec, contract, image.clone(), network)?;
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let call = shared.engine.call("creating a container", |client| client.create_container(Some(options), body));
+        match call.await {
+            Ok(created) => break created.id,
+            // The image or the network was removed behind our back.
+            Err(CallError::Answered { status: 404, message }) if !is_second => {
+                tracing::debug!(container = name, message, "creating a container again");
+                is_second = true;
+                shared.networks.forget().await;
+                image = image::refind(docker, &spec.function, &image).await?;
+            }
+            Err(CallError::Answered { message, .. }) => return Err(start_failed(&spec.function, &message, "")),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    guard.created();
+    phases.create = Some(micros(began));
+    let id = id.parse().map_err(|_| Error::StartFailed { why: format!("the engine named the container {id:?}") })?;
+    Ok(Created { id, guard })
+}
+
+/// Starts what was created.
+pub(super) async fn start_created(docker: &Docker, spec: &LaunchSpec, id: &InstanceId) -> Result<(), Error> {
+    let engine = &docker.shared.engine;
+    let name = id.as_str();
+    let call = engine.call("starting a container", |client| client.start_container(name, None::<StartContainerOptions>));
+    match call.await {
+        Ok(()) => Ok(()),
+        Err(CallError::Answered { status, message }) => {
+            if status == 404 && message.contains("network") {
+                docker.shared.networks.forget().await;
+            }
+            Err(start_failed(&spec.function, &message, ""))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn wait_until_ready(
+    docker: &Docker,
+    function: &Function,
+    id: &InstanceId,
+    until: Instant,
+) -> Result<(SocketAddr, tokio::net::TcpStream), Error> {
+    let inspected = inspect(docker, id).await?;
+    if let Err(NotRunning(why)) = runs(&inspected) {
+        return Err(start_failed(function, &why, &logs::end(docker, id).await));
+    }
+    let address = address(&inspected, port(function))?;
+    // A little before the deadline, so that there is time to say why.
+    let until = until - Duration::from_millis(200).min(until.saturating_duration_since(Instant::now()));
+    match wait_ready(address, until, ended(docker, id)).await {
+        Ok(stream) => Ok((address, stream)),
+        Err(NotReady::Ended(why)) => Err(start_failed(function, &why, &logs::end(docker, id).await)),
+        Err(NotReady::TimedOut(last)) => {
+            let why = format!("nothing listened on port {} in time ({last})", address.port());
+            Err(start_failed(function, &why, &logs::end(docker, id).await))
+        }
+    }
+}
+
+/// Resolves when the container no longer runs, with what is known of its end.
+async fn ended(docker: &Docker, id: &InstanceId) -> String {
+    loop {
+        tokio::time::sleep(EXIT_CHECK_INTERVAL).await;
+        let Ok(inspected) = inspect(docker, id).await else { continue };
+        if let Err(NotRunning(why)) = runs(&inspected) {
+            return why;
+        }
+    }
+}
+
+pub(super) async fn inspect(docker: &Docker, id: &InstanceId) -> Result<ContainerInspectResponse, Error> {
+    let name = id.as_str();
+    let call = docker.shared.engine.call("inspecting a container", |client| client.inspect_container(name, None));
+    match call.await {
+        Err(CallError::Answered { status: 404, .. }) => Err(Error::StartFailed { why: "the container is gone".into() }),
+        outcome => Ok(outcome?),
+    }
+}
+
+struct NotRunning(String);
+
+fn runs(inspected: &ContainerInspectResponse) -> Result<(), NotRunning> {
+    let Some(state) = &inspected.state else { return Err(NotRunning("the engine tells no state".into())) };
+    if state.paused == Some(true) {
+        return Err(NotRunning("the container is paused".into()));
+    }
+    match state.running {
+        Some(true) => Ok(()),
+        _ => Err(NotRunning(describe_end(state))),
+    }
+}
+
+/// Says how a container ended, without its output.
+pub(super) fn describe_end(state: &ContainerState) -> String {
+    let oom = (state.oom_killed == Some(true)).then_some("out of memory");
+    let error = state.error.as_deref().unwrap_or_default();
+    describe_exit(state.exit_code.unwrap_or(-1), oom, error)
+}
+
+/// A failed start, with the sandbox named where it may be the reason.
+fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
+    let mut why = why.to_owned();
+    if !tail.is_empty() {
+        why.push_str("; the end of its output: ");
+        why.push_str(tail);
+    }
+    let sandbox = function.sandbox();
+    let said = why.to_lowercase();
+    let hint = if sandbox.read_only_root && said.contains("read-only file system") {
+        Some("sandbox.readOnlyRoot forbids writing")
+    } else if said.contains("operation not permitted") || said.contains("permission denied") {
+        Some("all capabilities are dropped unless sandbox.capabilities lists them")
+    } else if !sandbox.network && (said.contains("network is unreachable") || said.contains("name resolution")) {
+        Some("sandbox.network is false")
+    } else {
+        None
+    };
+    if let Some(hint) = hint {
+        why.push_str("; the sandbox may be the reason: ");
+        why.push_str(hint);
+    }
+    Error::StartFailed { why }
+}
+
+/// A run that reaches nothing needs no network at all; an instance without one is still reached by its node.
+async fn network(docker: &Docker, function: &Function, contract: Contract) -> Result<String, Error> {
+    let reaches_outside = function.sandbox().network;
+    if !reaches_outside && contract == Contract::Stdio {
+        return Ok("none".to_owned());
+    }
+    Ok(docker.shared.networks.id(&docker.shared.engine, reaches_outside).await?)
+}
+
+fn body(
+    docker: &Docker,
+    spec: &LaunchSpec,
+    contract: Contract,
+    image: String,
+    network: String,
+) -> Result<ContainerCreateBody, Error> {
+    let function = &spec.function;
+    let Provider::Container(container) = &function.provider else {
+        return Err(Error::StartFailed { why: format!("a function of type {} has no container", function.type_name()) });
+    };
+    let port = port(function);
+    let mut env: Vec<String> = container.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    env.push(format!("PORT={port}"));
+    let is_stdio = contract == Contract::Stdio;
+    Ok(ContainerCreateBody {
+        image: Some(image),
+        cmd: (!container.command.is_empty()).then(|| container.command.clone()),
+        env: Some(env),
+        labels: Some(name::container_labels(&docker.shared.setup, spec, contract, port)),
+        open_stdin: Some(is_stdio),
+        stdin_once: Some(is_stdio),
+        attach_stdin: Some(is_stdio),
+        attach_stdout: Some(is_stdio),
+        attach_stderr: Some(is_stdio),
+        host_config: Some(host_config(docker, function, contract, network)),
+        ..ContainerCreateBody::default()
+    })
+}
+
+fn host_config(docker: &Docker, function: &Function, contract: Contract, network: String) -> HostConfig {
+    let limits = function.limits();
+    let sandbox = function.sandbox();
+    let memory_bytes = i64::from(limits.memory_mb) * 1024 * 1024;
+    #[expect(clippy::cast_possible_truncation, reason = "at most 1024 processors, so 2^40 at most")]
+    let nano_cpus = (docker.shared.engine.cpus(limits.cpus) * 1e9) as i64;
+    // The output of a run is read while it is attached; that of an instance is read from the engine's files, which are bounded.
+    let log_config = match contract {
+        Contract::Stdio => HostConfigLogConfig { typ: Some("none".into()), config: None },
+        Contract::Http => HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(HashMap::from([("max-size".into(), LOG_FILE_SIZE.into()), ("max-file".into(), "2".into())])),
+        },
+    };
+    HostConfig {
+        memory: Some(memory_bytes),
+        // Equal to `memory`: no swap.
+        memory_swap: Some(memory_bytes),
+        nano_cpus: Some(nano_cpus),
+        pids_limit: Some(docker.shared.setup.settings.pids_max),
+        cap_drop: Some(vec!["ALL".into()]),
+        cap_add: Some(sandbox.capabilities),
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        readonly_rootfs: Some(sandbox.read_only_root),
+        network_mode: Some(network),
+        // A function that handles no signals, as most do not, ends at once instead of after the grace.
+        init: Some(true),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        log_config: Some(log_config),
+        ..HostConfig::default()
+    }
+}
+
+fn port(function: &Function) -> u16 {
+    match &function.provider {
+        Provider::Container(container) => container.port.unwrap_or(PORT_DEFAULT),
+        Provider::Process(_) | Provider::Http(_) => PORT_DEFAULT,
+    }
+}
+
+fn port_of(inspected: &ContainerInspectResponse) -> Option<u16> {
+    inspected.config.as_ref()?.labels.as_ref()?.get(labels::PORT)?.parse().ok()
+}
+
+fn address(inspected: &ContainerInspectResponse, port: u16) -> Result<SocketAddr, Error> {
+    let networks = inspected.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let mut addresses = networks.into_iter().flat_map(HashMap::values).filter_map(|network| network.ip_address.as_deref());
+    let address = addresses.find_map(|address| address.parse::<IpAddr>().ok());
+    let address = address.ok_or_else(|| Error::StartFailed { why: "the container has no address on its network".into() })?;
+    Ok(SocketAddr::new(address, port))
+}

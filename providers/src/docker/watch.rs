@@ -1,0 +1,196 @@
+//! Watches the engine: whether it answers, and what happens to our containers behind our back.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::models::EventMessage;
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::StreamExt;
+use protocol::InstanceId;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::engine::State;
+use super::name::labels;
+use super::{Docker, launch, now_seconds};
+use crate::{Life, Update};
+
+/// Who is told.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    watcher: Mutex<Watcher>,
+}
+
+#[derive(Debug, Default)]
+struct Watcher {
+    sender: Option<mpsc::Sender<Update>>,
+    /// An update was lost because the watcher was slow: it has to list again.
+    owes_restored: bool,
+}
+
+/// Updates a watcher may be behind.
+const UPDATES_MAX: usize = 256;
+/// How often an engine that answers is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a look may take, and how many in a row must fail: an engine that starts many containers answers late.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+const FAILED_LOOKS_MAX: u32 = 2;
+
+impl Watchers {
+    pub(super) fn subscribe(&self) -> mpsc::Receiver<Update> {
+        let (sender, receiver) = mpsc::channel(UPDATES_MAX);
+        *self.lock() = Watcher { sender: Some(sender), owes_restored: false };
+        receiver
+    }
+
+    fn tell(&self, update: Update) {
+        let mut watcher = self.lock();
+        let Some(sender) = watcher.sender.clone() else { return };
+        if watcher.owes_restored {
+            watcher.owes_restored = sender.try_send(Life::Restored).is_err();
+        }
+        if let Err(TrySendError::Full(_)) = sender.try_send(update) {
+            watcher.owes_restored = true;
+        }
+    }
+
+    /// Tries again to tell a slow watcher that it has to list.
+    fn settle(&self) {
+        let mut watcher = self.lock();
+        if watcher.owes_restored
+            && let Some(sender) = watcher.sender.clone()
+        {
+            watcher.owes_restored = sender.try_send(Life::Restored).is_err();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Watcher> {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at the engine for ever and tells when it goes and when it is back.
+pub(super) async fn monitor(docker: Docker) {
+    let engine = &docker.shared.engine;
+    let settings = &docker.shared.setup.settings;
+    let look_timeout = LOOK_TIMEOUT.min(settings.call_timeout);
+    let mut failed_looks = 0;
+    let mut has_told_missing = false;
+    loop {
+        let (before, outcome) = engine.look(look_timeout).await;
+        docker.shared.watchers.settle();
+        metrics::gauge!("hearth_engine_up").set(if outcome.is_ok() { 1.0 } else { 0.0 });
+        match (before, outcome) {
+            (State::Up, Ok(())) => failed_looks = 0,
+            (_, Ok(())) => {
+                failed_looks = 0;
+                has_told_missing = false;
+                tracing::info!(host = settings.host, "the container engine answers");
+                docker.shared.networks.forget().await;
+                docker.shared.images.changed();
+                docker.shared.watchers.tell(Life::Restored);
+            }
+            (State::Up, Err(why)) => {
+                failed_looks += 1;
+                if failed_looks < FAILED_LOOKS_MAX {
+                    engine.trust();
+                } else {
+                    has_told_missing = true;
+                    tracing::warn!(host = settings.host, why, "the container engine does not answer any more");
+                    docker.shared.watchers.tell(Life::Lost);
+                }
+            }
+            (_, Err(why)) => {
+                if !std::mem::replace(&mut has_told_missing, true) {
+                    tracing::warn!(host = settings.host, why, "no container engine answers; functions of type container do not run on this node until one does");
+                }
+            }
+        }
+        if engine.is_available() && failed_looks == 0 {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = engine.doubted() => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        } else {
+            tokio::time::sleep(settings.retry_interval).await;
+        }
+    }
+}
+
+/// Follows the engine's events for ever.
+pub(super) async fn follow_events(docker: Docker) {
+    let mut since = now_seconds();
+    loop {
+        docker.shared.engine.until_up().await;
+        if let Ok(client) = docker.shared.engine.stream_client().await {
+            let filters = HashMap::from([
+                ("type", vec!["container", "image"]),
+                ("event", vec!["die", "destroy", "pause", "oom", "pull", "load", "import", "tag", "untag", "delete"]),
+            ]);
+            let options = EventsOptionsBuilder::new().since(&since.to_string()).filters(&filters).build();
+            let mut events = std::pin::pin!(client.events(Some(options)));
+            while let Some(Ok(event)) = events.next().await {
+                since = event.time.and_then(|time| u64::try_from(time).ok()).unwrap_or(since);
+                hear(&docker, &event);
+            }
+        }
+        // What happened since is repeated by `since`; what the engine no longer remembers is found by a list.
+        tokio::time::sleep(docker.shared.setup.settings.retry_interval).await;
+    }
+}
+
+fn hear(docker: &Docker, event: &EventMessage) {
+    let action = event.action.as_deref().unwrap_or_default();
+    if matches!(action, "pull" | "load" | "import" | "tag" | "untag" | "delete") {
+        docker.shared.images.changed();
+        return;
+    }
+    let Some(actor) = &event.actor else { return };
+    let attributes = actor.attributes.as_ref();
+    let is_ours = attributes.is_some_and(|attributes| {
+        attributes.get(labels::CLUSTER) == Some(&docker.shared.setup.cluster)
+            && attributes.get(labels::NODE).map(String::as_str) == Some(docker.shared.setup.node.as_str())
+    });
+    let id = actor.id.as_deref().and_then(|id| id.parse::<InstanceId>().ok());
+    let (true, Some(id)) = (is_ours, id) else { return };
+    match action {
+        "oom" => {
+            if let Some(fate) = docker.shared.instances.fate(&id) {
+                fate.seal("the instance ran out of memory");
+            }
+        }
+        "die" => {
+            let code = attributes.and_then(|attributes| attributes.get("exitCode")).map_or("unknown", String::as_str);
+            lose(docker, id, &format!("the instance ended with exit code {code}"));
+        }
+        "pause" => lose(docker, id, "the instance was paused"),
+        _ => lose(docker, id, "the instance was removed"),
+    }
+}
+
+/// An instance that was up is so no more, and not because we stopped it: what is left of it goes.
+fn lose(docker: &Docker, id: InstanceId, why: &str) {
+    let Some(fate) = docker.shared.instances.remove(&id) else { return };
+    metrics::counter!("hearth_instances_lost_total").increment(1);
+    docker.shared.watchers.tell(Life::Gone(id.clone()));
+    let docker = docker.clone();
+    let why = why.to_owned();
+    let (stop, tasks) = (docker.shared.setup.stop.clone(), docker.shared.setup.tasks.clone());
+    tasks.spawn(stop.run_until_cancelled_owned(async move {
+        // The event of the death may come before the one that tells of the memory.
+        let inspected = launch::inspect(&docker, &id).await.ok().and_then(|inspected| inspected.state);
+        match inspected.filter(|state| state.oom_killed == Some(true)) {
+            Some(_) => fate.seal("the instance ran out of memory"),
+            None => fate.seal(why),
+        }
+        // The reader of its output gets a moment for the last lines.
+        tokio::time::sleep(LAST_LINES).await;
+        if let Err(error) = docker.remove_by_force(id.as_str()).await {
+            tracing::debug!(instance = %id, %error, "an instance that died is not removed yet");
+        }
+    }));
+}
+
+/// How long the container of a dead instance stays, so that its last output can be read.
+const LAST_LINES: Duration = Duration::from_millis(300);

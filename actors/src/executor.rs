@@ -72,6 +72,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug)]
+#[expect(dead_code, reason = "a Pending is dropped when the message was handled, never read")]
 pub(crate) enum Message {
     RegistryChanged(Pending),
     AttentionAsked(HashSet<InstanceKey>, Pending),

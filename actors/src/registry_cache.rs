@@ -77,6 +77,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug)]
+#[expect(dead_code, reason = "a Pending is dropped when the message was handled, never read")]
 pub(crate) enum Message {
     StoreListed(Listing, Pending),
     StoreChanged(WatchEvent, Pending),

@@ -40,6 +40,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug)]
+#[expect(dead_code, reason = "a Pending is dropped when the message was handled, never read")]
 pub(crate) enum Message {
     MembersChanged(Pending),
     ProbeDue(Pending),

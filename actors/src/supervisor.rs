@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub mod board;
 pub mod start;
 
-pub use start::{Parts, Running, start};
+pub use start::{Parts, Running, StartError, start};
 
 use crate::executor::{self, Executor};
 use crate::registry_cache::{self, RegistryCache};

@@ -16,7 +16,7 @@ pub mod memory;
 mod records;
 
 pub use embedded::EmbeddedStore;
-//pub use etcd::EtcdStore;
+pub use etcd::EtcdStore;
 pub use memory::MemoryStore;
 
 /// The store's version: grows with every commit, and orders all changes.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::PathRejection;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use axum::Router;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use serde::Serialize;
@@ -34,23 +34,37 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
     };
     let all = get(functions::list).post(functions::create);
     let router = add(router, "/v1/spaces/{space}/functions", all);
-    let one = get(functions::read).put(functions::replace).delete(functions::delete);
+    let one = get(functions::read)
+        .put(functions::replace)
+        .delete(functions::delete);
     let router = add(router, "/v1/spaces/{space}/functions/{id}", one);
-    let router = add(router, "/v1/spaces/{space}/functions/{id}/logs", get(functions::logs));
+    let router = add(
+        router,
+        "/v1/spaces/{space}/functions/{id}/logs",
+        get(functions::logs),
+    );
     router
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
 }
 
 /// Adds a path, and a redirect from the same path with a superfluous slash.
-fn add(router: Router<Arc<Shared>>, path: &str, methods: MethodRouter<Arc<Shared>>) -> Router<Arc<Shared>> {
-    router.route(path, methods).route(&format!("{path}/"), any(without_slash))
+fn add(
+    router: Router<Arc<Shared>>,
+    path: &str,
+    methods: MethodRouter<Arc<Shared>>,
+) -> Router<Arc<Shared>> {
+    router
+        .route(path, methods)
+        .route(&format!("{path}/"), any(without_slash))
 }
 
 /// Event Gateway's router answers 301. To another method than GET that would turn it into a GET, so those get 307.
 async fn without_slash(method: Method, uri: Uri) -> Response {
     let path = uri.path().trim_end_matches('/');
-    let target = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let target = uri
+        .query()
+        .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let status = match method {
         Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
         _ => StatusCode::TEMPORARY_REDIRECT,
@@ -70,7 +84,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let segments: Result<axum::extract::Path<T>, PathRejection> =
             axum::extract::Path::from_request_parts(parts, state).await;
-        segments.map(|axum::extract::Path(segments)| Self(segments)).map_err(|error| Error::invalid(error.body_text()))
+        segments
+            .map(|axum::extract::Path(segments)| Self(segments))
+            .map_err(|error| Error::invalid(error.body_text()))
     }
 }
 
@@ -88,11 +104,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// A JSON answer that ends with a newline, as Event Gateway's do.
-struct Line<T>(T);
+pub(crate) struct Line<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Line<T> {
     fn into_response(self) -> Response {
-        let mut body = serde_json::to_vec(&self.0).expect("answers have maps with string keys only");
+        let mut body =
+            serde_json::to_vec(&self.0).expect("answers have maps with string keys only");
         body.push(b'\n');
         ([(header::CONTENT_TYPE, headers::JSON)], body).into_response()
     }

@@ -23,10 +23,23 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Makes the rules; with auth required and no token, nobody is let in.
-    pub(crate) fn new(settings: &AuthSettings, token: Option<Secret>, addresses: Addresses) -> Self {
-        let own = [addresses.functions, addresses.config].into_iter().flat_map(own_origins);
-        let listed = settings.origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
-        Self { mode: settings.mode, token, origins: own.chain(listed).collect() }
+    pub(crate) fn new(
+        settings: &AuthSettings,
+        token: Option<Secret>,
+        addresses: Addresses,
+    ) -> Self {
+        let own = [addresses.functions, addresses.config]
+            .into_iter()
+            .flat_map(own_origins);
+        let listed = settings
+            .origins
+            .iter()
+            .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
+        Self {
+            mode: settings.mode,
+            token,
+            origins: own.chain(listed).collect(),
+        }
     }
 
     /// Checks the Origin of a request and returns it when there is one. The events API has CORS rules of its own.
@@ -42,17 +55,31 @@ impl Guard {
             return Ok(None);
         }
         let mut values = headers.get_all(header::ORIGIN).iter();
-        let Some(value) = values.next() else { return Ok(None) };
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
         let origin = value.to_str().unwrap_or("");
-        let is_known = self.origins.iter().any(|known| known.eq_ignore_ascii_case(origin));
-        if is_known && values.next().is_none() { Ok(Some(value)) } else { Err(Error::origin(origin)) }
+        let is_known = self
+            .origins
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(origin));
+        if is_known && values.next().is_none() {
+            Ok(Some(value))
+        } else {
+            Err(Error::origin(origin))
+        }
     }
 
     /// Checks the token, or without auth the Host.
     ///
     /// # Errors
     /// When the token is missing or wrong, or the Host is no loopback name.
-    pub(crate) fn caller(&self, listener: Listener, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+    pub(crate) fn caller(
+        &self,
+        listener: Listener,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Error> {
         match self.mode {
             AuthMode::Off if listener == Listener::Events => Ok(()),
             AuthMode::Off => check_host(uri, headers),
@@ -63,7 +90,9 @@ impl Guard {
     }
 
     fn has_token(&self, headers: &HeaderMap) -> bool {
-        let sent = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        let sent = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| bearer(value.as_bytes()));
         match (&self.token, sent) {
             (Some(token), Some(sent)) => sent.ct_eq(token.expose().as_bytes()).into(),
             _ => false,
@@ -78,7 +107,9 @@ fn is_open(path: &str) -> bool {
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
 }
 
 /// The origins that pages served from an address have: the address itself and the loopback names.
@@ -88,23 +119,43 @@ fn own_origins(address: SocketAddr) -> Vec<String> {
         SocketAddr::V4(address) => address.ip().to_string(),
         SocketAddr::V6(address) => format!("[{}]", address.ip()),
     };
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
+    let mut hosts = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "[::1]".to_owned(),
+    ];
     if !address.ip().is_unspecified() && !hosts.contains(&own) {
         hosts.push(own);
     }
     // A browser leaves out the port that the scheme implies.
-    let port = if port == 80 { String::new() } else { format!(":{port}") };
-    hosts.into_iter().map(|host| format!("http://{host}{port}")).collect()
+    let port = if port == 80 {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    hosts
+        .into_iter()
+        .map(|host| format!("http://{host}{port}"))
+        .collect()
 }
 
 fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
     // The target of the request may name a host as well; then both count.
-    if let Some(authority) = uri.authority().filter(|authority| !is_loopback(authority.as_str())) {
+    if let Some(authority) = uri
+        .authority()
+        .filter(|authority| !is_loopback(authority.as_str()))
+    {
         return Err(Error::host(authority.as_str()));
     }
     let mut values = headers.get_all(header::HOST).iter();
-    let host = values.next().map_or("", |value| value.to_str().unwrap_or(""));
-    if is_loopback(host) && values.next().is_none() { Ok(()) } else { Err(Error::host(host)) }
+    let host = values
+        .next()
+        .map_or("", |value| value.to_str().unwrap_or(""));
+    if is_loopback(host) && values.next().is_none() {
+        Ok(())
+    } else {
+        Err(Error::host(host))
+    }
 }
 
 /// Whether a host, with or without a port, is a loopback name: `localhost`, `*.localhost`, `127.0.0.0/8` or `[::1]`.
@@ -117,7 +168,9 @@ fn is_loopback(host: &str) -> bool {
         return false;
     }
     if name.starts_with(|first: char| first.is_ascii_digit()) {
-        return name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback());
+        return name
+            .parse()
+            .is_ok_and(|address: Ipv4Addr| address.is_loopback());
     }
     const LOCALHOST: &str = "localhost";
     let is_localhost = name
@@ -141,7 +194,14 @@ mod tests {
 
     #[test]
     fn loopback_names_with_and_without_port() {
-        for host in ["localhost", "LocalHost:3000", "a.localhost", "a.b.localhost:1", "127.0.0.1", "127.9.8.7:80"] {
+        for host in [
+            "localhost",
+            "LocalHost:3000",
+            "a.localhost",
+            "a.b.localhost:1",
+            "127.0.0.1",
+            "127.9.8.7:80",
+        ] {
             check(host, true);
         }
         check("[::1]", true);
@@ -150,13 +210,38 @@ mod tests {
 
     #[test]
     fn what_a_page_may_have_rebound_is_no_loopback_name() {
-        for host in ["", "evil.com", "evil.com:3000", "localhost.evil.com", "notlocalhost", ".localhost", "localhost."] {
+        for host in [
+            "",
+            "evil.com",
+            "evil.com:3000",
+            "localhost.evil.com",
+            "notlocalhost",
+            ".localhost",
+            "localhost.",
+        ] {
             check(host, false);
         }
-        for host in ["127.0.0.1.evil.com", "127.1", "128.0.0.1", "0.0.0.0", "::1", "[::2]", "[::1", "localhost:", ":3000"] {
+        for host in [
+            "127.0.0.1.evil.com",
+            "127.1",
+            "128.0.0.1",
+            "0.0.0.0",
+            "::1",
+            "[::2]",
+            "[::1",
+            "localhost:",
+            ":3000",
+        ] {
             check(host, false);
         }
-        for host in ["localhost:80:80", "localhost:http", "user@localhost", "a.localhost\u{0}", "élocalhost", "[::1]x"] {
+        for host in [
+            "localhost:80:80",
+            "localhost:http",
+            "user@localhost",
+            "a.localhost\u{0}",
+            "élocalhost",
+            "[::1]x",
+        ] {
             check(host, false);
         }
     }
@@ -172,8 +257,14 @@ mod tests {
     #[test]
     fn own_origins_leave_out_the_implied_port() {
         let origins = own_origins("127.0.0.1:80".parse().unwrap());
-        assert_eq!(origins, ["http://localhost", "http://127.0.0.1", "http://[::1]"]);
+        assert_eq!(
+            origins,
+            ["http://localhost", "http://127.0.0.1", "http://[::1]"]
+        );
         let origins = own_origins("10.0.0.5:3000".parse().unwrap());
-        assert!(origins.contains(&"http://10.0.0.5:3000".to_owned()), "{origins:?}");
+        assert!(
+            origins.contains(&"http://10.0.0.5:3000".to_owned()),
+            "{origins:?}"
+        );
     }
 }

@@ -61,7 +61,9 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+            Self::Pieces(pieces) => {
+                SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
+            }
             Self::Routed(body) => body.size_hint(),
         }
     }
@@ -71,7 +73,11 @@ impl Body for AnswerBody {
 ///
 /// # Errors
 /// When it is larger than `limits.body_max`, takes longer than `limits.body_timeout`, or ends early.
-pub(crate) async fn read<B>(headers: &HeaderMap, body: &mut B, limits: &LimitsSettings) -> Result<Bytes, Error>
+pub(crate) async fn read<B>(
+    headers: &HeaderMap,
+    body: &mut B,
+    limits: &LimitsSettings,
+) -> Result<Bytes, Error>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -82,7 +88,10 @@ where
         return Err(Error::body_too_large(bytes_max));
     }
     let limited = Limited::new(&mut *body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    #[expect(clippy::disallowed_methods, reason = "collected under a limit, the line above")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "collected under a limit, the line above"
+    )]
     let collected = time::timeout(limits.body_timeout, limited.collect()).await;
     match collected {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

@@ -23,13 +23,19 @@ pub(crate) fn preflight() -> Response<AnswerBody> {
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static("authorization, content-type, if-match, traceparent, tracestate"),
     );
-    fields.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    fields.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("600"),
+    );
     response
 }
 
 /// Lets the page of an allowed origin read the answer.
 pub(crate) fn allow(fields: &mut HeaderMap, origin: HeaderValue) {
     fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    fields.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(headers::EXPOSED));
+    fields.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static(headers::EXPOSED),
+    );
     fields.append(header::VARY, HeaderValue::from_static("origin"));
 }

@@ -25,7 +25,16 @@ mod connection;
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;
 
-/// The HTTP edge with its listeners bound; clients connect from then on, and wait until it is served.
+/// The three listeners, bound; clients connect from then on, and wait until the edge is served.
+#[derive(Debug)]
+pub struct Listeners {
+    functions: TcpListener,
+    events: TcpListener,
+    config: TcpListener,
+    addresses: Addresses,
+}
+
+/// The HTTP edge, ready to be served.
 pub struct Edge {
     listeners: [(TcpListener, Surface); 3],
     addresses: Addresses,
@@ -91,27 +100,41 @@ impl Listener {
     }
 }
 
-impl Edge {
-    /// Binds the three listeners. The recorder of metrics must be installed by then, as handles are looked up once.
-    ///
-    /// Without `propagate` a request's trace context is handed on as it came and no span is made.
+impl Listeners {
+    /// Binds all three.
     ///
     /// # Errors
     /// [`BindError`] for the first address that can not be had.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn bind(
+    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let (functions, functions_address) = listen(Listener::Functions, settings.listen.functions)?;
+        let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
+        let (config, config_address) = listen(Listener::Config, settings.listen.config)?;
+        let addresses = Addresses { functions: functions_address, events: events_address, config: config_address };
+        Ok(Self { functions, events, config, addresses })
+    }
+
+    /// Where they listen.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+impl Edge {
+    /// Puts the edge together. The recorder of metrics must be installed by then, as handles are looked up once.
+    ///
+    /// Without `propagate` a request's trace context is handed on as it came and no span is made.
+    pub fn new(
+        listeners: Listeners,
         settings: &Settings,
         node: impl Node,
         admin_token: Option<Secret>,
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
-    ) -> Result<Self, BindError> {
-        let (functions, functions_address) = listen(Listener::Functions, settings.listen.functions)?;
-        let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
-        let (config, config_address) = listen(Listener::Config, settings.listen.config)?;
-        let addresses = Addresses { functions: functions_address, events: events_address, config: config_address };
+    ) -> Self {
+        let Listeners { functions, events, config, addresses } = listeners;
         let shared = Arc::new(Shared {
             node_name: headers::text(node.name()),
             node: Arc::new(node),
@@ -125,11 +148,17 @@ impl Edge {
         });
         let admin = admin::router(settings.node.debug_kill);
         let listeners = [
-            (functions, Surface::new(Listener::Functions, &shared, functions::router())),
-            (events, Surface::new(Listener::Events, &shared, events::router())),
+            (
+                functions,
+                Surface::new(Listener::Functions, &shared, functions::router()),
+            ),
+            (
+                events,
+                Surface::new(Listener::Events, &shared, events::router()),
+            ),
             (config, Surface::new(Listener::Config, &shared, admin)),
         ];
-        Ok(Self { listeners, addresses, shared })
+        Self { listeners, addresses, shared }
     }
 
     /// Where it listens.
@@ -137,15 +166,17 @@ impl Edge {
         self.addresses
     }
 
-    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections and
-    /// ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
+    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections a
+    /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let serving = Serving { connections: TaskTracker::new(), cut: CancellationToken::new() };
+        let serving = Serving {
+            connections: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        };
         for (listener, surface) in self.listeners {
             let accepting = connection::accept(
                 listener,
                 Arc::new(surface),
-                shutdown.clone(),
                 serving.cut.clone(),
                 tracker.clone(),
                 serving.connections.clone(),
@@ -163,7 +194,9 @@ impl Edge {
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Edge").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Edge")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +205,9 @@ impl Serving {
     /// Returns whether all ended by themselves.
     pub async fn finish(self, deadline: Instant) -> bool {
         self.connections.close();
-        let is_done = time::timeout_at(deadline, self.connections.wait()).await.is_ok();
+        let is_done = time::timeout_at(deadline, self.connections.wait())
+            .await
+            .is_ok();
         self.cut.cancel();
         self.connections.wait().await;
         is_done
@@ -181,7 +216,11 @@ impl Serving {
 
 fn listen(listener: Listener, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
     let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         // A restarted node must not wait until the kernel forgets the connections of its predecessor.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -189,7 +228,11 @@ fn listen(listener: Listener, address: SocketAddr) -> Result<(TcpListener, Socke
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    bound().map_err(|source| BindError { key: listener.key(), address, source })
+    bound().map_err(|source| BindError {
+        key: listener.key(),
+        address,
+        source,
+    })
 }
 
 /// The system's message without its number, as a part of a sentence.
@@ -197,5 +240,8 @@ fn os_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
 }

@@ -37,20 +37,26 @@ pub(crate) struct Error {
     failure: Failure,
     wording: Wording,
     allow: Option<&'static str>,
-    retry_after_seconds: Option<u64>,
+    /// Coming back later does not help.
+    is_lasting: bool,
 }
 
 impl Error {
-    /// 429 and 503 always say when to come back; other errors when whoever failed knows.
     fn new(status: StatusCode, failure: Failure) -> Self {
-        let is_shed = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let known = failure.retry_after_ms.map(|milliseconds| milliseconds.div_ceil(1000).max(1));
-        let retry_after_seconds = if is_shed { known.or(Some(1)) } else { known };
-        Self { status, failure, wording: Wording::Api, allow: None, retry_after_seconds }
+        Self {
+            status,
+            failure,
+            wording: Wording::Api,
+            allow: None,
+            is_lasting: false,
+        }
     }
 
     fn refused(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self::new(status, Failure::new(code, Component::Gateway, Effect::Refused, message))
+        Self::new(
+            status,
+            Failure::new(code, Component::Gateway, Effect::Refused, message),
+        )
     }
 
     /// The request can not be understood.
@@ -60,19 +66,31 @@ impl Error {
 
     /// A function record is refused.
     pub(crate) fn invalid_function(tail: &protocol::function::Invalid) -> Self {
-        Self::invalid(format!("Function doesn't validate. Validation error: {tail}"))
+        Self::invalid(format!(
+            "Function doesn't validate. Validation error: {tail}"
+        ))
     }
 
     /// The body is over the limit.
     pub(crate) fn body_too_large(bytes_max: u64) -> Self {
-        let message = format!("the request's body is larger than {bytes_max} bytes (limits.body_max)");
-        Self::refused(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, message)
+        let message =
+            format!("the request's body is larger than {bytes_max} bytes (limits.body_max)");
+        Self::refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::PayloadTooLarge,
+            message,
+        )
     }
 
     /// The body took too long.
     pub(crate) fn body_slow(timeout: Duration) -> Self {
-        let message = format!("the request's body took longer than {timeout:?} (limits.body_timeout)");
-        Self::refused(StatusCode::REQUEST_TIMEOUT, ErrorCode::DeadlineExceeded, message)
+        let message =
+            format!("the request's body took longer than {timeout:?} (limits.body_timeout)");
+        Self::refused(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::DeadlineExceeded,
+            message,
+        )
     }
 
     /// The body ended before its end.
@@ -109,20 +127,37 @@ impl Error {
     /// The path takes other methods.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path takes {allow} only");
-        let error = Self::refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, message);
-        Self { allow: Some(allow), ..error }
+        let error = Self::refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            message,
+        );
+        Self {
+            allow: Some(allow),
+            ..error
+        }
     }
 
     /// The config API has no such path; worded as Event Gateway's router does.
     pub(crate) fn plain_not_found() -> Self {
         let error = Self::refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such path");
-        Self { wording: Wording::Plain("404 page not found\n"), ..error }
+        Self {
+            wording: Wording::Plain("404 page not found\n"),
+            ..error
+        }
     }
 
     /// A path of the config API takes other methods; worded as Event Gateway's router does.
     pub(crate) fn plain_method_not_allowed() -> Self {
-        let error = Self::refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, "no such method");
-        Self { wording: Wording::Plain("Method Not Allowed\n"), ..error }
+        let error = Self::refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            "no such method",
+        );
+        Self {
+            wording: Wording::Plain("Method Not Allowed\n"),
+            ..error
+        }
     }
 
     /// Something other than a function does not exist.
@@ -137,22 +172,38 @@ impl Error {
 
     /// All of `limits.in_flight_max` are taken.
     pub(crate) fn in_flight(in_flight_max: usize) -> Self {
-        let message = format!("{in_flight_max} invocations are in flight on this node (limits.in_flight_max)");
-        Self::refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Overloaded, message)
+        let message = format!(
+            "{in_flight_max} invocations are in flight on this node (limits.in_flight_max)"
+        );
+        Self::refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Overloaded,
+            message,
+        )
     }
 
     /// The node should get no requests now.
     pub(crate) fn not_ready(code: ErrorCode, why: &str) -> Self {
         let error = Self::refused(StatusCode::SERVICE_UNAVAILABLE, code, why);
-        Self { wording: Wording::NotReady, ..error }
+        Self {
+            wording: Wording::NotReady,
+            ..error
+        }
     }
 
     /// This version has no queue that could take an event.
     pub(crate) fn events_not_accepted() -> Self {
         let message = "events are not accepted by this version";
-        let failure = Failure::new(ErrorCode::StoreUnavailable, Component::Queue, Effect::Refused, message);
-        // Coming back does not help.
-        Self { retry_after_seconds: None, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, failure) }
+        let failure = Failure::new(
+            ErrorCode::StoreUnavailable,
+            Component::Queue,
+            Effect::Refused,
+            message,
+        );
+        Self {
+            is_lasting: true,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, failure)
+        }
     }
 
     /// The code of the error.
@@ -161,7 +212,12 @@ impl Error {
     }
 
     /// Builds the answer.
-    pub(crate) fn answer(&self, shape: Shape, invocation: &InvocationId, own_name: &str) -> Response<AnswerBody> {
+    pub(crate) fn answer(
+        &self,
+        shape: Shape,
+        invocation: &InvocationId,
+        own_name: &str,
+    ) -> Response<AnswerBody> {
         let code = self.failure.code;
         let node = self.failure.node.as_deref().unwrap_or(own_name);
         let content_type = match self.wording {
@@ -173,25 +229,40 @@ impl Error {
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, content_type);
         fields.insert(headers::NODE, headers::text(node));
-        fields.insert(headers::ERROR, headers::text(&format!("{code};{}", self.failure.component)));
+        fields.insert(
+            headers::ERROR,
+            headers::text(&format!("{code};{}", self.failure.component)),
+        );
         if self.status == StatusCode::UNAUTHORIZED {
             fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(allow) = self.allow {
             fields.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds) = self.retry_after_seconds() {
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 
+    /// 429 and 503 always say when to come back; other errors when whoever failed knows.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        let is_shed = matches!(
+            self.status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        match self.failure.retry_after_ms {
+            Some(milliseconds) => Some(milliseconds.div_ceil(1000).max(1)),
+            None => (is_shed && !self.is_lasting).then_some(1),
+        }
+    }
+
     fn body(&self, shape: Shape, invocation: &InvocationId, node: &str) -> Vec<u8> {
         let encoded = match (self.wording, shape) {
             (Wording::Plain(text), _) => return text.into(),
-            (Wording::NotReady, _) => {
-                serde_json::to_vec(&serde_json::json!({ "ready": false, "why": self.failure.message }))
-            }
+            (Wording::NotReady, _) => serde_json::to_vec(
+                &serde_json::json!({ "ready": false, "why": self.failure.message }),
+            ),
             (Wording::Api, Shape::Functions) => serde_json::to_vec(&api::InvokeError {
                 error: self.functions_message(),
                 code: self.failure.code.to_string(),
@@ -199,7 +270,9 @@ impl Error {
                 node: node.to_owned(),
                 invocation: invocation.to_string(),
             }),
-            (Wording::Api, Shape::EventGateway) => serde_json::to_vec(&api::Errors::one(&self.failure.message)),
+            (Wording::Api, Shape::EventGateway) => {
+                serde_json::to_vec(&api::Errors::one(&self.failure.message))
+            }
         };
         let mut body = encoded.expect("texts and lists of texts can be written as JSON");
         if shape == Shape::EventGateway {
@@ -232,7 +305,9 @@ impl From<Failure> for Error {
             ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::Conflict => StatusCode::CONFLICT,
             // An answer over the limit is the function's fault, a payload over it the caller's.
-            ErrorCode::PayloadTooLarge if failure.effect != Effect::Refused => StatusCode::BAD_GATEWAY,
+            ErrorCode::PayloadTooLarge if failure.effect != Effect::Refused => {
+                StatusCode::BAD_GATEWAY
+            }
             ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded
@@ -259,20 +334,30 @@ impl From<catalog::Error> for Error {
     fn from(error: catalog::Error) -> Self {
         let message = error.to_string();
         match error {
-            catalog::Error::Exists(_) => Self::refused(StatusCode::BAD_REQUEST, error.code(), message),
-            catalog::Error::Changed(_) => Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message),
+            catalog::Error::Exists(_) => {
+                Self::refused(StatusCode::BAD_REQUEST, error.code(), message)
+            }
+            catalog::Error::Changed(_) => {
+                Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
+            }
             catalog::Error::NotFound(_) | catalog::Error::ProcessesOff => {
                 Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
             }
             catalog::Error::Image(failure) => {
                 let is_missing = failure.code == ErrorCode::ImageNotFound;
-                let status = if is_missing { StatusCode::NOT_FOUND } else { StatusCode::SERVICE_UNAVAILABLE };
+                let status = if is_missing {
+                    StatusCode::NOT_FOUND
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
                 Self::new(status, Failure { message, ..failure })
             }
             catalog::Error::Store(error) => {
                 let mut failure = Failure::from(&error);
                 if failure.effect == Effect::Interrupted {
-                    failure.message.push_str("; the change may have been stored");
+                    failure
+                        .message
+                        .push_str("; the change may have been stored");
                 }
                 failure.into()
             }
@@ -325,22 +410,41 @@ mod tests {
     #[test]
     fn an_interrupted_call_says_so_once() {
         assert_eq!(
-            message(ErrorCode::Interrupted, Effect::Interrupted, "node n2 was lost"),
+            message(
+                ErrorCode::Interrupted,
+                Effect::Interrupted,
+                "node n2 was lost"
+            ),
             "node n2 was lost; the function may have run"
         );
         let said = "node n2 was lost, the function may have run";
-        assert_eq!(message(ErrorCode::Interrupted, Effect::Interrupted, said), said);
-        assert_eq!(message(ErrorCode::FunctionFailed, Effect::Finished, "exit code 1"), "exit code 1");
+        assert_eq!(
+            message(ErrorCode::Interrupted, Effect::Interrupted, said),
+            said
+        );
+        assert_eq!(
+            message(ErrorCode::FunctionFailed, Effect::Finished, "exit code 1"),
+            "exit code 1"
+        );
     }
 
     #[test]
     fn retry_after_is_whole_seconds_and_never_zero() {
         let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");
-        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds;
+        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds();
         assert_eq!(seconds(error(ErrorCode::Overloaded)), Some(1));
-        assert_eq!(seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)), Some(3));
-        assert_eq!(seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)), Some(1));
+        assert_eq!(
+            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)),
+            Some(3)
+        );
+        assert_eq!(
+            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)),
+            Some(1)
+        );
         assert_eq!(seconds(error(ErrorCode::Unreachable)), None);
-        assert_eq!(seconds(error(ErrorCode::Unreachable).retry_after_ms(5_000)), Some(5));
+        assert_eq!(
+            seconds(error(ErrorCode::Unreachable).retry_after_ms(5_000)),
+            Some(5)
+        );
     }
 }

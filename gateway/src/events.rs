@@ -13,6 +13,10 @@ use crate::surface::Shared;
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new().fallback(async |headers: HeaderMap| {
         let is_emit = headers.get("event").is_some_and(|name| !name.is_empty());
-        if is_emit { Error::events_not_accepted() } else { Error::not_found("resource not found") }
+        if is_emit {
+            Error::events_not_accepted()
+        } else {
+            Error::not_found("resource not found")
+        }
     })
 }

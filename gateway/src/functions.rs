@@ -16,7 +16,10 @@ use crate::surface::Shared;
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/", get(about))
-        .route(invoke::PATH, any(async || Error::method_not_allowed("POST")))
+        .route(
+            invoke::PATH,
+            any(async || Error::method_not_allowed("POST")),
+        )
         .method_not_allowed_fallback(async || Error::method_not_allowed("GET"))
         .fallback(async |uri: Uri| Error::no_such_path(uri.path()))
 }

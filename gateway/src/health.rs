@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use actors::view::Readiness;
-use axum::Json;
 use axum::extract::State;
 use protocol::ErrorCode;
 use serde_json::{Value, json};
 
+use crate::admin::Line;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -15,13 +15,16 @@ use crate::surface::Shared;
 pub(crate) async fn status() {}
 
 /// `GET /v1/ready`: whether a balancer should send requests here.
-pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Error> {
+pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Line<Value>, Error> {
     match shared.node.readiness() {
-        Readiness::Ready => Ok(Json(json!({ "ready": true }))),
+        Readiness::Ready => Ok(Line(json!({ "ready": true }))),
         Readiness::Loading => {
             let why = "the functions are not loaded yet, neither from the store nor from the snapshot on disk";
             Err(Error::not_ready(ErrorCode::StoreUnavailable, why))
         }
-        Readiness::Draining => Err(Error::not_ready(ErrorCode::Draining, "the node is draining")),
+        Readiness::Draining => Err(Error::not_ready(
+            ErrorCode::Draining,
+            "the node is draining",
+        )),
     }
 }

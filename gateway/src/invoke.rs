@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::api::InvokeRequest;
-use protocol::invocation::{StartKind, TraceContext};
+use protocol::invocation::TraceContext;
 use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, InvocationId, Space};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -36,7 +36,11 @@ const ANSWER_START: &[u8] = br#"{"message":"Function invoked successfully","resu
 const COPY_BYTES_MAX: usize = 8 * 1024;
 
 /// Answers `POST /invoke`.
-pub(crate) async fn answer(shared: &Shared, id: &InvocationId, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn answer(
+    shared: &Shared,
+    id: &InvocationId,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
     let fail = |error: &Error| error.answer(Shape::Functions, id, shared.node.name());
     // Taken before the body is read, so that an overloaded node does not buffer what it can not run.
@@ -54,7 +58,11 @@ pub(crate) async fn answer(shared: &Shared, id: &InvocationId, request: Request<
     }
 }
 
-async fn run(shared: &Shared, mut request: invoker::Request, fields: &HeaderMap) -> Response<AnswerBody> {
+async fn run(
+    shared: &Shared,
+    mut request: invoker::Request,
+    fields: &HeaderMap,
+) -> Response<AnswerBody> {
     let begun = Instant::now();
     let id = request.id.clone();
     let span = match &shared.propagate {
@@ -85,14 +93,23 @@ async fn run(shared: &Shared, mut request: invoker::Request, fields: &HeaderMap)
             Ok(response) => (response, Some(completed.start), None),
             Err(failure) => {
                 let phases = completed.phases;
-                let failed = Failed { failure, is_forwarded: completed.is_forwarded, phases };
-                (fail(shared, &id, &failed), Some(completed.start), Some(failed.failure.code))
+                let failed = Failed {
+                    failure,
+                    is_forwarded: completed.is_forwarded,
+                    phases,
+                };
+                let mut response = fail(shared, &id, &failed);
+                response
+                    .headers_mut()
+                    .insert(headers::START, headers::start(completed.start));
+                (response, Some(completed.start), Some(failed.failure.code))
             }
         },
         Err(failed) => (fail(shared, &id, &failed), None, Some(failed.failure.code)),
     };
     if let Some(code) = failed {
-        span.record("otel.status_code", "ERROR").record("error", code.as_str());
+        span.record("otel.status_code", "ERROR")
+            .record("error", code.as_str());
     }
     shared.invocations.duration(start).record(begun.elapsed());
     response
@@ -101,7 +118,10 @@ async fn run(shared: &Shared, mut request: invoker::Request, fields: &HeaderMap)
 /// Reads the body of the request. The payload shares the body's memory.
 fn read_request(id: &InvocationId, body: &Bytes) -> Result<invoker::Request, Error> {
     // Without this an array of the fields' values would be taken for an object.
-    let is_object = body.trim_ascii_start().first().is_none_or(|first| *first == b'{');
+    let is_object = body
+        .trim_ascii_start()
+        .first()
+        .is_none_or(|first| *first == b'{');
     let request: InvokeRequest<'_> = match serde_json::from_slice(body) {
         Ok(request) if is_object => request,
         _ => return Err(explain(body)),
@@ -135,7 +155,8 @@ fn explain(body: &[u8]) -> Error {
         #[serde(default)]
         payload: Option<IgnoredAny>,
     }
-    let broken = |error: serde_json::Error| Error::invalid(format!("the body is no valid JSON: {error}"));
+    let broken =
+        |error: serde_json::Error| Error::invalid(format!("the body is no valid JSON: {error}"));
     if let Err(error) = serde_json::from_slice::<&RawValue>(body) {
         return broken(error);
     }
@@ -144,13 +165,21 @@ fn explain(body: &[u8]) -> Error {
     match serde_path_to_error::deserialize::<_, Shape<'_>>(&mut deserializer) {
         Err(error) if is_object => {
             let path = error.path().to_string();
-            let field = if path == "." { String::new() } else { format!("{path}: ") };
+            let field = if matches!(path.as_str(), "." | "?") {
+                String::new()
+            } else {
+                format!("{path}: ")
+            };
             match error.into_inner() {
-                error if error.classify() == Category::Data => Error::invalid(format!("{field}{error}")),
+                error if error.classify() == Category::Data => {
+                    Error::invalid(format!("{field}{error}"))
+                }
                 error => broken(error),
             }
         }
-        _ => Error::invalid(r#"the body is no object, expected {"function_name": "...", "payload": ...}"#),
+        _ => Error::invalid(
+            r#"the body is no object, expected {"function_name": "...", "payload": ...}"#,
+        ),
     }
 }
 
@@ -159,7 +188,11 @@ fn verbatim(fields: &HeaderMap) -> TraceContext {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let parent = fields.get("traceparent").and_then(text);
     let state = parent.as_ref().and_then(|_| {
-        let states: Vec<_> = fields.get_all("tracestate").iter().filter_map(text).collect();
+        let states: Vec<_> = fields
+            .get_all("tracestate")
+            .iter()
+            .filter_map(text)
+            .collect();
         (!states.is_empty()).then(|| states.join(","))
     });
     TraceContext { parent, state }
@@ -171,13 +204,13 @@ fn succeed(shared: &Shared, completed: &Completed) -> Result<Response<AnswerBody
     fields.reserve(8);
     fields.insert(header::CONTENT_TYPE, headers::JSON);
     let is_here = completed.node == *shared.node.name();
-    let node = if is_here { shared.node_name.clone() } else { headers::text(&completed.node) };
-    fields.insert(headers::NODE, node);
-    let start = match completed.start {
-        StartKind::Warm => HeaderValue::from_static("warm"),
-        StartKind::Cold => HeaderValue::from_static("cold"),
+    let node = if is_here {
+        shared.node_name.clone()
+    } else {
+        headers::text(&completed.node)
     };
-    fields.insert(headers::START, start);
+    fields.insert(headers::NODE, node);
+    fields.insert(headers::START, headers::start(completed.start));
     fields.insert(headers::ROUTE, headers::route(completed.is_forwarded));
     if let Some(timing) = headers::server_timing(&completed.phases) {
         fields.insert(headers::SERVER_TIMING, timing);
@@ -186,10 +219,16 @@ fn succeed(shared: &Shared, completed: &Completed) -> Result<Response<AnswerBody
 }
 
 fn fail(shared: &Shared, id: &InvocationId, failed: &Failed) -> Response<AnswerBody> {
-    let Failure { code, component, message, .. } = &failed.failure;
-    match code {
-        ErrorCode::Internal => tracing::error!(invocation = %id, %component, message, "invocation failed"),
-        _ => tracing::debug!(invocation = %id, %code, %component, message, "invocation failed"),
+    let Failure {
+        code,
+        component,
+        message,
+        ..
+    } = &failed.failure;
+    if *code == ErrorCode::Internal {
+        tracing::error!(invocation = %id, %component, message, "invocation failed");
+    } else {
+        tracing::debug!(invocation = %id, %code, %component, message, "invocation failed");
     }
     let error = Error::from(failed.failure.clone());
     let mut response = error.answer(Shape::Functions, id, shared.node.name());
@@ -211,14 +250,20 @@ fn answer_body(completed: &Completed) -> Result<AnswerBody, Failure> {
     if completed.reply.content_type.as_deref().is_some_and(is_json) {
         let json: &RawValue = serde_json::from_slice(body).map_err(|error| {
             let message = format!("the function's answer says that it is JSON and is not: {error}");
-            Failure::new(ErrorCode::MalformedAnswer, Component::Function, Effect::Finished, message)
-                .at_node(&completed.node)
+            Failure::new(
+                ErrorCode::MalformedAnswer,
+                Component::Function,
+                Effect::Finished,
+                message,
+            )
+            .at_node(&completed.node)
         })?;
         return Ok(wrap(body.slice_ref(json.get().as_bytes())));
     }
     match std::str::from_utf8(body) {
         Ok(text) => {
-            let mut answer = Vec::with_capacity(ANSWER_START.len() + text.len() + text.len() / 8 + 16);
+            let mut answer =
+                Vec::with_capacity(ANSWER_START.len() + text.len() + text.len() / 8 + 16);
             answer.extend_from_slice(ANSWER_START);
             serde_json::to_writer(&mut answer, text).expect("a text can be written as JSON");
             answer.push(b'}');
@@ -235,7 +280,11 @@ fn answer_body(completed: &Completed) -> Result<AnswerBody, Failure> {
 
 fn wrap(result: Bytes) -> AnswerBody {
     if result.len() > COPY_BYTES_MAX {
-        return AnswerBody::Pieces([Bytes::from_static(ANSWER_START), result, Bytes::from_static(b"}")]);
+        return AnswerBody::Pieces([
+            Bytes::from_static(ANSWER_START),
+            result,
+            Bytes::from_static(b"}"),
+        ]);
     }
     let mut answer = Vec::with_capacity(ANSWER_START.len() + result.len() + 1);
     answer.extend_from_slice(ANSWER_START);
@@ -247,8 +296,12 @@ fn wrap(result: Bytes) -> AnswerBody {
 /// Whether a media type is `application/json` or ends in `+json`, parameters aside.
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or("").trim();
-    let suffix = essence.len().checked_sub(5).and_then(|start| essence.get(start..));
-    essence.eq_ignore_ascii_case("application/json") || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+    let suffix = essence
+        .len()
+        .checked_sub(5)
+        .and_then(|start| essence.get(start..));
+    essence.eq_ignore_ascii_case("application/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
 }
 
 #[cfg(test)]
@@ -258,7 +311,10 @@ mod tests {
     fn refuses(body: &str, expected: &str) {
         let id = InvocationId::random();
         let error = read_request(&id, &Bytes::copy_from_slice(body.as_bytes())).expect_err(body);
-        assert!(format!("{error:?}").contains(expected), "{body}\n got {error:?}\nnot {expected}");
+        assert!(
+            format!("{error:?}").contains(expected),
+            "{body}\n got {error:?}\nnot {expected}"
+        );
     }
 
     #[test]
@@ -270,13 +326,34 @@ mod tests {
         refuses("{}", "missing field `function_name`");
         refuses(r#"["f"]"#, "the body is no object");
         refuses("null", "the body is no object");
-        refuses(r#"{"function_name":5}"#, "function_name: invalid type: integer `5`, expected");
-        refuses(r#"{"function_name":null}"#, "function_name: invalid type: null, expected");
-        refuses(r#"{"function_name":"a b"}"#, "function_name: a function id has only");
-        refuses(r#"{"function_name":""}"#, "function_name: a function id is required");
-        refuses(r#"{"function_name":"f","space":7}"#, "space: invalid type: integer `7`, expected");
-        refuses(r#"{"function_name":"f","space":"ab"}"#, "space: a space has at least 3 characters");
-        refuses(r#"{"function_name":"f","function_name":"g"}"#, "duplicate field `function_name`");
+        refuses(
+            r#"{"function_name":5}"#,
+            "function_name: invalid type: integer `5`, expected",
+        );
+        refuses(
+            r#"{"function_name":null}"#,
+            "function_name: invalid type: null, expected",
+        );
+        refuses(
+            r#"{"function_name":"a b"}"#,
+            "function_name: a function id has only",
+        );
+        refuses(
+            r#"{"function_name":""}"#,
+            "function_name: a function id is required",
+        );
+        refuses(
+            r#"{"function_name":"f","space":7}"#,
+            "space: invalid type: integer `7`, expected",
+        );
+        refuses(
+            r#"{"function_name":"f","space":"ab"}"#,
+            "space: a space has at least 3 characters",
+        );
+        refuses(
+            r#"{"function_name":"f","function_name":"g"}"#,
+            "duplicate field `function_name`",
+        );
     }
 
     fn payload(body: &str) -> String {
@@ -287,12 +364,21 @@ mod tests {
 
     #[test]
     fn a_payload_is_handed_on_as_it_was_written() {
-        assert_eq!(payload(r#"{"function_name":"f","payload": {"b" : 1.00, "a":1e400 } }"#), r#"{"b" : 1.00, "a":1e400 }"#);
-        assert_eq!(payload(r#" {"payload":"\u0041","function_name":"\u0066","more":[1]}"#), r#""\u0041""#);
+        assert_eq!(
+            payload(r#"{"function_name":"f","payload": {"b" : 1.00, "a":1e400 } }"#),
+            r#"{"b" : 1.00, "a":1e400 }"#
+        );
+        assert_eq!(
+            payload(r#" {"payload":"\u0041","function_name":"\u0066","more":[1]}"#),
+            r#""\u0041""#
+        );
         assert_eq!(payload(r#"{"function_name":"f"}"#), "null");
         assert_eq!(payload(r#"{"function_name":"f","payload":null}"#), "null");
         let deep = "[".repeat(5_000) + &"]".repeat(5_000);
-        assert_eq!(payload(&format!(r#"{{"function_name":"f","payload":{deep}}}"#)), deep);
+        assert_eq!(
+            payload(&format!(r#"{{"function_name":"f","payload":{deep}}}"#)),
+            deep
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The HTTP edge of a node: the functions, events and config APIs.
 //!
 //! Invariants: only `error.rs` knows which status an error has; `POST /invoke` passes no router and no layer; every body is
-//! read under a limit and a timeout; nothing here names a provider, a store or a peer: a node is what [`Node`] says.
+//! read under a limit and a timeout; nothing here names a provider, a store or a peer: a node is what [`Node`] says. Every
+//! answer has the `x-hearth-*` headers, but for what the HTTP library answers by itself: 400 and 431 to a broken or too large
+//! head.
 
 mod admin;
 mod auth;
@@ -18,7 +20,7 @@ mod meters;
 mod node;
 mod surface;
 
-pub use edge::{Addresses, BindError, Edge, Serving};
+pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
 pub use invoke::Propagate;
 pub use node::Node;
 pub use surface::RenderMetrics;

@@ -43,8 +43,13 @@ pub(crate) struct InvocationMeters {
 impl InvocationMeters {
     /// Registers the meters; the recorder must be installed by then.
     pub(crate) fn new() -> Self {
-        let duration = |start| metrics::histogram!("hearth_invocation_duration_seconds", "start" => start);
-        Self { warm: duration("warm"), cold: duration("cold"), failed: duration("none") }
+        let duration =
+            |start| metrics::histogram!("hearth_invocation_duration_seconds", "start" => start);
+        Self {
+            warm: duration("warm"),
+            cold: duration("cold"),
+            failed: duration("none"),
+        }
     }
 
     /// The histogram of invocations that began so; `None` for those that the function did not answer.

@@ -34,13 +34,22 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// As [`actors::Catalog::update`].
-    async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, catalog::Error>;
+    async fn update(
+        &self,
+        function: Function,
+        at: Option<Revision>,
+    ) -> Result<Stored, catalog::Error>;
 
     /// Removes a function; with `at`, only if its record is at that revision.
     ///
     /// # Errors
     /// As [`actors::Catalog::delete`].
-    async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), catalog::Error>;
+    async fn delete(
+        &self,
+        space: &str,
+        id: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error>;
 
     /// Reads one record.
     ///
@@ -55,7 +64,12 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error>;
 
     /// What a function wrote, one JSON object a line; with `follow` it goes on until dropped.
-    async fn output(&self, space: &Space, id: &FunctionId, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>>;
+    async fn output(
+        &self,
+        space: &Space,
+        id: &FunctionId,
+        follow: bool,
+    ) -> BoxStream<'static, std::io::Result<Bytes>>;
 
     /// Whether a balancer should send requests here. Asked for every answer, so it must be cheap.
     fn readiness(&self) -> Readiness;
@@ -87,11 +101,20 @@ impl Node for actors::Control {
         self.catalog.create(function).await
     }
 
-    async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, catalog::Error> {
+    async fn update(
+        &self,
+        function: Function,
+        at: Option<Revision>,
+    ) -> Result<Stored, catalog::Error> {
         self.catalog.update(function, at).await
     }
 
-    async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), catalog::Error> {
+    async fn delete(
+        &self,
+        space: &str,
+        id: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
         self.catalog.delete(space, id, at).await
     }
 
@@ -103,7 +126,12 @@ impl Node for actors::Control {
         self.catalog.list(space).await
     }
 
-    async fn output(&self, space: &Space, id: &FunctionId, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
+    async fn output(
+        &self,
+        space: &Space,
+        id: &FunctionId,
+        follow: bool,
+    ) -> BoxStream<'static, std::io::Result<Bytes>> {
         self.output.read(space, id, follow).await
     }
 

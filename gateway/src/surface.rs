@@ -50,7 +50,11 @@ pub(crate) struct Surface {
 
 impl Surface {
     /// Puts an API together.
-    pub(crate) fn new(listener: Listener, shared: &Arc<Shared>, router: Router<Arc<Shared>>) -> Self {
+    pub(crate) fn new(
+        listener: Listener,
+        shared: &Arc<Shared>,
+        router: Router<Arc<Shared>>,
+    ) -> Self {
         Self {
             listener,
             shared: Arc::clone(shared),
@@ -67,10 +71,13 @@ impl Surface {
             Ok(origin) => (origin.cloned(), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        let is_preflight = origin.is_some() && cors::is_preflight(request.method(), request.headers());
+        let is_preflight =
+            origin.is_some() && cors::is_preflight(request.method(), request.headers());
         let checked = checked.and_then(|()| match is_preflight {
             true => Ok(()),
-            false => shared.guard.caller(self.listener, request.uri(), request.headers()),
+            false => shared
+                .guard
+                .caller(self.listener, request.uri(), request.headers()),
         });
         let mut response = match checked {
             Err(error) => {
@@ -84,7 +91,9 @@ impl Surface {
         };
         let fields = response.headers_mut();
         fields.insert(headers::INVOCATION, headers::text(id.as_str()));
-        fields.entry(headers::NODE).or_insert_with(|| shared.node_name.clone());
+        fields
+            .entry(headers::NODE)
+            .or_insert_with(|| shared.node_name.clone());
         if let Some(origin) = origin {
             cors::allow(fields, origin);
         }

@@ -1,1 +1,91 @@
-fn main() {}
+//! The binary `hearth`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use config::Settings;
+use node::args::{Arguments, Command};
+use node::telemetry::Telemetry;
+use node::{Node, StartError, dev, shutdown};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A setting is wrong (sysexits: EX_USAGE).
+const EXIT_SETTINGS: u8 = 64;
+
+/// Something the node needs is not to be had, such as a port (sysexits: EX_UNAVAILABLE).
+const EXIT_UNAVAILABLE: u8 = 69;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return cli::usage_error(&error),
+    };
+    if let Command::InstanceGuard { arguments } = arguments.command {
+        // Before any runtime: a guard is small, and one runs for each instance.
+        return providers::process::guard::main(arguments);
+    }
+    // The only provider in the tree, chosen before anything makes a connection; it fails only when chosen twice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("the runtime can not start: {error}"), EXIT_UNAVAILABLE),
+    };
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Command::Operator(command) => cli::run(arguments.options, command).await,
+        Command::Settings(node) => match node.load() {
+            Ok(settings) => print(&settings.to_toml()),
+            Err(error) => fail(&error.to_string(), EXIT_SETTINGS),
+        },
+        Command::Node(node) => match node.load() {
+            Ok(settings) => run_node(settings).await,
+            Err(error) => fail(&error.to_string(), EXIT_SETTINGS),
+        },
+        Command::Dev(dev) => match dev::run(&dev).await {
+            Ok(code) => code,
+            Err(error) => fail(&format!("{error:#}"), dev::exit_code(&error)),
+        },
+        Command::InstanceGuard { .. } => unreachable!("handled before the runtime starts"),
+    }
+}
+
+async fn run_node(settings: Settings) -> ExitCode {
+    let telemetry = match Telemetry::install(&settings) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&format!("{error:#}"), EXIT_SETTINGS),
+    };
+    let handle = match Node::new(settings).start(&telemetry.metrics).await {
+        Ok(handle) => handle,
+        Err(error @ StartError::Settings(_)) => return fail(&error.to_string(), EXIT_SETTINGS),
+        Err(error) => return fail(&error.to_string(), EXIT_UNAVAILABLE),
+    };
+    let has_failed = tokio::select! {
+        requested = shutdown::requested() => requested.is_err(),
+        () = handle.failed() => true,
+    };
+    tokio::select! {
+        () = handle.stop() => {}
+        // A second signal means now.
+        _ = shutdown::requested() => return ExitCode::FAILURE,
+    }
+    telemetry.shutdown().await;
+    if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    // A reader that went away wants no more.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(why: &str, code: u8) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "hearth: {why}");
+    ExitCode::from(code)
+}

@@ -32,8 +32,8 @@ use self::engine::{CallError, Engine};
 use self::image::Images;
 use self::name::labels;
 use self::network::Networks;
-use self::watch::Watchers;
 use crate::contract::Fate;
+use crate::watchers::Watchers;
 use crate::{Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
 /// What the provider is made from.

@@ -12,6 +12,8 @@ mod launch;
 pub mod output;
 #[cfg(feature = "process")]
 pub mod process;
+#[cfg(any(feature = "docker", feature = "process"))]
+mod watchers;
 
 pub use error::Error;
 pub use launch::{Found, Invoke, Launch, Launched, LaunchSpec, Life, Remote, Update};

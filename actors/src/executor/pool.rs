@@ -252,18 +252,6 @@ impl Pool {
         self.grant(&mut slots, start_phases.as_ref());
     }
 
-    /// Lets an instance take no more work; true when nothing runs on it.
-    pub(crate) fn drain(&self, id: &InstanceId) -> bool {
-        let mut slots = self.lock();
-        match slots.seats.iter_mut().find(|seat| seat.id == *id) {
-            Some(seat) => {
-                seat.state = SeatState::Draining;
-                seat.busy == 0
-            }
-            None => true,
-        }
-    }
-
     /// Lets an instance take no more work unless something runs on it; true when it drains now.
     pub(crate) fn drain_if_idle(&self, id: &InstanceId) -> bool {
         let mut slots = self.lock();

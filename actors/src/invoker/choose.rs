@@ -16,7 +16,7 @@ impl Invoker {
     }
 
     /// What `pick` is asked, and from what.
-    pub(crate) fn view(
+    pub(super) fn view(
         &self,
         registered: &Registered,
         pool: &PoolKind,

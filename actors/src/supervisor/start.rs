@@ -78,11 +78,16 @@ pub struct Running {
     pub handle: Handle,
 }
 
+/// An actor did not start, so the node can not either.
+#[derive(Debug, thiserror::Error)]
+#[error("the node's actors can not start: {0}")]
+pub struct StartError(String);
+
 /// Starts the actors: registry cache, executor, router.
 ///
 /// # Errors
 /// When an actor can not start; the node can not either.
-pub async fn start(parts: Parts) -> Result<Running, ractor::SpawnErr> {
+pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let settings = &parts.settings;
     let (registry, pools) = (Publisher::new(Registry::default()), Publisher::new(Pools::default()));
     let routes = Publisher::new(RouteTable::default());
@@ -138,7 +143,8 @@ pub async fn start(parts: Parts) -> Result<Running, ractor::SpawnErr> {
         board: board.clone(),
         broken: broken.clone(),
     };
-    let (supervisor, _) = Actor::spawn(None, Supervisor, args).await?;
+    let (supervisor, _) =
+        Actor::spawn(None, Supervisor, args).await.map_err(|error| StartError(error.to_string()))?;
     board.set(Name::Supervisor, supervisor.get_cell());
     let handle = Handle::new(supervisor, board.clone(), broken);
     let node_name: Arc<str> = settings.node.name.as_str().into();

@@ -80,6 +80,10 @@ impl EtcdSettings {
             _ => {}
         }
         let sealed = self.ca_file.is_some() || self.cert_file.is_some();
+        if self.ca_file.is_none() && self.endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
+            let expected = "the file of the authority that signed the certificates of the https endpoints";
+            return Err(Error::new("store.etcd.ca_file", "not set", expected));
+        }
         if let Some(plain) = self.endpoints.iter().find(|endpoint| sealed && !endpoint.starts_with("https://")) {
             let expected = "https endpoints only, since store.etcd.ca_file or cert_file is set";
             return Err(Error::new("store.etcd.endpoints", format!("{plain:?}"), expected));

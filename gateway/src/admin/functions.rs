@@ -24,7 +24,8 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Error> {
     let (_, body) = read_body(&shared, request).await?;
-    let function = Function::parse(&space, None, &body).map_err(|error| Error::invalid_function(&error))?;
+    let function =
+        Function::parse(&space, None, &body).map_err(|error| Error::invalid_function(&error))?;
     let stored = shared.node.create(function).await?;
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
@@ -35,7 +36,9 @@ pub(super) async fn list(
     Segments(space): Segments<String>,
 ) -> Result<Line<api::Functions>, Error> {
     let stored = shared.node.list(&space).await?;
-    Ok(Line(api::Functions { functions: stored.into_iter().map(|stored| stored.function).collect() }))
+    Ok(Line(api::Functions {
+        functions: stored.into_iter().map(|stored| stored.function).collect(),
+    }))
 }
 
 /// `GET /v1/spaces/{space}/functions/{id}`
@@ -53,7 +56,8 @@ pub(super) async fn replace(
     request: Request,
 ) -> Result<Response, Error> {
     let (fields, body) = read_body(&shared, request).await?;
-    let function = Function::parse(&space, Some(&id), &body).map_err(|error| Error::invalid_function(&error))?;
+    let function = Function::parse(&space, Some(&id), &body)
+        .map_err(|error| Error::invalid_function(&error))?;
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     Ok(record(shared.node.update(function, at).await?))
 }
@@ -66,7 +70,11 @@ pub(super) async fn delete(
 ) -> Result<Response, Error> {
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     shared.node.delete(&space, &id, at).await?;
-    Ok((StatusCode::NO_CONTENT, [(header::CONTENT_TYPE, headers::JSON)]).into_response())
+    Ok((
+        StatusCode::NO_CONTENT,
+        [(header::CONTENT_TYPE, headers::JSON)],
+    )
+        .into_response())
 }
 
 #[derive(Deserialize)]
@@ -82,14 +90,23 @@ pub(super) async fn logs(
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Error> {
     let function = shared.node.get(&space, &id).await?.function;
-    let lines = shared.node.output(&function.space, &function.function_id, query.follow).await;
+    let lines = shared
+        .node
+        .output(&function.space, &function.function_id, query.follow)
+        .await;
     let lines = match query.follow {
         // It has no end of its own and would hold up a drain.
-        true => lines.take_until(shared.closing.clone().cancelled_owned()).left_stream(),
+        true => lines
+            .take_until(shared.closing.clone().cancelled_owned())
+            .left_stream(),
         false => lines.right_stream(),
     };
     let content_type = HeaderValue::from_static("application/x-ndjson");
-    Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(lines)).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, content_type)],
+        Body::from_stream(lines),
+    )
+        .into_response())
 }
 
 async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {

@@ -20,7 +20,11 @@ pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Line<api::Clus
 /// `GET /metrics`
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
-    ([(header::CONTENT_TYPE, content_type)], (shared.render_metrics)()).into_response()
+    (
+        [(header::CONTENT_TYPE, content_type)],
+        (shared.render_metrics)(),
+    )
+        .into_response()
 }
 
 /// `GET /debug/actors`
@@ -39,11 +43,19 @@ pub(super) async fn route(
     State(shared): State<Arc<Shared>>,
     Query(query): Query<RouteQuery>,
 ) -> Result<Line<api::Route>, Error> {
-    let space = query.space.as_deref().map_or_else(|| Ok(Space::default_space()), str::parse);
+    let space = query
+        .space
+        .as_deref()
+        .map_or_else(|| Ok(Space::default_space()), str::parse);
     let space = space.map_err(|error| Error::invalid(format!("space: {error}")))?;
-    let id: FunctionId = query.function.parse().map_err(|error| Error::invalid(format!("function: {error}")))?;
+    let id: FunctionId = query
+        .function
+        .parse()
+        .map_err(|error| Error::invalid(format!("function: {error}")))?;
     let route = shared.node.route(&space, &id);
-    route.map(Line).ok_or_else(|| Error::function_not_found(id.as_str()))
+    route
+        .map(Line)
+        .ok_or_else(|| Error::function_not_found(id.as_str()))
 }
 
 /// `POST /debug/actors/{name}/kill`

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,38 +23,52 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long accepting pauses after the system had no descriptor or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long an idle connection outlives the listener: a request that was on its way meanwhile is still answered.
+const CLOSE_DELAY: Duration = Duration::from_millis(100);
+
 /// How often the log says that clients wait for a connection.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Accepts until `shutdown`. At `limits.connections_max` it stops accepting until one ends: the kernel lets further clients wait.
+/// Accepts until the edge closes. At `limits.connections_max` it stops accepting until one ends: the kernel lets further clients wait.
 pub(super) async fn accept(
     listener: TcpListener,
     surface: Arc<Surface>,
-    shutdown: CancellationToken,
     cut: CancellationToken,
     tracker: TaskTracker,
     connections: TaskTracker,
 ) {
-    let connections_max = surface.shared.limits.connections_max.min(Semaphore::MAX_PERMITS);
+    let connections_max = surface
+        .shared
+        .limits
+        .connections_max
+        .min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(connections_max));
     let key = surface.listener.key();
     let spawn = |stream, permit| {
-        let serving = serve(stream, permit, Arc::clone(&surface), shutdown.clone(), cut.clone());
+        let serving = serve(stream, permit, Arc::clone(&surface), cut.clone());
         tracker.spawn(connections.track_future(serving));
     };
     let mut warned_at: Option<Instant> = None;
     loop {
-        if permits.available_permits() == 0 && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL) {
+        if permits.available_permits() == 0
+            && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL)
+        {
             warned_at = Some(Instant::now());
-            tracing::warn!(listener = key, "limits.connections_max is reached, further clients wait");
+            tracing::warn!(
+                listener = key,
+                "limits.connections_max is reached, further clients wait"
+            );
         }
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("this semaphore is never closed");
+            let permit = Arc::clone(&permits)
+                .acquire_owned()
+                .await
+                .expect("this semaphore is never closed");
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
             biased;
-            () = shutdown.cancelled() => break,
+            () = surface.shared.closing.cancelled() => break,
             next = next => next,
         };
         match accepted {
@@ -68,11 +81,19 @@ pub(super) async fn accept(
             }
         }
     }
-    // Whom the kernel has let in already has sent a request by now, most likely; closing the listener would reset it.
-    while let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-        match listener.accept().now_or_never() {
-            Some(Ok((stream, _))) => spawn(stream, permit),
-            _ => break,
+    // Closing the listener resets those whom the kernel has let in already, so they are taken too. Asked directly, because
+    // the runtime may not have heard of them yet.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
+        && let Ok((stream, _)) = listener.accept()
+    {
+        if let Ok(stream) = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream))
+        {
+            spawn(stream, permit);
         }
     }
 }
@@ -80,7 +101,9 @@ pub(super) async fn accept(
 fn is_of_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
     )
 }
 
@@ -89,7 +112,6 @@ async fn serve(
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
     surface: Arc<Surface>,
-    shutdown: CancellationToken,
     cut: CancellationToken,
 ) {
     let _permit = permit;
@@ -106,10 +128,14 @@ async fn serve(
         .header_read_timeout(surface.shared.limits.head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let closing = async {
+        surface.shared.closing.cancelled().await;
+        time::sleep(CLOSE_DELAY).await;
+    };
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
-        () = shutdown.cancelled() => {
+        () = closing => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;

@@ -30,23 +30,49 @@ async fn without_auth_only_loopback_hosts_are_served() {
         ("[::2]:3000", false),
         ("", false),
     ] {
-        let functions = invoke().header("host", host).send(sandbox.addresses.functions).await;
-        assert_eq!(functions.status, if is_served { 200 } else { 403 }, "{host:?}");
+        let functions = invoke()
+            .header("host", host)
+            .send(sandbox.addresses.functions)
+            .await;
+        assert_eq!(
+            functions.status,
+            if is_served { 200 } else { 403 },
+            "{host:?}"
+        );
         functions.has_common_headers();
-        let config = Call::get("/v1/status").header("host", host).send(sandbox.addresses.config).await;
+        let config = Call::get("/v1/status")
+            .header("host", host)
+            .send(sandbox.addresses.config)
+            .await;
         assert_eq!(config.status, if is_served { 200 } else { 403 }, "{host:?}");
-        let events = Call::get("/").header("host", host).send(sandbox.addresses.events).await;
-        assert_eq!(events.status, 404, "the events API takes any host, {host:?}");
+        let events = Call::get("/")
+            .header("host", host)
+            .send(sandbox.addresses.events)
+            .await;
+        assert_eq!(
+            events.status, 404,
+            "the events API takes any host, {host:?}"
+        );
     }
-    let refused = invoke().header("host", "evil.example").send(sandbox.addresses.functions).await;
+    let refused = invoke()
+        .header("host", "evil.example")
+        .send(sandbox.addresses.functions)
+        .await;
     assert_eq!(refused.header("x-hearth-error"), Some("forbidden;gateway"));
-    assert!(refused.json()["error"].as_str().unwrap().contains("evil.example"));
+    assert!(
+        refused.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("evil.example")
+    );
 }
 
 #[tokio::test]
 async fn a_second_host_does_not_slip_through() {
     let sandbox = Sandbox::start();
-    let twice = invoke().header("host", "localhost").header("host", "evil.example");
+    let twice = invoke()
+        .header("host", "localhost")
+        .header("host", "evil.example");
     assert_ne!(twice.send(sandbox.addresses.functions).await.status, 200);
     let target = Call::post("http://evil.example/invoke", CALL);
     assert_eq!(target.send(sandbox.addresses.functions).await.status, 403);
@@ -60,7 +86,8 @@ fn own(address: SocketAddr, host: &str) -> String {
 
 #[tokio::test]
 async fn pages_call_only_from_own_and_listed_origins() {
-    let sandbox = Sandbox::with(|settings| settings.auth.origins = vec!["https://Ops.example/".to_owned()]);
+    let sandbox =
+        Sandbox::with(|settings| settings.auth.origins = vec!["https://Ops.example/".to_owned()]);
     let (functions, config) = (sandbox.addresses.functions, sandbox.addresses.config);
     for (origin, is_served) in [
         (own(functions, "127.0.0.1"), true),
@@ -77,14 +104,33 @@ async fn pages_call_only_from_own_and_listed_origins() {
         let invoked = invoke().header("origin", &origin).send(functions).await;
         assert_eq!(invoked.status, status, "{origin}");
         let expected = is_served.then_some(origin.as_str());
-        assert_eq!(invoked.header("access-control-allow-origin"), expected, "{origin}");
-        assert_eq!(invoked.header("vary"), is_served.then_some("origin"), "{origin}");
-        let listed = Call::get("/v1/spaces/default/functions").header("origin", &origin).send(config).await;
+        assert_eq!(
+            invoked.header("access-control-allow-origin"),
+            expected,
+            "{origin}"
+        );
+        assert_eq!(
+            invoked.header("vary"),
+            is_served.then_some("origin"),
+            "{origin}"
+        );
+        let listed = Call::get("/v1/spaces/default/functions")
+            .header("origin", &origin)
+            .send(config)
+            .await;
         assert_eq!(listed.status, status, "{origin}");
-        let event = Call::get("/").header("origin", &origin).send(sandbox.addresses.events).await;
-        assert_eq!(event.status, 404, "events have rules of their own, {origin}");
+        let event = Call::get("/")
+            .header("origin", &origin)
+            .send(sandbox.addresses.events)
+            .await;
+        assert_eq!(
+            event.status, 404,
+            "events have rules of their own, {origin}"
+        );
     }
-    let twice = invoke().header("origin", "https://ops.example").header("origin", "https://evil.example");
+    let twice = invoke()
+        .header("origin", "https://ops.example")
+        .header("origin", "https://evil.example");
     assert_eq!(twice.send(functions).await.status, 403);
     assert_eq!(sandbox.node.calls(), 4);
 }
@@ -101,13 +147,33 @@ async fn a_preflight_is_answered_for_allowed_origins() {
             .header("access-control-request-method", "PUT")
             .header("access-control-request-headers", "authorization")
     };
-    let answer = preflight("https://ops.example").send(sandbox.addresses.config).await;
+    let answer = preflight("https://ops.example")
+        .send(sandbox.addresses.config)
+        .await;
     assert_eq!(answer.status, 204);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://ops.example"));
-    assert!(answer.header("access-control-allow-methods").unwrap().contains("PUT"));
-    assert!(answer.header("access-control-allow-headers").unwrap().contains("authorization"));
-    let answer = preflight("https://evil.example").send(sandbox.addresses.config).await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (403, None));
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://ops.example")
+    );
+    assert!(
+        answer
+            .header("access-control-allow-methods")
+            .unwrap()
+            .contains("PUT")
+    );
+    assert!(
+        answer
+            .header("access-control-allow-headers")
+            .unwrap()
+            .contains("authorization")
+    );
+    let answer = preflight("https://evil.example")
+        .send(sandbox.addresses.config)
+        .await;
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (403, None)
+    );
 }
 
 #[tokio::test]
@@ -126,30 +192,51 @@ async fn with_auth_every_api_but_status_and_ready_needs_the_token() {
     ] {
         // The Host does not matter then.
         let with = |call: Call| match authorization {
-            Some(value) => call.header("authorization", value).header("host", "node.example"),
+            Some(value) => call
+                .header("authorization", value)
+                .header("host", "node.example"),
             None => call.header("host", "node.example"),
         };
         for (call, address, status) in [
             (invoke(), addresses.functions, 200),
             (Call::get("/"), addresses.functions, 200),
             (Call::get("/users"), addresses.events, 404),
-            (Call::get("/v1/spaces/default/functions"), addresses.config, 200),
+            (
+                Call::get("/v1/spaces/default/functions"),
+                addresses.config,
+                200,
+            ),
             (Call::get("/v1/cluster"), addresses.config, 200),
             (Call::get("/metrics"), addresses.config, 200),
             (Call::get("/debug/actors"), addresses.config, 200),
         ] {
             let answer = with(call).send(address).await;
-            assert_eq!(answer.status, if is_served { status } else { 401 }, "{authorization:?}");
+            assert_eq!(
+                answer.status,
+                if is_served { status } else { 401 },
+                "{authorization:?}"
+            );
             if !is_served {
                 assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-                assert_eq!(answer.header("x-hearth-error"), Some("unauthorized;gateway"));
+                assert_eq!(
+                    answer.header("x-hearth-error"),
+                    Some("unauthorized;gateway")
+                );
                 answer.has_common_headers();
             }
         }
         for open in ["/v1/status", "/v1/ready"] {
-            assert_eq!(with(Call::get(open)).send(addresses.config).await.status, 200, "{open}");
+            assert_eq!(
+                with(Call::get(open)).send(addresses.config).await.status,
+                200,
+                "{open}"
+            );
             let not_there = with(Call::get(open)).send(addresses.functions).await.status;
-            assert_eq!(not_there, if is_served { 404 } else { 401 }, "{open} is open on the config API only");
+            assert_eq!(
+                not_there,
+                if is_served { 404 } else { 401 },
+                "{open} is open on the config API only"
+            );
         }
     }
 }

@@ -38,42 +38,68 @@ async fn what_is_in_flight_is_answered_and_idle_connections_end() {
 
     sandbox.shutdown.cancel();
     let mut nothing = Vec::new();
-    timeout(PATIENCE, idle.read_to_end(&mut nothing)).await.expect("the idle connection ends").unwrap();
+    timeout(PATIENCE, idle.read_to_end(&mut nothing))
+        .await
+        .expect("the idle connection ends")
+        .unwrap();
     assert!(nothing.is_empty());
     let refused = async {
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, refused).await.expect("no new connection is accepted");
+    timeout(PATIENCE, refused)
+        .await
+        .expect("no new connection is accepted");
 
     go.notify_one();
     let answer = Answer::read_to_end(&mut busy).await;
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
-    assert!(sandbox.finish(PATIENCE).await, "all connections ended by themselves");
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    assert!(
+        sandbox.finish(PATIENCE).await,
+        "all connections ended by themselves"
+    );
 }
 
 #[tokio::test]
 async fn what_does_not_end_is_cut_at_the_deadline() {
     let mut sandbox = Sandbox::start();
-    sandbox.node.on_invoke(async |_| std::future::pending().await);
-    let mut stuck = TcpStream::connect(sandbox.addresses.functions).await.unwrap();
+    sandbox
+        .node
+        .on_invoke(async |_| std::future::pending().await);
+    let mut stuck = TcpStream::connect(sandbox.addresses.functions)
+        .await
+        .unwrap();
     stuck.write_all(&call().bytes()).await.unwrap();
     eventually("the call", || sandbox.node.calls() == 1).await;
-    assert!(!sandbox.finish(Duration::from_millis(50)).await, "one was cut");
+    assert!(
+        !sandbox.finish(Duration::from_millis(50)).await,
+        "one was cut"
+    );
     assert_eq!(sandbox.node.cancelled.load(Ordering::SeqCst), 1);
     let mut nothing = Vec::new();
-    timeout(PATIENCE, stuck.read_to_end(&mut nothing)).await.expect("the connection ends").unwrap();
+    timeout(PATIENCE, stuck.read_to_end(&mut nothing))
+        .await
+        .expect("the connection ends")
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_draining_node_answers_and_sends_its_clients_elsewhere() {
     let sandbox = Sandbox::start();
     sandbox.node.is_draining.store(true, Ordering::SeqCst);
-    let mut stream = TcpStream::connect(sandbox.addresses.functions).await.unwrap();
+    let mut stream = TcpStream::connect(sandbox.addresses.functions)
+        .await
+        .unwrap();
     stream.write_all(&call().bytes()).await.unwrap();
     let answer = Answer::read_to_end(&mut stream).await;
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
 }
 
 #[tokio::test]
@@ -89,8 +115,50 @@ async fn a_request_that_arrived_before_shutdown_is_answered() {
             TcpStream::from_std(stream).unwrap()
         })
         .collect();
-    assert!(sandbox.finish(PATIENCE).await, "all connections ended by themselves");
+    assert!(
+        sandbox.finish(PATIENCE).await,
+        "all connections ended by themselves"
+    );
     for stream in &mut streams {
         assert_eq!(Answer::read_to_end(stream).await.status, 200);
     }
+}
+
+/// Calls until the answer sends it elsewhere; returns the number of answers.
+async fn call_until_sent_elsewhere(address: std::net::SocketAddr) -> usize {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for answers in 1.. {
+        stream.write_all(&call().bytes()).await.unwrap();
+        let answer = Answer::read_one(&mut stream).await;
+        assert_eq!(answer.status, 200);
+        if answer.header("connection") == Some("close") {
+            return answers;
+        }
+    }
+    unreachable!("the node drains in the end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_when_clients_move_on_as_they_are_told() {
+    let mut sandbox = Sandbox::start();
+    let address = sandbox.addresses.functions;
+    let clients = tokio_util::task::TaskTracker::new();
+    let clients: Vec<_> = (0..8)
+        .map(|_| clients.spawn(call_until_sent_elsewhere(address)))
+        .collect();
+    eventually("some calls", || sandbox.node.calls() > 100).await;
+    sandbox.node.is_draining.store(true, Ordering::SeqCst);
+    assert!(
+        sandbox.finish(PATIENCE).await,
+        "all connections ended by themselves"
+    );
+    let mut answers = 0;
+    for client in clients {
+        answers += client.await.expect("no call failed");
+    }
+    assert_eq!(
+        answers,
+        sandbox.node.calls(),
+        "every call that ran was answered"
+    );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use config::Settings;
-use gateway::Edge;
+use gateway::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -25,17 +25,31 @@ async fn a_body_over_the_limit_is_413_on_both_apis() {
     let long = format!(r#"{{"function_name":"{}"}}"#, "x".repeat(2_000));
     let check = |answer: Answer| {
         assert_eq!(answer.status, 413, "{answer:?}");
-        assert_eq!(answer.header("x-hearth-error"), Some("payload_too_large;gateway"));
+        assert_eq!(
+            answer.header("x-hearth-error"),
+            Some("payload_too_large;gateway")
+        );
         assert!(answer.text().contains("limits.body_max"), "{answer:?}");
     };
     check(sandbox.invoke(&long).await);
-    check(sandbox.admin(Call::post("/v1/spaces/default/functions", &long)).await);
-    check(sandbox.admin(Call::new("PUT", "/v1/spaces/default/functions/f").body(&long)).await);
+    check(
+        sandbox
+            .admin(Call::post("/v1/spaces/default/functions", &long))
+            .await,
+    );
+    check(
+        sandbox
+            .admin(Call::new("PUT", "/v1/spaces/default/functions/f").body(&long))
+            .await,
+    );
     // Without a length that tells.
     let chunks = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2_000));
     let chunked = Call::post("/invoke", chunks).header("transfer-encoding", "chunked");
     check(chunked.send(sandbox.addresses.functions).await);
-    let at_the_limit = format!(r#"{{"function_name":"hello","x":"{}"}}"#, "x".repeat(1_024 - 34));
+    let at_the_limit = format!(
+        r#"{{"function_name":"hello","x":"{}"}}"#,
+        "x".repeat(1_024 - 32)
+    );
     assert_eq!(at_the_limit.len(), 1_024);
     assert_eq!(sandbox.invoke(at_the_limit).await.status, 200);
     assert_eq!(sandbox.node.calls(), 1);
@@ -51,7 +65,9 @@ async fn a_client_that_sends_much_too_much_still_reads_its_answer() {
 #[tokio::test]
 async fn a_client_that_asks_before_it_sends_is_told_at_once() {
     let sandbox = small();
-    let call = Call::post("/invoke", "").header("content-length", "4000").header("expect", "100-continue");
+    let call = Call::post("/invoke", "")
+        .header("content-length", "4000")
+        .header("expect", "100-continue");
     assert_eq!(call.send(sandbox.addresses.functions).await.status, 413);
 }
 
@@ -59,30 +75,46 @@ async fn a_client_that_asks_before_it_sends_is_told_at_once() {
 async fn a_chunked_body_is_read_whole() {
     let sandbox = Sandbox::start();
     let (one, two) = CALL.split_at(9);
-    let chunks = format!("{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n", one.len(), two.len());
+    let chunks = format!(
+        "{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
+        one.len(),
+        two.len()
+    );
     let call = Call::post("/invoke", chunks).header("transfer-encoding", "chunked");
     assert_eq!(call.send(sandbox.addresses.functions).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_slow_body_is_408() {
-    let sandbox = Sandbox::with(|settings| settings.limits.body_timeout = Duration::from_millis(50));
+    let sandbox =
+        Sandbox::with(|settings| settings.limits.body_timeout = Duration::from_millis(50));
     let call = Call::post("/invoke", &CALL[..5]).header("content-length", "100");
     let answer = call.send(sandbox.addresses.functions).await;
     assert_eq!(answer.status, 408);
-    assert!(answer.json()["error"].as_str().unwrap().contains("limits.body_timeout"));
+    assert!(
+        answer.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("limits.body_timeout")
+    );
     let call = Call::post("/v1/spaces/default/functions", "{").header("content-length", "100");
     assert_eq!(sandbox.admin(call).await.status, 408);
 }
 
 #[tokio::test]
 async fn a_slow_head_ends_the_connection() {
-    let sandbox = Sandbox::with(|settings| settings.limits.head_timeout = Duration::from_millis(50));
+    let sandbox =
+        Sandbox::with(|settings| settings.limits.head_timeout = Duration::from_millis(50));
     for head in ["", "POST /invoke HTTP/1.1\r\nhost: localhost\r\n"] {
-        let mut stream = TcpStream::connect(sandbox.addresses.functions).await.unwrap();
+        let mut stream = TcpStream::connect(sandbox.addresses.functions)
+            .await
+            .unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the connection ends").unwrap();
+        timeout(PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .expect("the connection ends")
+            .unwrap();
     }
 }
 
@@ -136,9 +168,18 @@ async fn invocations_over_the_limit_are_shed() {
     assert_eq!(first.status, 200);
     assert_eq!((shed.status, shed.header("retry-after")), (503, Some("1")));
     assert_eq!(shed.header("x-hearth-error"), Some("overloaded;gateway"));
-    assert!(shed.json()["error"].as_str().unwrap().contains("limits.in_flight_max"));
+    assert!(
+        shed.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("limits.in_flight_max")
+    );
     go.notify_one();
-    assert_eq!(sandbox.invoke(CALL).await.status, 200, "the permit came back");
+    assert_eq!(
+        sandbox.invoke(CALL).await.status,
+        200,
+        "the permit came back"
+    );
 }
 
 #[tokio::test]
@@ -148,7 +189,9 @@ async fn a_taken_port_is_named_with_its_setting() {
     let mut settings = Settings::default();
     settings.listen.functions.set_port(0);
     settings.listen.events = address;
-    let node = Sandbox::start().node.clone();
-    let error = Edge::bind(&settings, node, None, Arc::new(String::new), None).unwrap_err();
-    assert_eq!(error.to_string(), format!("listen.events {address}: address already in use"));
+    let error = Listeners::bind(&settings).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("listen.events {address}: address already in use")
+    );
 }

@@ -1,9 +1,15 @@
 //! The edge over real loopback connections, with a scripted node behind it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the lint spares test functions, not what they call"
+)]
+
 mod access;
 mod admin;
 mod drain;
 mod invoke;
 mod limits;
+mod meters;
 mod parsers;
 mod support;

@@ -9,7 +9,10 @@ use tokio::time::timeout;
 use crate::support::{Call, PATIENCE, Sandbox};
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Bytes that are often nearly JSON of the right shape.

@@ -16,10 +16,12 @@ use config::settings::Secret;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use gateway::{Addresses, Edge, Node, Serving};
+use gateway::{Addresses, Edge, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::StartKind;
-use protocol::{Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space, api};
+use protocol::{
+    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space, api,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -30,7 +32,11 @@ use tokio_util::task::TaskTracker;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the scripted node does with an invocation.
-pub(crate) type Run = Box<dyn Fn(Request) -> BoxFuture<'static, Result<Completed, Box<Failed>>> + Send + Sync>;
+pub(crate) type Run =
+    Box<dyn Fn(Request) -> BoxFuture<'static, Result<Completed, Box<Failed>>> + Send + Sync>;
+
+/// Records by space and id.
+type Records = BTreeMap<(String, String), Stored>;
 
 /// A node of which only the script is real.
 #[derive(Clone)]
@@ -45,7 +51,7 @@ pub(crate) struct Script {
     pub(crate) cancelled: AtomicUsize,
     pub(crate) is_draining: AtomicBool,
     pub(crate) is_store_away: AtomicBool,
-    records: Mutex<(u64, BTreeMap<(String, String), Stored>)>,
+    records: Mutex<(u64, Records)>,
 }
 
 impl fmt::Debug for ScriptedNode {
@@ -102,7 +108,14 @@ impl ScriptedNode {
 
     /// Stands for what the catalog refuses: the image `missing`, the image `unknown` whose registry is away, and processes.
     fn admit(function: &Function) -> Result<(), catalog::Error> {
-        let image = |code| Failure::new(code, Component::Provider, Effect::Refused, "image was not found");
+        let image = |code| {
+            Failure::new(
+                code,
+                Component::Provider,
+                Effect::Refused,
+                "image was not found",
+            )
+        };
         match &function.provider {
             Provider::Container(container) if container.image == "missing" => {
                 Err(catalog::Error::Image(image(ErrorCode::ImageNotFound)))
@@ -119,18 +132,30 @@ impl ScriptedNode {
 /// An answer of a function that ran here, warm.
 pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Completed {
     Completed {
-        reply: Reply { status: 200, content_type: content_type.map(str::to_owned), body: body.into() },
+        reply: Reply {
+            status: 200,
+            content_type: content_type.map(str::to_owned),
+            body: body.into(),
+        },
         node: "n1".into(),
         start: StartKind::Warm,
         is_forwarded: false,
-        phases: Phases { route: Some(4), run: Some(1_250), ..Phases::default() },
+        phases: Phases {
+            route: Some(4),
+            run: Some(1_250),
+            ..Phases::default()
+        },
     }
 }
 
 /// An invocation that failed.
 pub(crate) fn failed(code: ErrorCode, component: Component, effect: Effect) -> Box<Failed> {
     let failure = Failure::new(code, component, effect, "the reason");
-    Box::new(Failed { failure, is_forwarded: false, phases: Phases::default() })
+    Box::new(Failed {
+        failure,
+        is_forwarded: false,
+        phases: Phases::default(),
+    })
 }
 
 struct CountDrop<'a>(Option<&'a AtomicUsize>);
@@ -167,52 +192,92 @@ impl Node for ScriptedNode {
             return Err(catalog::Error::Exists(key.1));
         }
         *revision += 1;
-        let stored = Stored { function, revision: Revision(*revision) };
+        let stored = Stored {
+            function,
+            revision: Revision(*revision),
+        };
         records.insert(key, stored.clone());
         Ok(stored)
     }
 
-    async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, catalog::Error> {
+    async fn update(
+        &self,
+        function: Function,
+        at: Option<Revision>,
+    ) -> Result<Stored, catalog::Error> {
         self.store()?;
         let (revision, records) = &mut *self.records.lock().unwrap();
         let key = (function.space.to_string(), function.function_id.to_string());
         match records.get(&key) {
             None => return Err(catalog::Error::NotFound(key.1)),
-            Some(stored) if at.is_some_and(|at| at != stored.revision) => return Err(catalog::Error::Changed(key.1)),
+            Some(stored) if at.is_some_and(|at| at != stored.revision) => {
+                return Err(catalog::Error::Changed(key.1));
+            }
             Some(_) => {}
         }
         Self::admit(&function)?;
         *revision += 1;
-        let stored = Stored { function, revision: Revision(*revision) };
+        let stored = Stored {
+            function,
+            revision: Revision(*revision),
+        };
         records.insert(key, stored.clone());
         Ok(stored)
     }
 
-    async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), catalog::Error> {
+    async fn delete(
+        &self,
+        space: &str,
+        id: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
         self.store()?;
         let stored = self.get(space, id).await?;
         if at.is_some_and(|at| at != stored.revision) {
             return Err(catalog::Error::Changed(id.to_owned()));
         }
-        self.records.lock().unwrap().1.remove(&(space.to_owned(), id.to_owned()));
+        self.records
+            .lock()
+            .unwrap()
+            .1
+            .remove(&(space.to_owned(), id.to_owned()));
         Ok(())
     }
 
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
         let records = self.records.lock().unwrap();
         let stored = records.1.get(&(space.to_owned(), id.to_owned()));
-        stored.cloned().ok_or_else(|| catalog::Error::NotFound(id.to_owned()))
+        stored
+            .cloned()
+            .ok_or_else(|| catalog::Error::NotFound(id.to_owned()))
     }
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
         let records = self.records.lock().unwrap();
-        Ok(records.1.values().filter(|stored| stored.function.space.as_str() == space).cloned().collect())
+        Ok(records
+            .1
+            .values()
+            .filter(|stored| stored.function.space.as_str() == space)
+            .cloned()
+            .collect())
     }
 
-    async fn output(&self, _: &Space, id: &FunctionId, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let lines = [format!("{{\"line\":\"{id} one\"}}\n"), "{\"line\":\"two\"}\n".to_owned()];
+    async fn output(
+        &self,
+        _: &Space,
+        id: &FunctionId,
+        follow: bool,
+    ) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let lines = [
+            format!("{{\"line\":\"{id} one\"}}\n"),
+            "{\"line\":\"two\"}\n".to_owned(),
+        ];
         let lines = stream::iter(lines.map(|line| Ok(Bytes::from(line))));
-        if follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() }
+        if follow {
+            lines.chain(stream::pending()).boxed()
+        } else {
+            lines.boxed()
+        }
     }
 
     fn readiness(&self) -> Readiness {
@@ -239,7 +304,12 @@ impl Node for ScriptedNode {
     fn route(&self, space: &Space, id: &FunctionId) -> Option<api::Route> {
         let records = self.records.lock().unwrap();
         records.1.get(&(space.to_string(), id.to_string()))?;
-        Some(api::Route { choice: "cold".to_owned(), node: None, why: "no slot".to_owned(), inputs: BTreeMap::new() })
+        Some(api::Route {
+            choice: "cold".to_owned(),
+            node: None,
+            why: "no slot".to_owned(),
+            inputs: BTreeMap::new(),
+        })
     }
 
     fn kill_actor(&self, name: &str) -> bool {
@@ -265,31 +335,49 @@ impl Sandbox {
         Self::with_propagate(change, None)
     }
 
-    pub(crate) fn with_propagate(change: impl FnOnce(&mut Settings), propagate: Option<gateway::Propagate>) -> Self {
+    pub(crate) fn with_propagate(
+        change: impl FnOnce(&mut Settings),
+        propagate: Option<gateway::Propagate>,
+    ) -> Self {
         let mut settings = Settings::default();
-        for address in [&mut settings.listen.functions, &mut settings.listen.events, &mut settings.listen.config] {
+        for address in [
+            &mut settings.listen.functions,
+            &mut settings.listen.events,
+            &mut settings.listen.config,
+        ] {
             address.set_port(0);
         }
         change(&mut settings);
         let node = ScriptedNode::new();
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
         let token = Some(Secret::new("0123456789abcdef"));
-        let edge = Edge::bind(&settings, node.clone(), token, render, propagate).unwrap();
+        let edge = Edge::new(Listeners::bind(&settings).unwrap(), &settings, node.clone(), token, render, propagate);
         let addresses = edge.addresses();
         let shutdown = CancellationToken::new();
         let serving = Some(edge.serve(shutdown.clone(), &TaskTracker::new()));
-        Self { node, addresses, shutdown, serving }
+        Self {
+            node,
+            addresses,
+            shutdown,
+            serving,
+        }
     }
 
     /// Shuts down; returns whether all connections ended before the time was over.
     pub(crate) async fn finish(&mut self, within: Duration) -> bool {
         self.shutdown.cancel();
-        self.serving.take().unwrap().finish(Instant::now() + within).await
+        self.serving
+            .take()
+            .unwrap()
+            .finish(Instant::now() + within)
+            .await
     }
 
     /// Posts a body to `/invoke`.
     pub(crate) async fn invoke(&self, body: impl AsRef<[u8]>) -> Answer {
-        Call::post("/invoke", body).send(self.addresses.functions).await
+        Call::post("/invoke", body)
+            .send(self.addresses.functions)
+            .await
     }
 
     /// Sends a request to the config API.
@@ -299,8 +387,11 @@ impl Sandbox {
 
     /// Registers a function of type `http`.
     pub(crate) async fn register(&self, id: &str) -> Answer {
-        let body = format!(r#"{{"functionId":"{id}","type":"http","provider":{{"url":"http://a.example/b"}}}}"#);
-        self.admin(Call::post("/v1/spaces/default/functions", body)).await
+        let body = format!(
+            r#"{{"functionId":"{id}","type":"http","provider":{{"url":"http://a.example/b"}}}}"#
+        );
+        self.admin(Call::post("/v1/spaces/default/functions", body))
+            .await
     }
 }
 
@@ -320,7 +411,11 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn new(method: &str, target: &str) -> Self {
-        Self { line: format!("{method} {target} HTTP/1.1"), headers: Vec::new(), body: Vec::new() }
+        Self {
+            line: format!("{method} {target} HTTP/1.1"),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     pub(crate) fn get(target: &str) -> Self {
@@ -354,7 +449,11 @@ impl Call {
         if !has("content-length") && !has("transfer-encoding") {
             text += &format!("content-length: {}\r\n", self.body.len());
         }
-        for (name, value) in self.headers.iter().filter(|(name, value)| name != "host" || !value.is_empty()) {
+        for (name, value) in self
+            .headers
+            .iter()
+            .filter(|(name, value)| name != "host" || !value.is_empty())
+        {
             text += &format!("{name}: {value}\r\n");
         }
         text += "\r\n";
@@ -381,8 +480,12 @@ impl Answer {
     /// Reads until the connection ends.
     pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the answer ends").expect("an answer");
-        Self::parse(&bytes).unwrap_or_else(|| panic!("no answer but {:?}", String::from_utf8_lossy(&bytes)))
+        timeout(PATIENCE, stream.read_to_end(&mut bytes))
+            .await
+            .expect("the answer ends")
+            .expect("an answer");
+        Self::parse(&bytes)
+            .unwrap_or_else(|| panic!("no answer but {:?}", String::from_utf8_lossy(&bytes)))
     }
 
     /// Reads one answer that has a `content-length`, and leaves the connection open.
@@ -391,11 +494,17 @@ impl Answer {
         let reading = async {
             loop {
                 if let Some(answer) = Self::parse(&bytes)
-                    && answer.header("content-length").is_some_and(|length| length == answer.body.len().to_string())
+                    && answer
+                        .header("content-length")
+                        .is_some_and(|length| length == answer.body.len().to_string())
                 {
                     return answer;
                 }
-                assert_ne!(stream.read_buf(&mut bytes).await.expect("an answer"), 0, "the connection ended");
+                assert_ne!(
+                    stream.read_buf(&mut bytes).await.expect("an answer"),
+                    0,
+                    "the connection ended"
+                );
             }
         };
         timeout(PATIENCE, reading).await.expect("the answer ends")
@@ -410,7 +519,11 @@ impl Answer {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let mut answer = Self { status, headers, body: bytes[end + 4..].to_vec() };
+        let mut answer = Self {
+            status,
+            headers,
+            body: bytes[end + 4..].to_vec(),
+        };
         if answer.header("transfer-encoding") == Some("chunked") {
             answer.body = unchunk(&answer.body);
         }
@@ -418,7 +531,10 @@ impl Answer {
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -431,9 +547,17 @@ impl Answer {
 
     /// What every answer on every port has.
     pub(crate) fn has_common_headers(&self) {
-        assert_eq!(self.header("x-hearth-invocation").map(str::len), Some(36), "{self:?}");
+        assert_eq!(
+            self.header("x-hearth-invocation").map(str::len),
+            Some(36),
+            "{self:?}"
+        );
         assert!(self.header("x-hearth-node").is_some(), "{self:?}");
-        assert_eq!(self.header("x-hearth-error").is_some(), self.status >= 400, "{self:?}");
+        assert_eq!(
+            self.header("x-hearth-error").is_some(),
+            self.status >= 400,
+            "{self:?}"
+        );
     }
 }
 
@@ -456,7 +580,10 @@ fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
 pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not happen within {PATIENCE:?}"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

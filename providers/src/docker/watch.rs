@@ -1,74 +1,23 @@
 //! Watches the engine: whether it answers, and what happens to our containers behind our back.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use protocol::InstanceId;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::engine::State;
 use super::name::labels;
 use super::{Docker, launch, now_seconds};
-use crate::{Life, Update};
+use crate::Life;
 
-/// Who is told.
-#[derive(Debug, Default)]
-pub(super) struct Watchers {
-    watcher: Mutex<Watcher>,
-}
-
-#[derive(Debug, Default)]
-struct Watcher {
-    sender: Option<mpsc::Sender<Update>>,
-    /// An update was lost because the watcher was slow: it has to list again.
-    owes_restored: bool,
-}
-
-/// Updates a watcher may be behind.
-const UPDATES_MAX: usize = 256;
 /// How often an engine that answers is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a look may take, and how many in a row must fail: an engine that starts many containers answers late.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const FAILED_LOOKS_MAX: u32 = 2;
-
-impl Watchers {
-    pub(super) fn subscribe(&self) -> mpsc::Receiver<Update> {
-        let (sender, receiver) = mpsc::channel(UPDATES_MAX);
-        *self.lock() = Watcher { sender: Some(sender), owes_restored: false };
-        receiver
-    }
-
-    fn tell(&self, update: Update) {
-        let mut watcher = self.lock();
-        let Some(sender) = watcher.sender.clone() else { return };
-        if watcher.owes_restored {
-            watcher.owes_restored = sender.try_send(Life::Restored).is_err();
-        }
-        if let Err(TrySendError::Full(_)) = sender.try_send(update) {
-            watcher.owes_restored = true;
-        }
-    }
-
-    /// Tries again to tell a slow watcher that it has to list.
-    fn settle(&self) {
-        let mut watcher = self.lock();
-        if watcher.owes_restored
-            && let Some(sender) = watcher.sender.clone()
-        {
-            watcher.owes_restored = sender.try_send(Life::Restored).is_err();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Watcher> {
-        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Looks at the engine for ever and tells when it goes and when it is back.
 pub(super) async fn monitor(docker: Docker) {

@@ -167,6 +167,7 @@ fn numbers_out_of_range_are_refused() {
         ("[store.etcd]\nwatch_silence_max = \"1s\"", "store.etcd.watch_silence_max"),
         ("[store.etcd]\nendpoints = [\"a:2379\"]", "store.etcd.endpoints"),
         ("[store.etcd]\nca_file = \"ca\"\nendpoints = [\"http://a:2379\"]", "store.etcd.endpoints"),
+        ("[store.etcd]\nendpoints = [\"https://a:2379\"]", "store.etcd.ca_file"),
         ("[store.etcd]\nuser = \"u\"", "store.etcd.password"),
         ("[store.etcd]\ncert_file = \"c\"", "store.etcd.key_file"),
         ("[store.etcd]\nprefix = \"/x\"", "store.etcd.prefix"),

@@ -26,6 +26,9 @@ pub(super) struct Image {
     pub(super) used_at: u64,
 }
 
+/// How every digest begins.
+const SHA256: &str = "sha256:";
+
 impl Index {
     /// Takes over a fresh list.
     pub(super) fn replace(&mut self, listed: Vec<ImageSummary>) {
@@ -35,7 +38,9 @@ impl Index {
             let used_at = before.get(&summary.id).map_or(0, |image| image.used_at);
             let bytes = u64::try_from(summary.size).unwrap_or(0);
             self.images.insert(summary.id.clone(), Image { created: summary.created, bytes, used_at });
-            for digest in summary.repo_digests.iter().filter_map(|text| Reference::parse(text).digest) {
+            let digests = summary.repo_digests.iter().filter_map(|text| Reference::parse(text).digest);
+            // An image without one is listed with `<none>`.
+            for digest in digests.filter(|digest| digest.starts_with(SHA256)) {
                 self.ids.insert(digest.to_owned(), summary.id.clone());
             }
             self.ids.insert(summary.id.clone(), summary.id);
@@ -45,7 +50,7 @@ impl Index {
 
     /// Adds what a single look found.
     pub(super) fn add(&mut self, digest: &str, id: &str) {
-        if !digest.starts_with("sha256:") {
+        if !digest.starts_with(SHA256) {
             return;
         }
         self.uses += 1;

@@ -1,0 +1,49 @@
+//! What an operator sees at `/metrics`.
+
+use actors::invoker::Completed;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use protocol::invocation::StartKind;
+use protocol::{Component, Effect, ErrorCode};
+
+use crate::support::{Call, Sandbox, failed, replied};
+
+#[tokio::test]
+async fn requests_connections_and_durations_are_counted() {
+    // The recorder is the process's own, so where tests share a process it counts those of others as well.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).expect("no other test installs one");
+    let sandbox = Sandbox::start();
+    sandbox
+        .node
+        .on_invoke(async |request| match request.function_id.as_str() {
+            "cold" => Ok(Completed {
+                start: StartKind::Cold,
+                ..replied(None, "x")
+            }),
+            "busy" => Err(failed(
+                ErrorCode::FunctionBusy,
+                Component::Gateway,
+                Effect::Refused,
+            )),
+            _ => Ok(replied(None, "x")),
+        });
+    for function in ["warm", "cold", "busy"] {
+        sandbox
+            .invoke(format!(r#"{{"function_name":"{function}"}}"#))
+            .await;
+    }
+    sandbox.admin(Call::get("/nowhere")).await;
+    let text = handle.render();
+    for series in [
+        r#"hearth_http_requests_total{listener="functions",status="200"}"#,
+        r#"hearth_http_requests_total{listener="functions",status="429"}"#,
+        r#"hearth_http_requests_total{listener="config",status="404"}"#,
+        r#"hearth_http_connections{listener="functions"}"#,
+        r#"hearth_invocation_duration_seconds_count{start="warm"}"#,
+        r#"hearth_invocation_duration_seconds_count{start="cold"}"#,
+        r#"hearth_invocation_duration_seconds_count{start="none"}"#,
+    ] {
+        assert!(text.contains(series), "{series} is not in\n{text}");
+    }
+}

@@ -1,0 +1,199 @@
+//! Starts one node from its settings, and stops it in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cluster::listen::PeerSockets;
+use cluster::{Membership, PeerClient, PeerHandler};
+use cluster::peer::client::{self, HttpPeerClient};
+use cluster::peer::server::{self, PeerServer};
+use config::{Settings, Store};
+use gateway::{Edge, Listeners};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::Metrics;
+use crate::wire;
+
+/// Room in a peer's message for what is not the payload.
+const HEAD_BYTES: usize = 128 * 1024;
+
+/// Why a node did not start. The text says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Settings(#[from] config::settings::Error),
+    /// The data directory can not be used.
+    #[error("node.data_dir {path}: {why}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried, and what came back.
+        why: String,
+    },
+    /// A client listener can not be bound.
+    #[error(transparent)]
+    Bind(#[from] gateway::BindError),
+    /// The peer listener can not be bound.
+    #[error("listen.peer {address}: {source}")]
+    BindPeer {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Identity, gossip or peers can not start.
+    #[error("{0}")]
+    Cluster(String),
+    /// The config store can not be opened.
+    #[error(transparent)]
+    Store(#[from] config::store::Error),
+    /// An actor can not start.
+    #[error(transparent)]
+    Actors(#[from] actors::supervisor::StartError),
+}
+
+/// Starts nodes.
+#[derive(Debug)]
+pub struct Node {
+    settings: Arc<Settings>,
+    store: Option<Arc<dyn Store>>,
+}
+
+/// A running node. Dropping it leaves its tasks to the runtime: use [`NodeHandle::stop`].
+#[derive(Debug)]
+pub struct NodeHandle {
+    settings: Arc<Settings>,
+    addresses: gateway::Addresses,
+    peer_address: SocketAddr,
+    running: actors::supervisor::Running,
+    edge: gateway::Serving,
+    edge_shutdown: CancellationToken,
+    peer_server: PeerServer,
+    membership: Arc<Membership>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Node {
+    /// A node with these settings; its store follows from them.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings: Arc::new(settings), store: None }
+    }
+
+    /// Uses a store that is open already, shared with other nodes of this process.
+    #[must_use]
+    pub fn with_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Starts the node. It listens when this returns; whether it is ready, `/v1/ready` says.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(self, metrics: &Metrics) -> Result<NodeHandle, StartError> {
+        let Self { settings, store } = self;
+        let admin_token = settings.auth.read_admin_token()?;
+        let identity = wire::identity(&settings)?;
+        let secret = wire::secret(&settings)?;
+        // Every port is bound before anything starts: a port that is taken leaves nothing behind.
+        let listeners = Listeners::bind(&settings)?;
+        let sockets = PeerSockets::bind(settings.listen.peer)
+            .map_err(|source| StartError::BindPeer { address: settings.listen.peer, source })?;
+        let store = match store {
+            Some(store) => store,
+            None => wire::store(&settings).await?,
+        };
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let base = wire::local_state(&settings, listeners.addresses());
+        let advertise = wire::advertise(&settings, sockets.address.port()).await?;
+        let membership = Membership::start(cluster::membership::Args {
+            settings: &settings.cluster,
+            identity: &identity,
+            secret: &secret,
+            local: base.clone(),
+            socket: sockets.gossip,
+            advertise,
+            shutdown: stop.clone(),
+        })
+        .await
+        .map_err(wire::cluster_error)?;
+        let membership = Arc::new(membership);
+        let body_bytes_max = wire::bytes(settings.limits.body_max) + HEAD_BYTES;
+        let client: Arc<dyn PeerClient> = Arc::new(HttpPeerClient::new(client::Args {
+            identity: &identity,
+            settings: &settings.cluster,
+            members: membership.members(),
+            body_bytes_max: wire::bytes(settings.limits.answer_max) + HEAD_BYTES,
+        }));
+        let parts = wire::Backends { settings: &settings, identity: &identity, base, store, client, membership: &membership };
+        let parts = parts.parts(metrics, &tracker, &stop)?;
+        let running = actors::supervisor::start(parts).await?;
+        let handler: Arc<dyn PeerHandler> = Arc::clone(&running.serving) as Arc<dyn PeerHandler>;
+        let peer_server = PeerServer::start(server::Args {
+            listener: sockets.calls,
+            identity: &identity,
+            settings: &settings.cluster,
+            members: membership.members(),
+            handler,
+            body_bytes_max,
+            shutdown: stop.clone(),
+        })
+        .map_err(wire::cluster_error)?;
+        let addresses = listeners.addresses();
+        let edge = Edge::new(listeners, &settings, running.control.clone(), admin_token, metrics.render(), metrics.request_context());
+        let edge_shutdown = CancellationToken::new();
+        let edge = edge.serve(edge_shutdown.clone(), &tracker);
+        tracing::info!(
+            node = %settings.node.name, id = %identity.node_id(), generation = %identity.generation(),
+            functions = %addresses.functions, events = %addresses.events, config = %addresses.config, peer = %sockets.address,
+            "node started"
+        );
+        let peer_address = sockets.address;
+        Ok(NodeHandle { settings, addresses, peer_address, running, edge, edge_shutdown, peer_server, membership, stop, tracker })
+    }
+}
+
+impl NodeHandle {
+    /// Where clients reach it.
+    pub fn addresses(&self) -> gateway::Addresses {
+        self.addresses
+    }
+
+    /// Where peers reach it.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// Resolves when the node can not go on: an actor broke for good, or gossip ended.
+    pub async fn failed(&self) {
+        tokio::select! {
+            () = self.running.handle.broken() => {}
+            () = self.membership.failed() => tracing::error!("gossip ended, so the node ends"),
+        }
+    }
+
+    /// Drains and stops the node: readiness off and peers told, then accept stops, what is in flight finishes, instances stop,
+    /// actors stop. What is not done by `node.drain_timeout` is cut off.
+    pub async fn stop(self) {
+        let deadline = Instant::now() + self.settings.node.drain_timeout;
+        tracing::info!(node = %self.settings.node.name, "draining");
+        self.running.handle.begin_drain();
+        tokio::time::sleep_until(deadline.min(Instant::now() + self.settings.node.drain_delay)).await;
+        self.edge_shutdown.cancel();
+        let (is_drained, ()) = tokio::join!(self.edge.finish(deadline), self.peer_server.drain(deadline));
+        if !is_drained {
+            tracing::warn!("some requests were cut off at the end of the drain; node.drain_timeout bounds it");
+        }
+        self.running.handle.stop(deadline).await;
+        self.membership.shutdown().await;
+        self.stop.cancel();
+        self.tracker.close();
+        let _ = tokio::time::timeout_at(deadline, self.tracker.wait()).await;
+        tracing::info!(node = %self.settings.node.name, "stopped");
+    }
+}

@@ -1,0 +1,184 @@
+//! Chooses the backends: the only place that names them.
+
+use std::sync::Arc;
+
+use actors::executor::{Journal, Launchers};
+use actors::supervisor::Parts;
+use bytesize::ByteSize;
+use cluster::identity::{ClusterSecret, Identity};
+use cluster::{LocalState, Membership, PeerClient};
+use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
+use config::{Settings, Store};
+use protocol::peer::PROTOCOL_VERSION;
+use providers::process::{self, Process};
+use providers::{Launch, Outputs, Remote};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::node::StartError;
+use crate::telemetry::Metrics;
+
+/// The share of the machine's memory that instances may have, where `executor.memory_max` does not say.
+const MEMORY_SHARE: (u64, u64) = (3, 4);
+
+/// What is chosen before the control plane starts.
+pub(crate) struct Backends<'a> {
+    pub(crate) settings: &'a Arc<Settings>,
+    pub(crate) identity: &'a Identity,
+    pub(crate) base: LocalState,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) client: Arc<dyn PeerClient>,
+    pub(crate) membership: &'a Arc<Membership>,
+}
+
+pub(crate) fn identity(settings: &Settings) -> Result<Identity, StartError> {
+    let path = &settings.node.data_dir;
+    let failed = |why: String| StartError::DataDir { path: path.clone(), why };
+    std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
+    Identity::load(path).map_err(|error| failed(chain(&error)))
+}
+
+/// The cluster's secret; a node without one makes its own, so that nobody joins it.
+pub(crate) fn secret(settings: &Settings) -> Result<ClusterSecret, StartError> {
+    match settings.cluster.read_secret()? {
+        Some(secret) => ClusterSecret::new(secret.expose()).map_err(cluster_error),
+        None => Ok(ClusterSecret::random()),
+    }
+}
+
+pub(crate) async fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    if settings.store.etcd.endpoints.is_empty() {
+        let path = settings.node.data_dir.join("store.redb");
+        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await;
+        let store = opened.map_err(|error| StartError::Cluster(error.to_string()))??;
+        tracing::info!("the config store is embedded: this node's records are its own");
+        return Ok(Arc::new(store));
+    }
+    let store = EtcdStore::connect(&settings.store.etcd, &settings.cluster.id).await?;
+    Ok(Arc::new(store))
+}
+
+pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) -> LocalState {
+    LocalState {
+        name: settings.node.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol_version: PROTOCOL_VERSION,
+        functions_address: addresses.functions,
+        config_address: addresses.config,
+        is_draining: false,
+        has_engine: false,
+        allows_processes: settings.process.allow,
+        load: cluster::membership::Load::default(),
+        hints: Vec::new(),
+        images: Vec::new(),
+    }
+}
+
+pub(crate) async fn advertise(settings: &Settings, port: u16) -> Result<std::net::SocketAddr, StartError> {
+    let host = settings.node.advertise.clone().unwrap_or_else(|| settings.listen.peer.ip().to_string());
+    cluster::membership::resolve_advertise(&host, port).await.map_err(cluster_error)
+}
+
+pub(crate) fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+pub(crate) fn cluster_error(error: impl std::error::Error) -> StartError {
+    StartError::Cluster(chain(&error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+impl Backends<'_> {
+    /// All that the control plane is made from.
+    pub(crate) fn parts(self, metrics: &Metrics, tracker: &TaskTracker, stop: &CancellationToken) -> Result<Parts, StartError> {
+        let settings = self.settings;
+        let data_dir = settings.node.data_dir.clone();
+        let journal_path = data_dir.join("busy");
+        let journal = Journal::open_file(&journal_path)
+            .map_err(|error| StartError::DataDir { path: journal_path, why: error.to_string() })?;
+        let outputs = Outputs::new(&settings.logs, &settings.node.name);
+        let answer_bytes_max = bytes(settings.limits.answer_max);
+        let container: Arc<dyn Launch> = Arc::new(providers::docker::Docker::connect(providers::docker::Setup {
+            settings: settings.docker.clone(),
+            stop_grace: settings.executor.stop_grace,
+            answer_bytes_max,
+            cluster: settings.cluster.id.clone(),
+            node: self.identity.node_id().clone(),
+            generation: self.identity.generation(),
+            data_dir: data_dir.clone(),
+            outputs: outputs.clone(),
+            tasks: tracker.clone(),
+            stop: stop.clone(),
+        }));
+        let launchers = Launchers { container: Some(container), process: self.processes(&outputs, tracker, stop)? };
+        let http = self.webhooks(answer_bytes_max)?;
+        Ok(Parts {
+            settings: Arc::clone(settings),
+            node_id: self.identity.node_id().clone(),
+            generation: self.identity.generation(),
+            peer_address: self.membership.advertised(),
+            base: self.base,
+            store: self.store,
+            launchers,
+            http,
+            outputs,
+            members: self.membership.members(),
+            announce: Arc::clone(self.membership) as Arc<dyn actors::router::announce::Announce>,
+            client: self.client,
+            journal,
+            memory_max_mb: settings.executor.memory_max.map_or_else(machine_share_mb, |size| size.as_u64() / (1024 * 1024)),
+            snapshot_path: data_dir.join("functions.snapshot"),
+            propagate: metrics.propagate(),
+            tracker: tracker.clone(),
+        })
+    }
+
+    fn processes(
+        &self,
+        outputs: &Outputs,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<dyn Launch>>, StartError> {
+        if !self.settings.process.allow {
+            return Ok(None);
+        }
+        let program = std::env::current_exe()
+            .map_err(|error| StartError::Cluster(format!("the path of this program, which guards processes, is not known: {error}")))?;
+        Ok(Some(Arc::new(Process::new(process::Setup {
+            guard: vec![program.into(), "instance-guard".into()],
+            stop_grace: self.settings.executor.stop_grace,
+            answer_bytes_max: bytes(self.settings.limits.answer_max),
+            generation: self.identity.generation(),
+            outputs: outputs.clone(),
+            tasks: tracker.clone(),
+            stop: stop.clone(),
+        }))))
+    }
+
+    fn webhooks(&self, answer_bytes_max: usize) -> Result<Option<Arc<dyn Remote>>, StartError> {
+        let _ = answer_bytes_max;
+        Ok(None)
+    }
+}
+
+/// Three quarters of what the machine, or the control group this process is in, has.
+fn machine_share_mb() -> u64 {
+    let line_kb = |line: &str| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine_mb = read("/proc/meminfo").lines().find_map(line_kb).map_or(1024, |kb| kb / 1024);
+    let group_bytes = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .into_iter()
+        .filter_map(|path| read(path).trim().parse::<u64>().ok())
+        .min();
+    let limit_mb = group_bytes.map_or(machine_mb, |bytes| machine_mb.min(bytes / (1024 * 1024)));
+    limit_mb * MEMORY_SHARE.0 / MEMORY_SHARE.1
+}

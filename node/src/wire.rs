@@ -10,6 +10,7 @@ use cluster::{LocalState, Membership, PeerClient};
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
 use protocol::peer::PROTOCOL_VERSION;
+use providers::http::Webhook;
 use providers::process::{self, Process};
 use providers::{Launch, Outputs, Remote};
 use tokio_util::sync::CancellationToken;
@@ -165,8 +166,8 @@ impl Backends<'_> {
     }
 
     fn webhooks(&self, answer_bytes_max: usize) -> Result<Option<Arc<dyn Remote>>, StartError> {
-        let _ = answer_bytes_max;
-        Ok(None)
+        let webhook = Webhook::new(&self.settings.http, answer_bytes_max).map_err(cluster_error)?;
+        Ok(Some(Arc::new(webhook)))
     }
 }
 

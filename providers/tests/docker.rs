@@ -1,5 +1,6 @@
 //! The docker provider against a real engine.
 #![cfg(feature = "docker")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/engine.rs"]
 mod engine;

@@ -72,16 +72,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match begin(&task, &mut link) {
         Ok(command) => {
             let code = watch(&task, &mut link, command);
-            let _ = writeln!(link, "{}", Report::Exited(code));
+            tell(&mut link, Report::Exited(code));
             ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
         }
         Err(why) => {
-            // With the link broken there is nobody to tell.
-            let _ = writeln!(link, "{}", Report::Failed(why));
-            let _ = writeln!(link, "{}", Report::Exited(EXIT_NOT_RUN.into()));
+            tell(&mut link, Report::Failed(why));
+            tell(&mut link, Report::Exited(EXIT_NOT_RUN.into()));
             ExitCode::from(EXIT_NOT_RUN)
         }
     }
+}
+
+/// Tells the node in one write. With the link broken there is nobody to tell.
+fn tell(link: &mut UnixStream, report: Report) {
+    let _ = link.write_all(format!("{report}\n").as_bytes());
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
@@ -91,7 +95,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
         match arguments.next()?.to_str()? {
             "--memory-mb" => task.memory_mb = Some(arguments.next()?.to_str()?.parse().ok()?),
             "--payload-bytes" => {
-                task.payload_bytes = Some(arguments.next()?.to_str()?.parse().ok()?)
+                task.payload_bytes = Some(arguments.next()?.to_str()?.parse().ok()?);
             }
             "--" => break,
             _ => return None,
@@ -147,7 +151,7 @@ fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
         match received.recv_timeout(SAMPLE_INTERVAL) {
             Ok(Event::CommandEnded(code)) => {
                 if let Some(why) = memory.as_ref().and_then(Memory::was_killed_for) {
-                    let _ = writeln!(link, "{}", Report::Killed(why));
+                    tell(link, Report::Killed(why));
                 }
                 break code;
             }
@@ -157,7 +161,7 @@ fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
             Ok(Event::NodeGone) | Err(RecvTimeoutError::Disconnected) => break KILLED,
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(why) = memory.as_mut().and_then(Memory::exceeded) {
-                    let _ = writeln!(link, "{}", Report::Killed(why));
+                    tell(link, Report::Killed(why));
                     break KILLED;
                 }
             }

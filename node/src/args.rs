@@ -129,7 +129,7 @@ impl NodeArguments {
             .into_iter()
             .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| (key, json!(value)));
-        let allow = self.allow_process.then(|| ("process.allow", json!(true)));
+        let allow = self.allow_process.then_some(("process.allow", json!(true)));
         let given = texts.chain(paths).chain(lists).chain(allow);
         given.map(|(key, value)| (key.to_owned(), value)).collect()
     }

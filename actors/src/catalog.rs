@@ -77,7 +77,13 @@ impl Catalog {
         allows_processes: bool,
         apply_timeout: Duration,
     ) -> Self {
-        Self { store, registry, images, allows_processes, apply_timeout }
+        Self {
+            store,
+            registry,
+            images,
+            allows_processes,
+            apply_timeout,
+        }
     }
 
     /// Registers a function, resolving its image first.
@@ -87,10 +93,16 @@ impl Catalog {
     pub async fn create(&self, function: Function) -> Result<Stored, Error> {
         let id = function.function_id.to_string();
         // Asked first so that a name that is taken is told before a registry is asked for the image.
-        if self.store.get(&key(function.space.as_str(), &id)).await?.is_some() {
+        if self
+            .store
+            .get(&key(function.space.as_str(), &id))
+            .await?
+            .is_some()
+        {
             return Err(Error::Exists(id));
         }
-        self.write(function, Precondition::Absent, || Error::Exists(id)).await
+        self.write(function, Precondition::Absent, || Error::Exists(id))
+            .await
     }
 
     /// Replaces a function, resolving its image anew. With `at`, only if the record is at that revision.
@@ -99,12 +111,23 @@ impl Catalog {
     /// [`Error`]; nothing is stored then.
     pub async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, Error> {
         let id = function.function_id.to_string();
-        if self.store.get(&key(function.space.as_str(), &id)).await?.is_none() {
+        if self
+            .store
+            .get(&key(function.space.as_str(), &id))
+            .await?
+            .is_none()
+        {
             return Err(Error::NotFound(id));
         }
         match at {
-            Some(at) => self.write(function, Precondition::At(at), || Error::Changed(id)).await,
-            None => self.write(function, Precondition::Present, || Error::NotFound(id)).await,
+            Some(at) => {
+                self.write(function, Precondition::At(at), || Error::Changed(id))
+                    .await
+            }
+            None => {
+                self.write(function, Precondition::Present, || Error::NotFound(id))
+                    .await
+            }
         }
     }
 
@@ -137,10 +160,15 @@ impl Catalog {
         match self.store.get(&key(space, id)).await {
             Ok(entry) => read(&entry.ok_or_else(not_found)?),
             Err(StoreError::Unavailable { .. }) if self.registry.load().is_loaded => {
-                let (Ok(space), Ok(id)) = (space.parse(), id.parse()) else { return Err(not_found()) };
+                let (Ok(space), Ok(id)) = (space.parse(), id.parse()) else {
+                    return Err(not_found());
+                };
                 let registry = self.registry.load();
                 let registered = registry.function(&space, &id).ok_or_else(not_found)?;
-                Ok(Stored { function: Function::clone(&registered.function), revision: registered.revision })
+                Ok(Stored {
+                    function: Function::clone(&registered.function),
+                    revision: registered.revision,
+                })
             }
             Err(error) => Err(error.into()),
         }
@@ -151,16 +179,26 @@ impl Catalog {
     /// # Errors
     /// When what the store holds can not be read.
     pub async fn list(&self, space: &str) -> Result<Vec<Stored>, Error> {
-        match self.store.list(&format!("{FUNCTIONS_PREFIX}{space}/")).await {
+        match self
+            .store
+            .list(&format!("{FUNCTIONS_PREFIX}{space}/"))
+            .await
+        {
             Ok(listing) => listing.entries.iter().map(read).collect(),
             Err(StoreError::Unavailable { .. }) if self.registry.load().is_loaded => {
                 let registry = self.registry.load();
-                let functions = space.parse().ok().and_then(|space| registry.functions.get(&space));
+                let functions = space
+                    .parse()
+                    .ok()
+                    .and_then(|space| registry.functions.get(&space));
                 let stored = |registered: &Arc<crate::registry_cache::Registered>| Stored {
                     function: Function::clone(&registered.function),
                     revision: registered.revision,
                 };
-                Ok(functions.into_iter().flat_map(|functions| functions.values().map(stored)).collect())
+                Ok(functions
+                    .into_iter()
+                    .flat_map(|functions| functions.values().map(stored))
+                    .collect())
             }
             Err(error) => Err(error.into()),
         }
@@ -175,7 +213,12 @@ impl Catalog {
         match &mut function.provider {
             Provider::Process(_) if !self.allows_processes => return Err(Error::ProcessesOff),
             Provider::Container(container) => {
-                container.digest = Some(self.images.resolve(&container.image).await.map_err(Error::Image)?);
+                container.digest = Some(
+                    self.images
+                        .resolve(&container.image)
+                        .await
+                        .map_err(Error::Image)?,
+                );
             }
             Provider::Process(_) | Provider::Http(_) => {}
         }
@@ -193,8 +236,15 @@ impl Catalog {
     /// Waits until this node's registry has a revision, so that its own caller finds what it wrote.
     async fn applied(&self, revision: Revision) {
         let until = Instant::now() + self.apply_timeout;
-        if !self.registry.wait_until(until, |registry| registry.revision >= revision).await {
-            tracing::warn!(revision = revision.0, "a write is stored, but this node's registry has not reached it yet");
+        if !self
+            .registry
+            .wait_until(until, |registry| registry.revision >= revision)
+            .await
+        {
+            tracing::warn!(
+                revision = revision.0,
+                "a write is stored, but this node's registry has not reached it yet"
+            );
         }
     }
 }
@@ -204,7 +254,11 @@ fn key(space: &str, id: &str) -> String {
 }
 
 fn read(entry: &Entry) -> Result<Stored, Error> {
-    let function = serde_json::from_slice(&entry.value)
-        .map_err(|error| StoreError::Damaged { why: format!("record {}: {error}", entry.key) })?;
-    Ok(Stored { function, revision: entry.revision })
+    let function = serde_json::from_slice(&entry.value).map_err(|error| StoreError::Damaged {
+        why: format!("record {}: {error}", entry.key),
+    })?;
+    Ok(Stored {
+        function,
+        revision: entry.revision,
+    })
 }

@@ -73,7 +73,10 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "a Pending is dropped when the message was handled, never read")]
+#[expect(
+    dead_code,
+    reason = "a Pending is dropped when the message was handled, never read"
+)]
 pub(crate) enum Message {
     RegistryChanged(Pending),
     AttentionAsked(HashSet<InstanceKey>, Pending),
@@ -81,7 +84,11 @@ pub(crate) enum Message {
     SweepDue(Pending),
     ReconcileDue(Pending),
     ProviderTold(Kind, Update, Pending),
-    InstanceStarted(InstanceKey, Box<Result<Launched, Failure>>, budget::Reservation),
+    InstanceStarted(
+        InstanceKey,
+        Box<Result<Launched, Failure>>,
+        budget::Reservation,
+    ),
     InstanceStopped(InstanceId),
     InstancesListed(Kind, HashSet<InstanceId>, Result<Vec<Found>, ProviderError>),
     InstanceAdopted(Kind, Box<Found>, Result<Arc<dyn Invoke>, Failure>),
@@ -105,7 +112,11 @@ impl Actor for Executor {
     type State = Incarnation;
     type Arguments = Args;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<Incarnation, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        args: Args,
+    ) -> Result<Incarnation, ActorProcessingErr> {
         let token = CancellationToken::new();
         let means = Means {
             generation: args.generation,
@@ -118,7 +129,14 @@ impl Actor for Executor {
         let mailbox = Mailbox::new(myself, args.depth.clone());
         listen(&mailbox, &args, &token);
         let guard = token.clone().drop_guard();
-        Ok(Incarnation { args, mailbox, state, is_listing: HashSet::new(), token, _stops_tasks: guard })
+        Ok(Incarnation {
+            args,
+            mailbox,
+            state,
+            is_listing: HashSet::new(),
+            token,
+            _stops_tasks: guard,
+        })
     }
 
     async fn handle(
@@ -143,7 +161,12 @@ fn listen(mailbox: &Mailbox<Message>, args: &Args, token: &CancellationToken) {
         tracker.spawn(token.clone().run_until_cancelled_owned(task));
     };
     mailbox.every(tracker, token, settings.sweep_interval, Message::SweepDue);
-    mailbox.every(tracker, token, settings.reconcile_interval, Message::ReconcileDue);
+    mailbox.every(
+        tracker,
+        token,
+        settings.reconcile_interval,
+        Message::ReconcileDue,
+    );
     let (executor, mut changes) = (mailbox.clone(), args.registry.changes());
     changes.mark_changed();
     spawn(Box::pin(async move {
@@ -154,7 +177,9 @@ fn listen(mailbox: &Mailbox<Message>, args: &Args, token: &CancellationToken) {
         let mut is_heard = true;
         while is_heard {
             let keys = attention.next().await;
-            is_heard = executor.send(|pending| Message::AttentionAsked(keys, pending)).await;
+            is_heard = executor
+                .send(|pending| Message::AttentionAsked(keys, pending))
+                .await;
         }
     }));
     let (executor, budget) = (mailbox.clone(), args.budget.clone());
@@ -173,8 +198,12 @@ fn listen(mailbox: &Mailbox<Message>, args: &Args, token: &CancellationToken) {
         spawn(Box::pin(async move {
             let mut is_heard = true;
             while is_heard {
-                let Some(update) = updates.recv().await else { return };
-                is_heard = executor.send(|pending| Message::ProviderTold(kind, update, pending)).await;
+                let Some(update) = updates.recv().await else {
+                    return;
+                };
+                is_heard = executor
+                    .send(|pending| Message::ProviderTold(kind, update, pending))
+                    .await;
             }
         }));
     }
@@ -184,24 +213,36 @@ impl Incarnation {
     fn on_message(&mut self, message: Message) -> Vec<Action> {
         let now = Instant::now();
         let routes = self.args.routes.get();
-        let elsewhere = Routes { routes: &routes, node_id: &self.args.node_id, launchers: &self.args.launchers };
+        let elsewhere = Routes {
+            routes: &routes,
+            node_id: &self.args.node_id,
+            launchers: &self.args.launchers,
+        };
         match message {
             Message::RegistryChanged(_) => self.on_registry(now),
             Message::AttentionAsked(keys, _) => {
                 let state = &mut self.state;
-                keys.into_iter().flat_map(|key| state.on_attention(key, now, &elsewhere)).collect()
+                keys.into_iter()
+                    .flat_map(|key| state.on_attention(key, now, &elsewhere))
+                    .collect()
             }
             Message::RoomFreed(_) => self.state.on_room(now, &elsewhere),
             Message::SweepDue(_) => self.state.on_sweep(now, &elsewhere),
             Message::ReconcileDue(_) => self.list_all(),
-            Message::ProviderTold(kind, Update::Gone(id), _) => self.state.on_gone(kind, &id, now, &elsewhere),
+            Message::ProviderTold(kind, Update::Gone(id), _) => {
+                self.state.on_gone(kind, &id, now, &elsewhere)
+            }
             Message::ProviderTold(kind, Update::Restored, _) => self.list(kind),
             Message::ProviderTold(kind, Update::Lost, _) => {
-                tracing::error!(?kind, "the provider does not answer; instances that are up go on, none can start");
+                tracing::error!(
+                    ?kind,
+                    "the provider does not answer; instances that are up go on, none can start"
+                );
                 Vec::new()
             }
             Message::InstanceStarted(key, result, reservation) => {
-                self.state.on_started(key, *result, reservation, now, &elsewhere)
+                self.state
+                    .on_started(key, *result, reservation, now, &elsewhere)
             }
             Message::InstanceStopped(id) => self.state.on_stopped(&id),
             Message::InstancesListed(kind, before, result) => {
@@ -209,7 +250,8 @@ impl Incarnation {
                 on_listed(&mut self.state, kind, &before, result, now, &elsewhere)
             }
             Message::InstanceAdopted(kind, found, result) => {
-                self.state.on_adopted(kind, &found, result, (now, SystemTime::now()), &elsewhere)
+                self.state
+                    .on_adopted(kind, &found, result, (now, SystemTime::now()), &elsewhere)
             }
             Message::Drain => self.state.on_drain(now),
             Message::Remaining(reply) => {
@@ -241,7 +283,11 @@ impl Incarnation {
 
     fn list(&mut self, kind: Kind) -> Vec<Action> {
         let is_loaded = self.args.registry.load().is_loaded;
-        if let Some(launch) = self.args.launchers.get(kind).filter(|launch| is_loaded && launch.is_available())
+        if let Some(launch) = self
+            .args
+            .launchers
+            .get(kind)
+            .filter(|launch| is_loaded && launch.is_available())
             && self.is_listing.insert(kind)
         {
             let (launch, actor) = (Arc::clone(launch), self.mailbox.clone());
@@ -257,31 +303,53 @@ impl Incarnation {
     fn carry_out(&self, action: Action) {
         match action {
             Action::Publish => self.args.publisher.store(Arc::new(self.state.pools())),
-            Action::Start { key, registered, reservation } => self.start(key, &registered, reservation),
-            Action::Stop { kind, id, reservation } => self.stop(kind, id, reservation),
-            Action::Adopt { kind, found, registered } => self.adopt(kind, found, &registered),
+            Action::Start {
+                key,
+                registered,
+                reservation,
+            } => self.start(key, &registered, reservation),
+            Action::Stop {
+                kind,
+                id,
+                reservation,
+            } => self.stop(kind, id, reservation),
+            Action::Adopt {
+                kind,
+                found,
+                registered,
+            } => self.adopt(kind, found, &registered),
         }
     }
 
-    fn start(
-        &self,
-        key: InstanceKey,
-        registered: &Registered,
-        reservation: budget::Reservation,
-    ) {
+    fn start(&self, key: InstanceKey, registered: &Registered, reservation: budget::Reservation) {
         let actor = self.mailbox.clone();
         let deadline = Deadline::at((Instant::now() + self.args.start_timeout).into_std());
-        let spec = LaunchSpec { function: state::function_of(registered), key, deadline };
-        let launch = self.args.launchers.get(Kind::of(&registered.function)).cloned();
-        let (space, function) = (registered.function.space.clone(), registered.function.function_id.clone());
+        let spec = LaunchSpec {
+            function: state::function_of(registered),
+            key,
+            deadline,
+        };
+        let launch = self
+            .args
+            .launchers
+            .get(Kind::of(&registered.function))
+            .cloned();
+        let (space, function) = (
+            registered.function.space.clone(),
+            registered.function.function_id.clone(),
+        );
         let span = tracing::info_span!("start_instance", %space, %function);
         let task = async move {
             let result = match launch {
                 Some(launch) => launch.start(spec).await,
-                None => Err(ProviderError::EngineUnavailable { why: "this node has no provider for the type".into() }),
+                None => Err(ProviderError::EngineUnavailable {
+                    why: "this node has no provider for the type".into(),
+                }),
             };
             match &result {
-                Ok(launched) => tracing::info!(%space, %function, instance = %launched.id, phases = ?launched.phases, "instance started"),
+                Ok(launched) => {
+                    tracing::info!(%space, %function, instance = %launched.id, phases = ?launched.phases, "instance started")
+                }
                 Err(error) => tracing::warn!(%space, %function, %error, "instance did not start"),
             }
             let result = result.map_err(|error| Failure::from(&error));
@@ -291,7 +359,9 @@ impl Incarnation {
     }
 
     fn stop(&self, kind: Kind, id: InstanceId, reservation: Option<budget::Reservation>) {
-        let Some(launch) = self.args.launchers.get(kind).cloned() else { return };
+        let Some(launch) = self.args.launchers.get(kind).cloned() else {
+            return;
+        };
         let actor = self.mailbox.clone();
         self.spawn(async move {
             let mut pause = Duration::from_millis(100);
@@ -307,7 +377,9 @@ impl Incarnation {
     }
 
     fn adopt(&self, kind: Kind, found: Found, registered: &Registered) {
-        let Some(launch) = self.args.launchers.get(kind).cloned() else { return };
+        let Some(launch) = self.args.launchers.get(kind).cloned() else {
+            return;
+        };
         let (actor, function) = (self.mailbox.clone(), state::function_of(registered));
         self.spawn(async move {
             let result = launch.adopt(&found, function).await;
@@ -322,7 +394,9 @@ impl Incarnation {
 
     /// Tasks end with this incarnation; the next one finds what they left by listing.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.args.tracker.spawn(self.token.clone().run_until_cancelled_owned(task));
+        self.args
+            .tracker
+            .spawn(self.token.clone().run_until_cancelled_owned(task));
     }
 }
 

@@ -9,14 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::hint::Hint;
-use cluster::membership::{LocalState, Load, Member};
+use cluster::membership::{Load, LocalState, Member};
 use cluster::peer::scripted::ScriptedPeer;
 use cluster::peer::{Fingerprint, Peer};
 use cluster::{Members, PeerClient};
 use config::store::MemoryStore;
 use config::{Revision, Settings, Store};
 use protocol::invocation::TraceContext;
-use protocol::{Function, Generation, InstanceId, InstanceKey, Invocation, NodeId, Phases, Reply, Space};
+use protocol::{
+    Function, Generation, InstanceId, InstanceKey, Invocation, NodeId, Phases, Reply, Space,
+};
 use providers::fake::FakeProvider;
 use providers::{Error, Invoke, Launched, Outputs};
 use serde_json::{Value, json};
@@ -44,14 +46,28 @@ pub(crate) fn function(id: &str, more: &Value) -> Function {
 
 pub(crate) fn registered(id: &str, more: &Value) -> Arc<Registered> {
     let function = Arc::new(function(id, more));
-    Arc::new(Registered { key: function.instance_key(), function, revision: Revision(1) })
+    Arc::new(Registered {
+        key: function.instance_key(),
+        function,
+        revision: Revision(1),
+    })
 }
 
 pub(crate) fn registry(of: &[&Arc<Registered>]) -> Registry {
-    let mut registry = Registry { revision: Revision(1), is_loaded: true, ..Registry::default() };
+    let mut registry = Registry {
+        revision: Revision(1),
+        is_loaded: true,
+        ..Registry::default()
+    };
     for registered in of {
-        let space = registry.functions.entry(registered.function.space.clone()).or_default();
-        space.insert(registered.function.function_id.clone(), Arc::clone(registered));
+        let space = registry
+            .functions
+            .entry(registered.function.space.clone())
+            .or_default();
+        space.insert(
+            registered.function.function_id.clone(),
+            Arc::clone(registered),
+        );
     }
     registry
 }
@@ -73,12 +89,23 @@ pub(crate) struct Echo;
 #[async_trait]
 impl Invoke for Echo {
     async fn invoke(&self, _: &Function, invocation: &Invocation) -> Result<Reply, Error> {
-        Ok(Reply { status: 200, content_type: None, body: invocation.payload.clone() })
+        Ok(Reply {
+            status: 200,
+            content_type: None,
+            body: invocation.payload.clone(),
+        })
     }
 }
 
 pub(crate) fn launched(id: &str) -> Launched {
-    Launched { id: instance_id(id), invoke: Arc::new(Echo), phases: Phases { start: Some(7), ..Phases::default() } }
+    Launched {
+        id: instance_id(id),
+        invoke: Arc::new(Echo),
+        phases: Phases {
+            start: Some(7),
+            ..Phases::default()
+        },
+    }
 }
 
 /// What a node says of itself when it runs processes and has all the room there is.
@@ -93,7 +120,11 @@ pub(crate) fn local_state(name: &str) -> LocalState {
         is_draining: false,
         has_engine: false,
         allows_processes: true,
-        load: Load { instances_max: 100, memory_max_mb: 100_000, ..Load::default() },
+        load: Load {
+            instances_max: 100,
+            memory_max_mb: 100_000,
+            ..Load::default()
+        },
         hints: Vec::new(),
         images: Vec::new(),
     }
@@ -116,12 +147,25 @@ pub(crate) fn member(name: &str, hints: &[(InstanceKey, u32, u32)]) -> Member {
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         fingerprint: Fingerprint([0; 32]),
     };
-    let state = LocalState { hints: hints.iter().map(hint).collect(), ..local_state(name) };
-    Member { id: node_id(name), generation: Generation(1), is_alive: true, state, peer }
+    let state = LocalState {
+        hints: hints.iter().map(hint).collect(),
+        ..local_state(name)
+    };
+    Member {
+        id: node_id(name),
+        generation: Generation(1),
+        is_alive: true,
+        state,
+        peer,
+    }
 }
 
 pub(crate) fn members(of: impl IntoIterator<Item = Member>) -> Arc<Members> {
-    Arc::new(of.into_iter().map(|member| (member.id.clone(), Arc::new(member))).collect::<BTreeMap<_, _>>())
+    Arc::new(
+        of.into_iter()
+            .map(|member| (member.id.clone(), Arc::new(member)))
+            .collect::<BTreeMap<_, _>>(),
+    )
 }
 
 #[derive(Debug, Default)]
@@ -154,7 +198,10 @@ impl TestNode {
         Self::start_on(provider, change).await
     }
 
-    pub(crate) async fn start_on(provider: FakeProvider, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) async fn start_on(
+        provider: FakeProvider,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
         settings.node.name = "n1".into();
@@ -168,7 +215,10 @@ impl TestNode {
             peer_address: SocketAddr::from(([127, 0, 0, 1], 1)),
             base: local_state("n1"),
             store: Arc::clone(&store) as Arc<dyn Store>,
-            launchers: Launchers { container: None, process: Some(Arc::new(provider.clone())) },
+            launchers: Launchers {
+                container: None,
+                process: Some(Arc::new(provider.clone())),
+            },
             http: None,
             outputs: Outputs::new(&settings.logs, "n1"),
             members: heard,
@@ -182,7 +232,15 @@ impl TestNode {
             settings: Arc::new(settings),
         };
         let running = supervisor::start(parts).await.unwrap();
-        Self { running, provider, peers, members, store, requests: AtomicU32::new(0), _dir: dir }
+        Self {
+            running,
+            provider,
+            peers,
+            members,
+            store,
+            requests: AtomicU32::new(0),
+            _dir: dir,
+        }
     }
 
     /// Stores a function and waits until the node knows it; its instance key.
@@ -190,7 +248,10 @@ impl TestNode {
         let function = function(id, &more);
         let key = function.instance_key();
         let value = serde_json::to_vec(&function).unwrap();
-        self.store.put(&format!("functions/default/{id}"), value.into(), None).await.unwrap();
+        self.store
+            .put(&format!("functions/default/{id}"), value.into(), None)
+            .await
+            .unwrap();
         until("the function is known", || {
             let registry = self.running.control.registry.load();
             registry.iter().any(|registered| registered.key == key)
@@ -213,12 +274,17 @@ impl TestNode {
     async fn routes_version(&self) -> u64 {
         let actors = self.running.control.view.actors().await.actors;
         let router = actors.iter().find(|actor| actor.name == "router");
-        router.and_then(|router| router.snapshot_revision).unwrap_or(0)
+        router
+            .and_then(|router| router.snapshot_revision)
+            .unwrap_or(0)
     }
 
     pub(crate) async fn restarts(&self, name: &str) -> u32 {
         let actors = self.running.control.view.actors().await.actors;
-        actors.iter().find(|actor| actor.name == name).map_or(0, |actor| actor.restarts)
+        actors
+            .iter()
+            .find(|actor| actor.name == name)
+            .map_or(0, |actor| actor.restarts)
     }
 
     pub(crate) fn request(&self, id: &str, payload: &'static str) -> Request {

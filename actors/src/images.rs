@@ -25,8 +25,18 @@ pub struct Images {
 
 impl Images {
     /// Makes the resolver of a node.
-    pub fn new(launchers: Launchers, routes: Reader<RouteTable>, client: Arc<dyn PeerClient>, timeout: Duration) -> Self {
-        Self { launchers, routes, client, timeout }
+    pub fn new(
+        launchers: Launchers,
+        routes: Reader<RouteTable>,
+        client: Arc<dyn PeerClient>,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            launchers,
+            routes,
+            client,
+            timeout,
+        }
     }
 
     /// The digest an image reference stands for now.
@@ -41,22 +51,43 @@ impl Images {
         if let Some(digest) = self.resolve_at_peers(image, deadline).await {
             return Ok(digest);
         }
-        let Some(launch) = self.launchers.get(Kind::Container).filter(|launch| launch.is_available()) else {
-            let message = format!("image {image} can not be looked up: this node has no container engine, and no peer has the image");
-            return Err(Failure::new(ErrorCode::EngineUnavailable, Component::Provider, Effect::Refused, message));
+        let Some(launch) = self
+            .launchers
+            .get(Kind::Container)
+            .filter(|launch| launch.is_available())
+        else {
+            let message = format!(
+                "image {image} can not be looked up: this node has no container engine, and no peer has the image"
+            );
+            return Err(Failure::new(
+                ErrorCode::EngineUnavailable,
+                Component::Provider,
+                Effect::Refused,
+                message,
+            ));
         };
         match tokio::time::timeout_at(deadline, launch.resolve_remote(image)).await {
             Ok(result) => result.map_err(|error| Failure::from(&error)),
             Err(_) => {
-                let message = format!("image {image} was not found: no live node's engine has it, and its registry did not answer in time");
-                Err(Failure::new(ErrorCode::ImageNotFound, Component::Provider, Effect::Refused, message))
+                let message = format!(
+                    "image {image} was not found: no live node's engine has it, and its registry did not answer in time"
+                );
+                Err(Failure::new(
+                    ErrorCode::ImageNotFound,
+                    Component::Provider,
+                    Effect::Refused,
+                    message,
+                ))
             }
         }
     }
 
     /// The digest this node's engine has for an image reference.
     pub async fn resolve_here(&self, image: &str) -> Option<String> {
-        let launch = self.launchers.get(Kind::Container).filter(|launch| launch.is_available())?;
+        let launch = self
+            .launchers
+            .get(Kind::Container)
+            .filter(|launch| launch.is_available())?;
         match launch.resolve_present(image).await {
             Ok(digest) => digest,
             Err(error) => {
@@ -69,9 +100,13 @@ impl Images {
     async fn resolve_at_peers(&self, image: &str, deadline: Instant) -> Option<String> {
         let routes = self.routes.get();
         let deadline = Deadline::at(deadline.into_std());
-        let asked = routes.peers.values().filter(|route| route.is_usable() && route.state.has_engine);
-        let mut answers: FuturesUnordered<_> =
-            asked.map(|route| self.client.resolve_image(&route.peer, image, deadline)).collect();
+        let asked = routes
+            .peers
+            .values()
+            .filter(|route| route.is_usable() && route.state.has_engine);
+        let mut answers: FuturesUnordered<_> = asked
+            .map(|route| self.client.resolve_image(&route.peer, image, deadline))
+            .collect();
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(Some(digest)) => return Some(digest),

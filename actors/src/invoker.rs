@@ -9,8 +9,8 @@ use bytes::Bytes;
 use cluster::PeerClient;
 use protocol::invocation::{StartKind, TraceContext};
 use protocol::{
-    Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId, NodeId, Phases, Reply,
-    Space,
+    Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
+    NodeId, Phases, Reply, Space,
 };
 use providers::Remote;
 use tokio::time::Instant;
@@ -162,7 +162,9 @@ enum Step {
 impl Invoker {
     /// Makes the invoker of a node.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+        }
     }
 
     /// Runs a function once and waits for its answer, at most its `timeoutMs` plus `node.start_timeout`.
@@ -177,12 +179,24 @@ impl Invoker {
         let mut attempt = Attempt::new();
         let result = self.attempts(&request, &mut attempt).await;
         result.map_err(|failure| {
-            let Attempt { phases, is_forwarded, .. } = attempt;
-            Box::new(Failed { failure: failure.at_node(&self.parts.node_name), is_forwarded, phases })
+            let Attempt {
+                phases,
+                is_forwarded,
+                ..
+            } = attempt;
+            Box::new(Failed {
+                failure: failure.at_node(&self.parts.node_name),
+                is_forwarded,
+                phases,
+            })
         })
     }
 
-    async fn attempts(&self, request: &Request, attempt: &mut Attempt) -> Result<Completed, Failure> {
+    async fn attempts(
+        &self,
+        request: &Request,
+        attempt: &mut Attempt,
+    ) -> Result<Completed, Failure> {
         loop {
             let registered = self.registered(&request.space, &request.function_id)?;
             let deadline = self.admit(&registered, request, attempt.begun)?;
@@ -234,9 +248,18 @@ impl Invoker {
         }
         attempt.routed();
         match choice {
-            Choice::Local | Choice::Wait | Choice::Cold => self.wait_and_run(&pool, registered, invocation(), attempt).await,
-            Choice::Peer(id) => self.forward(&id, false, registered, invocation(), attempt).await,
-            Choice::ColdAt(id) => self.forward(&id, true, registered, invocation(), attempt).await,
+            Choice::Local | Choice::Wait | Choice::Cold => {
+                self.wait_and_run(&pool, registered, invocation(), attempt)
+                    .await
+            }
+            Choice::Peer(id) => {
+                self.forward(&id, false, registered, invocation(), attempt)
+                    .await
+            }
+            Choice::ColdAt(id) => {
+                self.forward(&id, true, registered, invocation(), attempt)
+                    .await
+            }
             // What a node said that was asked says more than that there is none left to ask.
             Choice::Shed(why) => {
                 let last = attempt.last_failure.take();
@@ -251,24 +274,44 @@ impl Invoker {
             Some(registered) => Ok(Arc::clone(registered)),
             None if registry.is_loaded => {
                 let message = format!("function {id} is not registered in space {space}");
-                Err(refusal(ErrorCode::FunctionNotFound, Component::Gateway, message))
+                Err(refusal(
+                    ErrorCode::FunctionNotFound,
+                    Component::Gateway,
+                    message,
+                ))
             }
             None => {
                 let message = "this node has not loaded the functions yet: neither the store nor a snapshot was read";
-                Err(refusal(ErrorCode::StoreUnavailable, Component::Store, message).retry_after_ms(1000))
+                Err(
+                    refusal(ErrorCode::StoreUnavailable, Component::Store, message)
+                        .retry_after_ms(1000),
+                )
             }
         }
     }
 
     /// Checks the payload against the function's limit and says when the caller stops waiting.
-    fn admit(&self, registered: &Registered, request: &Request, begun: Instant) -> Result<Deadline, Failure> {
+    fn admit(
+        &self,
+        registered: &Registered,
+        request: &Request,
+        begun: Instant,
+    ) -> Result<Deadline, Failure> {
         let limits = registered.function.limits();
         let (bytes, bytes_max) = (request.payload.len(), limits.body_bytes);
         if let Some(bytes_max) = bytes_max.filter(|bytes_max| bytes > *bytes_max as usize) {
-            let message = format!("the payload has {bytes} bytes, limits.bodyBytes of the function is {bytes_max}");
-            return Err(refusal(ErrorCode::PayloadTooLarge, Component::Gateway, message));
+            let message = format!(
+                "the payload has {bytes} bytes, limits.bodyBytes of the function is {bytes_max}"
+            );
+            return Err(refusal(
+                ErrorCode::PayloadTooLarge,
+                Component::Gateway,
+                message,
+            ));
         }
-        Ok(Deadline::at((begun + limits.timeout + self.parts.start_timeout).into_std()))
+        Ok(Deadline::at(
+            (begun + limits.timeout + self.parts.start_timeout).into_std(),
+        ))
     }
 
     /// A free slot of this node.
@@ -287,7 +330,10 @@ impl Invoker {
     ) -> Result<PoolKind, Step> {
         let open = || {
             let pools = self.parts.pools.load();
-            pools.get(registered.key).filter(|pool| !pool.is_closed()).cloned()
+            pools
+                .get(registered.key)
+                .filter(|pool| !pool.is_closed())
+                .cloned()
         };
         if let Some(pool) = open() {
             return Ok(pool);
@@ -300,7 +346,9 @@ impl Invoker {
             }
             if !self.is_current(registered) {
                 // Looked up anew at once, however often: each time it is another version.
-                return Err(Step::Again(passing("the function changed while it was looked up")));
+                return Err(Step::Again(passing(
+                    "the function changed while it was looked up",
+                )));
             }
             let changed = async {
                 tokio::select! {
@@ -313,10 +361,16 @@ impl Invoker {
             }
         }
         if self.parts.is_draining.load(Ordering::Acquire) {
-            return Err(Step::Failed(refusal(ErrorCode::Draining, Component::Gateway, "the node drains")));
+            return Err(Step::Failed(refusal(
+                ErrorCode::Draining,
+                Component::Gateway,
+                "the node drains",
+            )));
         }
         attempt.local_failures += 1;
-        Err(Step::Again(passing("the function has no instances on this node yet")))
+        Err(Step::Again(passing(
+            "the function has no instances on this node yet",
+        )))
     }
 
     fn is_current(&self, registered: &Registered) -> bool {
@@ -326,13 +380,21 @@ impl Invoker {
         newest.is_some_and(|newest| newest.key == registered.key)
     }
 
-    async fn call_remote(&self, registered: &Registered, mut invocation: Invocation, attempt: &mut Attempt) -> Step {
+    async fn call_remote(
+        &self,
+        registered: &Registered,
+        mut invocation: Invocation,
+        attempt: &mut Attempt,
+    ) -> Step {
         let Some(http) = &self.parts.http else {
             let message = "this node runs no functions of type http";
             return Step::Failed(refusal(ErrorCode::Internal, Component::Provider, message));
         };
         attempt.routed();
-        let (span, trace) = self.span(|| tracing::info_span!("call", otel.kind = "client"), &invocation.trace);
+        let (span, trace) = self.span(
+            || tracing::info_span!("call", otel.kind = "client"),
+            &invocation.trace,
+        );
         invocation.trace = trace;
         let begun = Instant::now();
         let call = http.invoke(&registered.function, &invocation);
@@ -355,7 +417,11 @@ impl Invoker {
     }
 
     /// Makes a span only where traces are exported; without, the caller's context is handed on as it is.
-    fn span(&self, make: impl FnOnce() -> tracing::Span, trace: &TraceContext) -> (tracing::Span, TraceContext) {
+    fn span(
+        &self,
+        make: impl FnOnce() -> tracing::Span,
+        trace: &TraceContext,
+    ) -> (tracing::Span, TraceContext) {
         match &self.parts.propagate {
             Some(propagate) => {
                 let span = make();

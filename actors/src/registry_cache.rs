@@ -77,7 +77,10 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "a Pending is dropped when the message was handled, never read")]
+#[expect(
+    dead_code,
+    reason = "a Pending is dropped when the message was handled, never read"
+)]
 pub(crate) enum Message {
     StoreListed(Listing, Pending),
     StoreChanged(WatchEvent, Pending),
@@ -99,14 +102,25 @@ impl Actor for RegistryCache {
     type State = Incarnation;
     type Arguments = Args;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<Incarnation, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        args: Args,
+    ) -> Result<Incarnation, ActorProcessingErr> {
         let token = CancellationToken::new();
         let mailbox = Mailbox::new(myself, args.depth.clone());
         let follow = follow(args.clone(), mailbox);
-        args.tracker.spawn(token.clone().run_until_cancelled_owned(follow));
+        args.tracker
+            .spawn(token.clone().run_until_cancelled_owned(follow));
         let disk = disk::Writer::start(args.snapshot_path, args.cluster_id, &args.tracker, &token);
         let (state, guard) = (State::default(), token.drop_guard());
-        Ok(Incarnation { state, publisher: args.publisher, disk, depth: args.depth, _stops_tasks: guard })
+        Ok(Incarnation {
+            state,
+            publisher: args.publisher,
+            disk,
+            depth: args.depth,
+            _stops_tasks: guard,
+        })
     }
 
     async fn handle(
@@ -122,7 +136,10 @@ impl Actor for RegistryCache {
             // What the store said already is newer than any snapshot.
             Message::SnapshotRead(..) if incarnation.state.is_loaded() => return Ok(()),
             Message::SnapshotRead(listing, _) => {
-                tracing::warn!(revision = listing.revision.0, "the store does not answer: functions are those of the snapshot on disk");
+                tracing::warn!(
+                    revision = listing.revision.0,
+                    "the store does not answer: functions are those of the snapshot on disk"
+                );
                 incarnation.state.on_listing(&listing);
             }
         }
@@ -146,8 +163,11 @@ async fn follow(args: Args, mailbox: Mailbox<Message>) {
         match tokio::time::timeout(STORE_PATIENCE, &mut list).await {
             Ok(listing) => listing,
             Err(_) => {
-                if let Some(snapshot) = disk::read(args.snapshot_path.clone(), args.cluster_id.clone()).await
-                    && !mailbox.send(|pending| Message::SnapshotRead(snapshot, pending)).await
+                if let Some(snapshot) =
+                    disk::read(args.snapshot_path.clone(), args.cluster_id.clone()).await
+                    && !mailbox
+                        .send(|pending| Message::SnapshotRead(snapshot, pending))
+                        .await
                 {
                     return;
                 }
@@ -158,9 +178,14 @@ async fn follow(args: Args, mailbox: Mailbox<Message>) {
     let mut listing = listing;
     loop {
         let mut watch = args.store.watch(FUNCTIONS_PREFIX, listing.revision);
-        let mut is_heard = mailbox.send(|pending| Message::StoreListed(listing, pending)).await;
+        let mut is_heard = mailbox
+            .send(|pending| Message::StoreListed(listing, pending))
+            .await;
         while let Some(event) = watch.recv().await {
-            is_heard = is_heard && mailbox.send(|pending| Message::StoreChanged(event, pending)).await;
+            is_heard = is_heard
+                && mailbox
+                    .send(|pending| Message::StoreChanged(event, pending))
+                    .await;
             if !is_heard {
                 return;
             }

@@ -40,7 +40,10 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "a Pending is dropped when the message was handled, never read")]
+#[expect(
+    dead_code,
+    reason = "a Pending is dropped when the message was handled, never read"
+)]
 pub(crate) enum Message {
     MembersChanged(Pending),
     ProbeDue(Pending),
@@ -63,18 +66,41 @@ impl Actor for Router {
     type State = Incarnation;
     type Arguments = Args;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<Incarnation, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        args: Args,
+    ) -> Result<Incarnation, ActorProcessingErr> {
         let token = CancellationToken::new();
         let mailbox = Mailbox::new(myself, args.depth.clone());
-        mailbox.every(&args.tracker, &token, args.probe_interval, Message::ProbeDue);
-        mailbox.every(&args.tracker, &token, args.gossip_interval, Message::AnnounceDue);
+        mailbox.every(
+            &args.tracker,
+            &token,
+            args.probe_interval,
+            Message::ProbeDue,
+        );
+        mailbox.every(
+            &args.tracker,
+            &token,
+            args.gossip_interval,
+            Message::AnnounceDue,
+        );
         let (router, mut members) = (mailbox.clone(), args.members.clone());
         members.mark_changed();
-        args.tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            while members.changed().await.is_ok() && router.send(Message::MembersChanged).await {}
-        }));
+        args.tracker
+            .spawn(token.clone().run_until_cancelled_owned(async move {
+                while members.changed().await.is_ok() && router.send(Message::MembersChanged).await
+                {
+                }
+            }));
         let guard = token.clone().drop_guard();
-        Ok(Incarnation { args, mailbox, probing: HashSet::new(), token, _stops_tasks: guard })
+        Ok(Incarnation {
+            args,
+            mailbox,
+            probing: HashSet::new(),
+            token,
+            _stops_tasks: guard,
+        })
     }
 
     async fn handle(
@@ -101,10 +127,18 @@ impl Incarnation {
         let members = Arc::clone(&self.args.members.borrow());
         let before = self.args.publisher.reader().get();
         let next = before.next(&members, self.args.misses_max, Instant::now());
-        for id in before.peers.keys().filter(|id| !next.peers.contains_key(*id)) {
+        for id in before
+            .peers
+            .keys()
+            .filter(|id| !next.peers.contains_key(*id))
+        {
             tracing::info!(peer = %before.peers[id].peer.name, "peer is no longer heard");
         }
-        for (id, route) in next.peers.iter().filter(|(id, _)| !before.peers.contains_key(*id)) {
+        for (id, route) in next
+            .peers
+            .iter()
+            .filter(|(id, _)| !before.peers.contains_key(*id))
+        {
             tracing::info!(peer = %route.peer.name, %id, address = %route.peer.address, "peer joined");
         }
         self.args.publisher.store(Arc::new(next));
@@ -112,7 +146,8 @@ impl Incarnation {
 
     fn probe(&mut self) {
         let routes = self.args.publisher.reader().get();
-        let needs = |route: &&Arc<PeerRoute>| route.health.in_flight() > 0 || route.health.is_suspect();
+        let needs =
+            |route: &&Arc<PeerRoute>| route.health.in_flight() > 0 || route.health.is_suspect();
         for route in routes.peers.values().filter(needs) {
             if !self.probing.insert(route.peer.id.clone()) {
                 continue;
@@ -137,7 +172,9 @@ impl Incarnation {
                 }
                 router.cast(Message::PeerProbed(route.peer.id.clone()));
             };
-            self.args.tracker.spawn(self.token.clone().run_until_cancelled_owned(task));
+            self.args
+                .tracker
+                .spawn(self.token.clone().run_until_cancelled_owned(task));
         }
     }
 }

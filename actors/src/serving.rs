@@ -21,7 +21,11 @@ pub struct Serving {
 
 impl Serving {
     pub(crate) fn new(invoker: Invoker, images: Images, output: ClusterOutput) -> Self {
-        Self { invoker, images, output }
+        Self {
+            invoker,
+            images,
+            output,
+        }
     }
 }
 

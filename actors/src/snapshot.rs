@@ -83,7 +83,9 @@ impl<T> Reader<T> {
             }
             true
         };
-        tokio::time::timeout_at(deadline, reached).await.unwrap_or(false)
+        tokio::time::timeout_at(deadline, reached)
+            .await
+            .unwrap_or(false)
     }
 }
 

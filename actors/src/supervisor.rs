@@ -58,8 +58,15 @@ impl Actor for Supervisor {
     type State = Incarnation;
     type Arguments = Args;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<Incarnation, ActorProcessingErr> {
-        let incarnation = Incarnation { args, restarts: VecDeque::new() };
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        args: Args,
+    ) -> Result<Incarnation, ActorProcessingErr> {
+        let incarnation = Incarnation {
+            args,
+            restarts: VecDeque::new(),
+        };
         for name in Name::CHILDREN {
             incarnation.spawn(name, &myself).await?;
         }
@@ -74,10 +81,14 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         let (cell, why) = match event {
             SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
-            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason.unwrap_or_else(|| "it ended".into())),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                (cell, reason.unwrap_or_else(|| "it ended".into()))
+            }
             _ => return Ok(()),
         };
-        let Some(name) = incarnation.args.board.name_of(&cell) else { return Ok(()) };
+        let Some(name) = incarnation.args.board.name_of(&cell) else {
+            return Ok(());
+        };
         if incarnation.args.board.is_draining() {
             return Ok(());
         }
@@ -86,12 +97,22 @@ impl Actor for Supervisor {
 }
 
 impl Incarnation {
-    async fn restart(&mut self, name: Name, why: &str, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+    async fn restart(
+        &mut self,
+        name: Name,
+        why: &str,
+        myself: &ActorRef<Message>,
+    ) -> Result<(), ActorProcessingErr> {
         let now = Instant::now();
-        self.restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
+        self.restarts
+            .retain(|at| now.duration_since(*at) < RESTART_WINDOW);
         self.restarts.push_back(now);
         if self.restarts.len() > RESTARTS_MAX {
-            tracing::error!(actor = name.as_str(), why, "actor broke again: {RESTARTS_MAX} restarts within a minute did not help, so the node ends");
+            tracing::error!(
+                actor = name.as_str(),
+                why,
+                "actor broke again: {RESTARTS_MAX} restarts within a minute did not help, so the node ends"
+            );
             self.args.broken.cancel();
             return Ok(());
         }
@@ -111,14 +132,21 @@ impl Incarnation {
             Name::Supervisor => supervisor,
             Name::RegistryCache => {
                 let args = args.registry_cache.clone();
-                Actor::spawn_linked(None, RegistryCache, args, supervisor).await?.0.get_cell()
+                Actor::spawn_linked(None, RegistryCache, args, supervisor)
+                    .await?
+                    .0
+                    .get_cell()
             }
             Name::Executor => {
-                let (actor, _) = Actor::spawn_linked(None, Executor, args.executor.clone(), supervisor).await?;
+                let (actor, _) =
+                    Actor::spawn_linked(None, Executor, args.executor.clone(), supervisor).await?;
                 args.board.set_executor(actor.clone());
                 actor.get_cell()
             }
-            Name::Router => Actor::spawn_linked(None, Router, args.router.clone(), supervisor).await?.0.get_cell(),
+            Name::Router => Actor::spawn_linked(None, Router, args.router.clone(), supervisor)
+                .await?
+                .0
+                .get_cell(),
         };
         args.board.set(name, cell);
         Ok(())
@@ -184,8 +212,16 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(supervisor: ActorRef<Message>, board: Board, broken: CancellationToken) -> Self {
-        Self { supervisor, board, broken }
+    pub(crate) fn new(
+        supervisor: ActorRef<Message>,
+        board: Board,
+        broken: CancellationToken,
+    ) -> Self {
+        Self {
+            supervisor,
+            board,
+            broken,
+        }
     }
 
     /// Resolves when an actor broke for good; the process should end with an error.

@@ -22,7 +22,9 @@ pub(crate) struct Mailbox<M> {
 
 /// Travels in a message; its sender waits until the actor has handled the message and dropped it.
 #[derive(Debug)]
-pub(crate) struct Pending(#[expect(dead_code, reason = "dropping it is the answer")] oneshot::Sender<()>);
+pub(crate) struct Pending(
+    #[expect(dead_code, reason = "dropping it is the answer")] oneshot::Sender<()>,
+);
 
 impl Depth {
     pub(crate) fn get(&self) -> u64 {
@@ -33,7 +35,9 @@ impl Depth {
     pub(crate) fn taken(&self) {
         // Not every message is counted: the supervisor's come without a mailbox.
         let less = |depth: u64| depth.checked_sub(1);
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -89,6 +93,9 @@ impl<M: ractor::Message> Mailbox<M> {
 
 impl<M> Clone for Mailbox<M> {
     fn clone(&self) -> Self {
-        Self { actor: self.actor.clone(), depth: self.depth.clone() }
+        Self {
+            actor: self.actor.clone(),
+            depth: self.depth.clone(),
+        }
     }
 }

@@ -56,12 +56,17 @@ pub struct View {
 
 impl View {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+        }
     }
 
     /// Whether a balancer should send requests here.
     pub fn readiness(&self) -> Readiness {
-        match (self.parts.announcer.is_draining.load(Ordering::Acquire), self.parts.registry.load().is_loaded) {
+        match (
+            self.parts.announcer.is_draining.load(Ordering::Acquire),
+            self.parts.registry.load().is_loaded,
+        ) {
             (true, _) => Readiness::Draining,
             (false, true) => Readiness::Ready,
             (false, false) => Readiness::Loading,
@@ -74,7 +79,10 @@ impl View {
         let members = Arc::clone(&self.parts.members.borrow());
         let routes = self.parts.routes.load();
         let peers = members.values().map(|member| {
-            let is_silent = routes.peers.get(&member.id).is_some_and(|route| route.health.is_silent());
+            let is_silent = routes
+                .peers
+                .get(&member.id)
+                .is_some_and(|route| route.health.is_silent());
             let state = match (member.is_alive, member.state.is_draining, is_silent) {
                 (false, ..) => "dead",
                 (true, _, true) => "silent",
@@ -83,7 +91,9 @@ impl View {
             };
             node(member, state, &names)
         });
-        let mut nodes: Vec<_> = std::iter::once(self.own_node(&names)).chain(peers).collect();
+        let mut nodes: Vec<_> = std::iter::once(self.own_node(&names))
+            .chain(peers)
+            .collect();
         nodes.sort_by(|one, other| one.name.cmp(&other.name));
         api::Cluster {
             cluster: self.parts.cluster_id.clone(),
@@ -108,7 +118,9 @@ impl View {
                 snapshot_age_seconds: snapshot.map(|(_, age)| age),
             }
         });
-        api::Actors { actors: actors.collect() }
+        api::Actors {
+            actors: actors.collect(),
+        }
     }
 
     /// What `pick()` would choose now for a function, and why; `None` when it is not registered.
@@ -120,7 +132,9 @@ impl View {
 
     /// Kills an actor, for fault tests; false when there is none of that name.
     pub fn kill_actor(&self, name: &str) -> bool {
-        let named = Name::CHILDREN.into_iter().find(|child| child.as_str() == name);
+        let named = Name::CHILDREN
+            .into_iter()
+            .find(|child| child.as_str() == name);
         let cell = named.and_then(|name| self.parts.handle.board().cell(name));
         cell.map(|cell| cell.kill()).is_some()
     }
@@ -129,7 +143,10 @@ impl View {
         let parts = &self.parts;
         match name {
             Name::Supervisor => None,
-            Name::RegistryCache => Some((parts.registry.load().revision.0, parts.registry.age_seconds())),
+            Name::RegistryCache => Some((
+                parts.registry.load().revision.0,
+                parts.registry.age_seconds(),
+            )),
             // Pools follow the registry: their revision is the registry's they were opened from.
             Name::Executor => Some((parts.registry.load().revision.0, parts.pools.age_seconds())),
             Name::Router => Some((parts.routes.load().version, parts.routes.age_seconds())),
@@ -137,8 +154,14 @@ impl View {
     }
 
     fn function_names(&self) -> BTreeMap<InstanceKey, String> {
-        let name = |function: &protocol::Function| format!("{}/{}", function.space, function.function_id);
-        self.parts.registry.load().iter().map(|registered| (registered.key, name(&registered.function))).collect()
+        let name =
+            |function: &protocol::Function| format!("{}/{}", function.space, function.function_id);
+        self.parts
+            .registry
+            .load()
+            .iter()
+            .map(|registered| (registered.key, name(&registered.function)))
+            .collect()
     }
 
     fn own_node(&self, names: &BTreeMap<InstanceKey, String>) -> api::ClusterNode {
@@ -147,14 +170,22 @@ impl View {
         let hints = state.hints.iter().map(|hint| {
             let pool = pools.get(hint.key).and_then(|pool| pool.pool());
             let ids = pool.map(|pool| pool.instance_ids()).unwrap_or_default();
-            api::ClusterHint { instance_ids: ids.iter().map(ToString::to_string).collect(), ..told(hint, names) }
+            api::ClusterHint {
+                instance_ids: ids.iter().map(ToString::to_string).collect(),
+                ..told(hint, names)
+            }
         });
         api::ClusterNode {
             name: self.parts.node_name.to_string(),
             id: self.parts.node_id.to_string(),
             generation: self.parts.generation.0,
             peer_address: self.parts.peer_address.to_string(),
-            state: if state.is_draining { "draining" } else { "alive" }.into(),
+            state: if state.is_draining {
+                "draining"
+            } else {
+                "alive"
+            }
+            .into(),
             hints: hints.collect(),
             ..loaded(&state)
         }
@@ -168,7 +199,12 @@ fn node(member: &Member, state: &str, names: &BTreeMap<InstanceKey, String>) -> 
         generation: member.generation.0,
         peer_address: member.peer.address.to_string(),
         state: state.into(),
-        hints: member.state.hints.iter().map(|hint| told(hint, names)).collect(),
+        hints: member
+            .state
+            .hints
+            .iter()
+            .map(|hint| told(hint, names))
+            .collect(),
         ..loaded(&member.state)
     }
 }

@@ -21,7 +21,11 @@ struct Shared {
 impl Attention {
     /// Asks the executor to look at a pool.
     pub(crate) fn ask(&self, key: InstanceKey) {
-        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.shared
+            .keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
         self.shared.notify.notify_one();
     }
 
@@ -31,7 +35,13 @@ impl Attention {
     /// Safe: keys are taken only when the future completes.
     pub(crate) async fn next(&self) -> HashSet<InstanceKey> {
         loop {
-            let keys = std::mem::take(&mut *self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner));
+            let keys = std::mem::take(
+                &mut *self
+                    .shared
+                    .keys
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
             if !keys.is_empty() {
                 return keys;
             }

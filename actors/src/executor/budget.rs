@@ -51,7 +51,11 @@ impl Budget {
     /// Takes a share for one instance, or none when there is no room.
     pub fn reserve(&self, memory_mb: u32) -> Option<Reservation> {
         let memory_mb = u64::from(memory_mb);
-        let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self
+            .shared
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let fits = used.memory_mb + memory_mb <= self.shared.memory_max_mb
             && used.instances < self.shared.instances_max;
         fits.then(|| {
@@ -66,7 +70,11 @@ impl Budget {
 
     /// Takes a share for an instance that is up already, even where that goes over the limit.
     pub fn adopt(&self, memory_mb: u32) -> Reservation {
-        let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self
+            .shared
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         used.memory_mb += u64::from(memory_mb);
         used.instances += 1;
         Reservation {
@@ -94,7 +102,11 @@ impl Budget {
 
     /// What is promised now.
     pub fn used(&self) -> Used {
-        *self.shared.used.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .shared
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory that instances may have in all, in MiB.
@@ -110,7 +122,11 @@ impl Budget {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self
+            .shared
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         used.memory_mb = used.memory_mb.saturating_sub(self.memory_mb);
         used.instances = used.instances.saturating_sub(1);
         drop(used);
@@ -130,7 +146,13 @@ mod tests {
         let second = budget.reserve(10).unwrap();
         assert!(budget.reserve(10).is_none(), "instances are the limit");
         drop(first);
-        assert_eq!(budget.used(), Used { memory_mb: 10, instances: 1 });
+        assert_eq!(
+            budget.used(),
+            Used {
+                memory_mb: 10,
+                instances: 1
+            }
+        );
         drop(second);
         assert!(budget.has_room(100));
     }

@@ -82,28 +82,44 @@ impl Journal {
         };
         let now = SystemTime::now();
         let is_recent = |inherited: &Inherited| {
-            now.duration_since(inherited.handed_over_at).is_ok_and(|age| age < AGE_MAX)
+            now.duration_since(inherited.handed_over_at)
+                .is_ok_and(|age| age < AGE_MAX)
         };
         let mut records = Records::default();
         let mut kept = Vec::new();
         for record in old.chunks_exact(RECORD_BYTES as usize) {
-            let Some((id, inherited)) = read_record(record).filter(|(_, inherited)| is_recent(inherited)) else {
+            let Some((id, inherited)) =
+                read_record(record).filter(|(_, inherited)| is_recent(inherited))
+            else {
                 continue;
             };
             records.inherited.insert(id, (records.end, inherited));
             records.end += RECORD_BYTES;
             kept.extend_from_slice(record);
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         file.write_all_at(&kept, 0)?;
         file.set_len(records.end)?;
-        let shared = Shared { file, records: Mutex::new(records) };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            file,
+            records: Mutex::new(records),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// What the last incarnation left of an instance, if calls were in flight.
     pub(crate) fn inherited(&self, id: &InstanceId) -> Option<Inherited> {
-        self.shared.records().inherited.get(&hash(id)).map(|(_, inherited)| *inherited)
+        self.shared
+            .records()
+            .inherited
+            .get(&hash(id))
+            .map(|(_, inherited)| *inherited)
     }
 
     /// Opens the record of an instance; one that the last incarnation left goes on.
@@ -111,8 +127,15 @@ impl Journal {
         let hash = hash(id);
         let mut records = self.shared.records();
         if let Some((offset, inherited)) = records.inherited.remove(&hash) {
-            let calls = Calls { inherited: inherited.busy, ..Calls::default() };
-            return Entry { shared: Arc::clone(&self.shared), offset, calls: Arc::new(Mutex::new(calls)) };
+            let calls = Calls {
+                inherited: inherited.busy,
+                ..Calls::default()
+            };
+            return Entry {
+                shared: Arc::clone(&self.shared),
+                offset,
+                calls: Arc::new(Mutex::new(calls)),
+            };
         }
         let offset = records.free.pop().unwrap_or_else(|| {
             let offset = records.end;
@@ -122,7 +145,11 @@ impl Journal {
         let mut record = [0; RECORD_BYTES as usize];
         record[..16].copy_from_slice(&hash);
         self.shared.write(&record, offset);
-        Entry { shared: Arc::clone(&self.shared), offset, calls: Arc::default() }
+        Entry {
+            shared: Arc::clone(&self.shared),
+            offset,
+            calls: Arc::default(),
+        }
     }
 
     /// Forgets an instance that is gone; calls that still hold its entry write nothing any more.
@@ -165,10 +192,16 @@ impl Entry {
     pub(crate) fn begin(&self) {
         let mut calls = self.calls();
         calls.in_flight += 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&calls.count().to_be_bytes());
-        bytes[8..].copy_from_slice(&u64::try_from(now.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
+        bytes[8..].copy_from_slice(
+            &u64::try_from(now.as_millis())
+                .unwrap_or(u64::MAX)
+                .to_be_bytes(),
+        );
         self.write(&calls, &bytes);
     }
 
@@ -208,7 +241,13 @@ fn read_record(record: &[u8]) -> Option<([u8; 16], Inherited)> {
     let busy = u32::from_be_bytes(record.get(16..20)?.try_into().ok()?);
     let at_ms = u64::from_be_bytes(record.get(24..32)?.try_into().ok()?);
     let handed_over_at = UNIX_EPOCH.checked_add(Duration::from_millis(at_ms))?;
-    (busy > 0 && id != [0; 16]).then_some((id, Inherited { busy, handed_over_at }))
+    (busy > 0 && id != [0; 16]).then_some((
+        id,
+        Inherited {
+            busy,
+            handed_over_at,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -237,14 +276,20 @@ mod tests {
         drop(journal);
 
         let journal = Journal::open_file(&path).unwrap();
-        assert_eq!((busy(&journal, "ended"), busy(&journal, "running")), (None, Some(1)));
+        assert_eq!(
+            (busy(&journal, "ended"), busy(&journal, "running")),
+            (None, Some(1))
+        );
     }
 
     #[test]
     fn a_node_killed_twice_forgets_no_call() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("busy");
-        Journal::open_file(&path).unwrap().open(&id("running")).begin();
+        Journal::open_file(&path)
+            .unwrap()
+            .open(&id("running"))
+            .begin();
         let killed_before_it_looked = Journal::open_file(&path).unwrap();
         drop(killed_before_it_looked);
 

@@ -50,6 +50,8 @@ impl Launchers {
 
     /// The providers there are.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, &Arc<dyn Launch>)> {
-        [Kind::Container, Kind::Process].into_iter().filter_map(|kind| Some((kind, self.get(kind)?)))
+        [Kind::Container, Kind::Process]
+            .into_iter()
+            .filter_map(|kind| Some((kind, self.get(kind)?)))
     }
 }

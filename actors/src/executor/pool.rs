@@ -199,7 +199,11 @@ impl Pool {
         let slots = self.lock();
         let now = Instant::now();
         let mut status = PoolStatus {
-            waiters: slots.waiters.iter().filter(|waiter| !waiter.grant.is_closed()).count(),
+            waiters: slots
+                .waiters
+                .iter()
+                .filter(|waiter| !waiter.grant.is_closed())
+                .count(),
             is_closed: slots.is_closed,
             ..PoolStatus::default()
         };
@@ -228,7 +232,11 @@ impl Pool {
 
     /// The ids of the instances that are up.
     pub fn instance_ids(&self) -> Vec<InstanceId> {
-        self.lock().seats.iter().map(|seat| seat.id.clone()).collect()
+        self.lock()
+            .seats
+            .iter()
+            .map(|seat| seat.id.clone())
+            .collect()
     }
 
     /// Adds an instance that is ready and hands its slots to those who wait.
@@ -262,7 +270,8 @@ impl Pool {
     /// Lets an instance take no more work unless something runs on it; true when it drains now.
     pub(crate) fn drain_if_idle(&self, id: &InstanceId) -> bool {
         let mut slots = self.lock();
-        let idle = |seat: &&mut Seat| seat.id == *id && seat.busy == 0 && seat.state == SeatState::Open;
+        let idle =
+            |seat: &&mut Seat| seat.id == *id && seat.busy == 0 && seat.state == SeatState::Open;
         match slots.seats.iter_mut().find(idle) {
             Some(seat) => {
                 seat.state = SeatState::Draining;
@@ -383,10 +392,16 @@ impl Pool {
                 slots.waiters.pop_front();
                 continue;
             }
-            let Some(mut checkout) = self.take(slots) else { return };
-            let Some(waiter) = slots.waiters.pop_front() else { return };
+            let Some(mut checkout) = self.take(slots) else {
+                return;
+            };
+            let Some(waiter) = slots.waiters.pop_front() else {
+                return;
+            };
             checkout.start_phases = start_phases.copied();
-            if let Err(Grant::Slot(mut unwanted)) = waiter.grant.send(Grant::Slot(Box::new(checkout))) {
+            if let Err(Grant::Slot(mut unwanted)) =
+                waiter.grant.send(Grant::Slot(Box::new(checkout)))
+            {
                 // The waiter gave up this very moment: nothing ran, so the slot goes to the next.
                 unwanted.is_returned = true;
                 give_back(slots, &unwanted.id, true);
@@ -415,7 +430,9 @@ impl Pool {
 
 /// Gives a slot back; true when its instance drains, so that the executor must look.
 fn give_back(slots: &mut Slots, id: &InstanceId, is_healthy: bool) -> bool {
-    let Some(seat) = slots.seats.iter_mut().find(|seat| seat.id == *id) else { return false };
+    let Some(seat) = slots.seats.iter_mut().find(|seat| seat.id == *id) else {
+        return false;
+    };
     seat.busy = seat.busy.saturating_sub(1);
     seat.idle_since = Instant::now();
     if !is_healthy {
@@ -432,8 +449,13 @@ impl Slots {
 
 impl Seat {
     fn free(&self, concurrency: u32, now: Instant) -> u32 {
-        let inherited = self.inherited.filter(|(_, until)| now < *until).map_or(0, |(slots, _)| slots);
-        concurrency.saturating_sub(self.busy).saturating_sub(inherited)
+        let inherited = self
+            .inherited
+            .filter(|(_, until)| now < *until)
+            .map_or(0, |(slots, _)| slots);
+        concurrency
+            .saturating_sub(self.busy)
+            .saturating_sub(inherited)
     }
 }
 
@@ -492,7 +514,9 @@ impl Drop for Checkout {
 
 impl std::fmt::Debug for Checkout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checkout").field("instance", &self.id).finish_non_exhaustive()
+        f.debug_struct("Checkout")
+            .field("instance", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

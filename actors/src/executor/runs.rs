@@ -94,10 +94,15 @@ impl Runs {
                 granted = self.granted() => Ok(granted),
             }
         };
-        let (permit, reservation) =
-            tokio::time::timeout_at(until, granted).await.map_err(|_| WaitError::TimedOut)??;
+        let (permit, reservation) = tokio::time::timeout_at(until, granted)
+            .await
+            .map_err(|_| WaitError::TimedOut)??;
         self.running.fetch_add(1, Ordering::AcqRel);
-        Ok(RunPermit { runs: Arc::clone(self), permit, _reservation: reservation })
+        Ok(RunPermit {
+            runs: Arc::clone(self),
+            permit,
+            _reservation: reservation,
+        })
     }
 
     async fn granted(&self) -> (Option<OwnedSemaphorePermit>, Reservation) {
@@ -153,11 +158,14 @@ impl Runs {
                 forgiven = owed.min(more);
                 Some(owed - forgiven)
             };
-            let _ = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+            let _ = self
+                .owed
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
             self.permits.add_permits((more - forgiven) as usize);
         } else if max < before {
             let fewer = before - max;
-            let forgotten = u32::try_from(self.permits.forget_permits(fewer as usize)).unwrap_or(fewer);
+            let forgotten =
+                u32::try_from(self.permits.forget_permits(fewer as usize)).unwrap_or(fewer);
             self.owed.fetch_add(fewer - forgotten, Ordering::AcqRel);
         }
     }
@@ -181,7 +189,11 @@ impl Drop for RunPermit {
     fn drop(&mut self) {
         self.runs.running.fetch_sub(1, Ordering::AcqRel);
         let owes = |owed: u32| owed.checked_sub(1);
-        let is_owed = self.runs.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, owes).is_ok();
+        let is_owed = self
+            .runs
+            .owed
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, owes)
+            .is_ok();
         if let Some(permit) = self.permit.take()
             && is_owed
         {

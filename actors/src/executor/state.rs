@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use config::settings::ExecutorSettings;
-use protocol::{Component, Effect, ErrorCode, Failure, Function, Generation, InstanceId, InstanceKey};
+use protocol::{Failure, Function, Generation, InstanceId, InstanceKey};
 use providers::{Found, Launched};
 use tokio::time::Instant;
 
@@ -18,21 +18,29 @@ use super::runs::Runs;
 use super::{PoolKind, Pools};
 use crate::registry_cache::{Registered, Registry};
 
-/// How long room is thought to come from an instance that is being removed; then another is removed as well.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The longest pause between failing starts of one function.
-const START_BACKOFF_MAX: Duration = Duration::from_secs(30);
+mod scale;
 
 /// Something the actor carries out.
 #[derive(Debug)]
 pub(super) enum Action {
     /// Start an instance.
-    Start { key: InstanceKey, registered: Arc<Registered>, reservation: Reservation },
+    Start {
+        key: InstanceKey,
+        registered: Arc<Registered>,
+        reservation: Reservation,
+    },
     /// Remove an instance; its share of the budget, if it had one, comes back when it is gone.
-    Stop { kind: Kind, id: InstanceId, reservation: Option<Reservation> },
+    Stop {
+        kind: Kind,
+        id: InstanceId,
+        reservation: Option<Reservation>,
+    },
     /// Take over an instance of an earlier generation.
-    Adopt { kind: Kind, found: Found, registered: Arc<Registered> },
+    Adopt {
+        kind: Kind,
+        found: Found,
+        registered: Arc<Registered>,
+    },
     /// Publish the pools anew.
     Publish,
 }
@@ -107,8 +115,13 @@ impl State {
     }
 
     pub(super) fn pools(&self) -> Pools {
-        let pools = self.held.iter().map(|(key, held)| (*key, (held.pool.clone(), Arc::clone(&held.registered))));
-        Pools { pools: pools.collect::<HashMap<_, _>>() }
+        let pools = self
+            .held
+            .iter()
+            .map(|(key, held)| (*key, (held.pool.clone(), Arc::clone(&held.registered))));
+        Pools {
+            pools: pools.collect::<HashMap<_, _>>(),
+        }
     }
 
     /// Opens pools of new functions and closes those of replaced and deleted ones.
@@ -118,7 +131,10 @@ impl State {
         }
         let mut current = HashSet::new();
         let mut is_changed = false;
-        for registered in registry.iter().filter(|registered| registered.function.contract().is_some()) {
+        for registered in registry
+            .iter()
+            .filter(|registered| registered.function.contract().is_some())
+        {
             current.insert(registered.key);
             match self.held.get_mut(&registered.key) {
                 Some(held) => {
@@ -135,11 +151,20 @@ impl State {
             }
         }
         let mut actions = Vec::new();
-        for held in self.held.values_mut().filter(|held| !current.contains(&held.registered.key)) {
+        for held in self
+            .held
+            .values_mut()
+            .filter(|held| !current.contains(&held.registered.key))
+        {
             held.is_current = false;
             held.pool.close();
         }
-        let closed: Vec<_> = self.held.iter().filter(|(_, held)| !held.is_current).map(|(key, _)| *key).collect();
+        let closed: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, held)| !held.is_current)
+            .map(|(key, _)| *key)
+            .collect();
         for key in closed {
             actions.extend(self.stop_drained(key, now));
         }
@@ -150,8 +175,15 @@ impl State {
     }
 
     /// Looks at a pool that asked: recycles what is suspect, starts what is wanted.
-    pub(super) fn on_attention(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
-        let Some(held) = self.held.get(&key) else { return Vec::new() };
+    pub(super) fn on_attention(
+        &mut self,
+        key: InstanceKey,
+        now: Instant,
+        elsewhere: &dyn Elsewhere,
+    ) -> Vec<Action> {
+        let Some(held) = self.held.get(&key) else {
+            return Vec::new();
+        };
         if let PoolKind::Pool(pool) = &held.pool {
             pool.clear_notice();
         }
@@ -163,7 +195,9 @@ impl State {
     /// Looks at every pool where somebody waits, after room or a start permit came free.
     pub(super) fn on_room(&mut self, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
         let keys: Vec<_> = self.held.keys().copied().collect();
-        keys.into_iter().flat_map(|key| self.scale(key, now, elsewhere)).collect()
+        keys.into_iter()
+            .flat_map(|key| self.scale(key, now, elsewhere))
+            .collect()
     }
 
     pub(super) fn on_started(
@@ -180,10 +214,18 @@ impl State {
             Some(held) => {
                 held.starting = held.starting.saturating_sub(1);
                 match (result, &held.pool) {
-                    (Ok(launched), PoolKind::Pool(pool)) if held.is_current && !self.is_draining => {
+                    (Ok(launched), PoolKind::Pool(pool))
+                        if held.is_current && !self.is_draining =>
+                    {
                         held.failures = 0;
                         held.not_before = None;
-                        pool.add(launched.id, launched.invoke, Some(launched.phases), None, reservation);
+                        pool.add(
+                            launched.id,
+                            launched.invoke,
+                            Some(launched.phases),
+                            None,
+                            reservation,
+                        );
                     }
                     (Ok(launched), _) => {
                         let kind = Kind::of(&held.registered.function);
@@ -205,8 +247,13 @@ impl State {
         self.stopping.remove(id);
         self.means.journal.forget(id);
         let before = self.held.len();
-        self.held.retain(|_, held| held.is_current || !held.is_empty());
-        if self.held.len() == before { Vec::new() } else { vec![Action::Publish] }
+        self.held
+            .retain(|_, held| held.is_current || !held.is_empty());
+        if self.held.len() == before {
+            Vec::new()
+        } else {
+            vec![Action::Publish]
+        }
     }
 
     /// Stops what idled too long, keeps `min` up, hands over slots that calls of an earlier generation held.
@@ -222,7 +269,8 @@ impl State {
             actions.extend(self.scale(key, now, elsewhere));
         }
         let before = self.held.len();
-        self.held.retain(|_, held| held.is_current || !held.is_empty());
+        self.held
+            .retain(|_, held| held.is_current || !held.is_empty());
         if self.held.len() != before {
             actions.push(Action::Publish);
         }
@@ -242,7 +290,9 @@ impl State {
             held.lost_at = Some(now);
             Some((*key, reservation))
         });
-        let Some((key, reservation)) = removed else { return Vec::new() };
+        let Some((key, reservation)) = removed else {
+            return Vec::new();
+        };
         // It may only have stopped: what is left of it is removed like any other.
         let mut actions = vec![self.stop(kind, id.clone(), Some(reservation), now)];
         actions.extend(self.scale(key, now, elsewhere));
@@ -254,8 +304,14 @@ impl State {
         if !self.listed.contains(&kind) {
             self.first_listing.insert(kind);
         }
-        let of_kind = self.held.values().filter(|held| Kind::of(&held.registered.function) == kind);
-        of_kind.filter_map(|held| held.pool.pool()).flat_map(|pool| pool.instance_ids()).collect()
+        let of_kind = self
+            .held
+            .values()
+            .filter(|held| Kind::of(&held.registered.function) == kind);
+        of_kind
+            .filter_map(|held| held.pool.pool())
+            .flat_map(|pool| pool.instance_ids())
+            .collect()
     }
 
     /// The list has ended, with or without an answer.
@@ -276,10 +332,14 @@ impl State {
     ) -> Vec<Action> {
         let listed: HashSet<&InstanceId> = found.iter().map(|found| &found.id).collect();
         let lost: Vec<&InstanceId> = before.iter().filter(|id| !listed.contains(id)).collect();
-        let mut actions: Vec<Action> =
-            lost.into_iter().flat_map(|id| self.on_gone(kind, id, now, elsewhere)).collect();
-        let seated: HashSet<InstanceId> =
-            (self.held.values()).filter_map(|held| held.pool.pool()).flat_map(|pool| pool.instance_ids()).collect();
+        let mut actions: Vec<Action> = lost
+            .into_iter()
+            .flat_map(|id| self.on_gone(kind, id, now, elsewhere))
+            .collect();
+        let seated: HashSet<InstanceId> = (self.held.values())
+            .filter_map(|held| held.pool.pool())
+            .flat_map(|pool| pool.instance_ids())
+            .collect();
         for found in found {
             if seated.contains(&found.id)
                 || self.stopping.contains_key(&found.id)
@@ -289,12 +349,21 @@ impl State {
             }
             let is_older = found.generation < self.means.generation;
             match self.held.get(&found.key) {
-                Some(held) if held.is_current && !self.is_draining && found.is_adoptable && (is_older || !held.has_unseated())
-                    && self.instances_here(&found.key) < held.registered.function.scaling().max =>
+                Some(held)
+                    if held.is_current
+                        && !self.is_draining
+                        && found.is_adoptable
+                        && (is_older || !held.has_unseated())
+                        && self.instances_here(&found.key)
+                            < held.registered.function.scaling().max =>
                 {
                     self.adopting.insert(found.id.clone(), found.key);
                     let registered = Arc::clone(&held.registered);
-                    actions.push(Action::Adopt { kind, found, registered });
+                    actions.push(Action::Adopt {
+                        kind,
+                        found,
+                        registered,
+                    });
                 }
                 // A start or a run of this very generation is under way: this is most likely its instance.
                 Some(held) if !is_older && held.has_unseated() => {}
@@ -306,20 +375,38 @@ impl State {
 
     /// Instances of a key that are up or about to be.
     fn instances_here(&self, key: &InstanceKey) -> u32 {
-        let up = self.held.get(key).and_then(|held| held.pool.pool()).map_or(0, |pool| pool.status().open);
+        let up = self
+            .held
+            .get(key)
+            .and_then(|held| held.pool.pool())
+            .map_or(0, |pool| pool.status().open);
         up.saturating_add(self.coming(key))
     }
 
     /// Instances of a key that start or are being adopted.
     fn coming(&self, key: &InstanceKey) -> u32 {
-        let adopting = self.adopting.values().filter(|adopting| *adopting == key).count();
+        let adopting = self
+            .adopting
+            .values()
+            .filter(|adopting| *adopting == key)
+            .count();
         let starting = self.held.get(key).map_or(0, |held| held.starting);
         starting.saturating_add(u32::try_from(adopting).unwrap_or(u32::MAX))
     }
 
-    fn stop(&mut self, kind: Kind, id: InstanceId, reservation: Option<Reservation>, now: Instant) -> Action {
+    fn stop(
+        &mut self,
+        kind: Kind,
+        id: InstanceId,
+        reservation: Option<Reservation>,
+        now: Instant,
+    ) -> Action {
         self.stopping.insert(id.clone(), now);
-        Action::Stop { kind, id, reservation }
+        Action::Stop {
+            kind,
+            id,
+            reservation,
+        }
     }
 
     pub(super) fn on_adopted(
@@ -331,16 +418,25 @@ impl State {
         elsewhere: &dyn Elsewhere,
     ) -> Vec<Action> {
         self.adopting.remove(&found.id);
-        let held = self.held.get(&found.key).filter(|held| held.is_current && !self.is_draining);
+        let held = self
+            .held
+            .get(&found.key)
+            .filter(|held| held.is_current && !self.is_draining);
         if let (Ok(invoke), Some(held)) = (result, held)
             && let PoolKind::Pool(pool) = &held.pool
         {
             let limits = held.registered.function.limits();
-            let inherited = self.means.journal.inherited(&found.id).and_then(|inherited| {
-                let age = wall.duration_since(inherited.handed_over_at).unwrap_or_default();
-                let left = limits.timeout.checked_sub(age)?;
-                Some((inherited.busy, now + left))
-            });
+            let inherited = self
+                .means
+                .journal
+                .inherited(&found.id)
+                .and_then(|inherited| {
+                    let age = wall
+                        .duration_since(inherited.handed_over_at)
+                        .unwrap_or_default();
+                    let left = limits.timeout.checked_sub(age)?;
+                    Some((inherited.busy, now + left))
+                });
             let reservation = self.means.budget.adopt(limits.memory_mb);
             pool.add(found.id.clone(), invoke, None, inherited, reservation);
             return Vec::new();
@@ -359,7 +455,9 @@ impl State {
             held.pool.close();
             held.is_current = false;
         }
-        keys.into_iter().flat_map(|key| self.stop_drained(key, now)).collect()
+        keys.into_iter()
+            .flat_map(|key| self.stop_drained(key, now))
+            .collect()
     }
 
     /// Instances and starts that are left; a drain waits until there are none.
@@ -377,190 +475,24 @@ impl State {
         let attention = self.means.attention.clone();
         if registered.function.is_pooled() {
             let journal = self.means.journal.clone();
-            PoolKind::Pool(Pool::new(key, limits.concurrency, waiters_max, attention, journal))
+            PoolKind::Pool(Pool::new(
+                key,
+                limits.concurrency,
+                waiters_max,
+                attention,
+                journal,
+            ))
         } else {
             let (max, budget) = (registered.function.scaling().max, self.means.budget.clone());
-            PoolKind::Runs(Runs::new(key, limits.memory_mb, max, waiters_max, budget, attention))
+            PoolKind::Runs(Runs::new(
+                key,
+                limits.memory_mb,
+                max,
+                waiters_max,
+                budget,
+                attention,
+            ))
         }
-    }
-
-    /// Removes instances that drain and on which nothing runs any more.
-    fn stop_drained(&mut self, key: InstanceKey, now: Instant) -> Vec<Action> {
-        let Some(held) = self.held.get(&key) else { return Vec::new() };
-        let kind = Kind::of(&held.registered.function);
-        let Some(pool) = held.pool.pool().cloned() else { return Vec::new() };
-        let mut actions = Vec::new();
-        for seat in pool.seats().into_iter().filter(|seat| !seat.is_open && seat.busy == 0) {
-            if let Some(reservation) = pool.remove(&seat.id) {
-                actions.push(self.stop(kind, seat.id, Some(reservation), now));
-            }
-        }
-        actions
-    }
-
-    fn stop_idle(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
-        let Some((held, pool)) = self.held.get(&key).and_then(|held| Some((held, held.pool.pool()?))) else {
-            return Vec::new();
-        };
-        let scaling = held.registered.function.scaling();
-        let kept = if elsewhere.is_home(&held.registered) { scaling.min } else { 0 };
-        let seats = pool.seats();
-        let open = u32::try_from(seats.iter().filter(|seat| seat.is_open).count()).unwrap_or(u32::MAX);
-        let mut surplus = open.saturating_sub(kept);
-        // A `max` that was lowered holds at once, for what is idle.
-        let mut excess = open.saturating_sub(scaling.max);
-        for seat in seats.iter().rev().filter(|seat| seat.is_open && seat.busy == 0) {
-            let is_due = excess > 0 || (surplus > 0 && now.duration_since(seat.idle_since) >= scaling.idle);
-            if is_due && pool.drain_if_idle(&seat.id) {
-                surplus = surplus.saturating_sub(1);
-                excess = excess.saturating_sub(1);
-            }
-        }
-        self.stop_drained(key, now)
-    }
-
-    /// Starts what those who wait, or `min`, need: as many as fit under `max`, the budget and the start limit.
-    fn scale(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let coming = self.coming(&key);
-        let Some(held) = self.held.get_mut(&key).filter(|held| held.is_current) else { return actions };
-        if self.is_draining || self.first_listing.contains(&Kind::of(&held.registered.function)) {
-            return actions;
-        }
-        let memory_mb = held.registered.function.limits().memory_mb;
-        let PoolKind::Pool(pool) = held.pool.clone() else {
-            if held.pool.needs_room() {
-                actions.extend(self.make_room(key, now));
-            }
-            return actions;
-        };
-        let pause = self.means.settings.start_backoff;
-        let wanted = held.wanted_starts(&pool, coming, now, pause, elsewhere);
-        if wanted > 0 && !self.means.budget.could_fit(memory_mb) {
-            // Nothing that could be stopped would make room, so nothing is.
-            let max_mb = self.means.budget.memory_max_mb();
-            let message = format!("an instance needs {memory_mb} MiB, instances of this node may have {max_mb} MiB in all");
-            pool.fail_waiters(&Failure::new(ErrorCode::Overloaded, Component::Provider, Effect::Refused, message));
-            return actions;
-        }
-        for _ in 0..wanted {
-            let Some(held) = self.held.get_mut(&key) else { break };
-            if held.not_before.is_some_and(|not_before| now < not_before) {
-                held.refuse_waiters(&pool, now);
-                break;
-            }
-            if self.starting >= self.means.settings.starts_max {
-                break;
-            }
-            let Some(reservation) = self.means.budget.reserve(memory_mb) else {
-                actions.extend(self.make_room(key, now));
-                break;
-            };
-            held.starting += 1;
-            self.starting += 1;
-            let registered = Arc::clone(&held.registered);
-            actions.push(Action::Start { key, registered, reservation });
-        }
-        actions
-    }
-
-    /// Stops the instance of another function that idles longest, above that function's `min`.
-    fn make_room(&mut self, for_key: InstanceKey, now: Instant) -> Vec<Action> {
-        if self.stopping.values().any(|since| now.duration_since(*since) < STOP_PATIENCE) {
-            // Room is on its way already.
-            return Vec::new();
-        }
-        let idle = |(key, held): (&InstanceKey, &Held)| {
-            let pool = held.pool.pool().filter(|_| *key != for_key)?;
-            let seats = pool.seats();
-            if seats.len() <= held.registered.function.scaling().min as usize {
-                return None;
-            }
-            let oldest = seats.into_iter().filter(|seat| seat.is_open && seat.busy == 0).min_by_key(|seat| seat.idle_since)?;
-            Some((now.duration_since(oldest.idle_since), *key, oldest.id))
-        };
-        let Some((_, key, id)) = self.held.iter().filter_map(idle).max_by_key(|(idle_for, ..)| *idle_for) else {
-            return Vec::new();
-        };
-        if let Some(pool) = self.held.get(&key).and_then(|held| held.pool.pool()) {
-            pool.drain_if_idle(&id);
-        }
-        self.stop_drained(key, now)
-    }
-}
-
-impl Held {
-    fn new(pool: PoolKind, registered: Arc<Registered>) -> Self {
-        Self {
-            is_current: !pool.is_closed(),
-            pool,
-            registered,
-            starting: 0,
-            failures: 0,
-            not_before: None,
-            last_failure: None,
-            lost_at: None,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.starting == 0 && self.pool.is_empty()
-    }
-
-    /// Whether the provider may hold instances of it that have no seat yet, or never get one.
-    fn has_unseated(&self) -> bool {
-        self.starting > 0 || matches!(&self.pool, PoolKind::Runs(runs) if runs.running() > 0)
-    }
-
-    fn wanted_starts(
-        &self,
-        pool: &Arc<Pool>,
-        coming: u32,
-        now: Instant,
-        pause: Duration,
-        elsewhere: &dyn Elsewhere,
-    ) -> u32 {
-        let status = pool.status();
-        let scaling = self.registered.function.scaling();
-        let waiters = u32::try_from(status.waiters).unwrap_or(u32::MAX);
-        let slots_coming = coming.saturating_mul(pool.concurrency());
-        let for_waiters = waiters.saturating_sub(slots_coming).div_ceil(pool.concurrency());
-        let here = status.open.saturating_add(coming);
-        let elsewhere_up = elsewhere.instances(self.registered.key);
-        let is_put_off = self.lost_at.is_some_and(|lost_at| now.duration_since(lost_at) < pause);
-        let for_min = match elsewhere.is_home(&self.registered) && !is_put_off {
-            true => scaling.min.saturating_sub(here).saturating_sub(elsewhere_up),
-            false => 0,
-        };
-        // Those who wait here get one instance at least: what peers are said to have may be gone.
-        let room = match here {
-            0 => scaling.max.saturating_sub(elsewhere_up).max(1),
-            here => scaling.max.saturating_sub(here).saturating_sub(elsewhere_up),
-        };
-        for_waiters.max(for_min).min(room)
-    }
-
-    fn on_start_failed(&mut self, failure: Failure, now: Instant, backoff: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        let pause = backoff.saturating_mul(1 << (self.failures - 1).min(10)).min(START_BACKOFF_MAX);
-        self.not_before = Some(now + pause);
-        self.last_failure = Some(failure);
-        let is_hopeless = self.starting == 0 && self.pool.pool().is_some_and(|pool| pool.status().open == 0);
-        if let Some(pool) = self.pool.pool().filter(|_| is_hopeless) {
-            self.refuse_waiters(&Arc::clone(pool), now);
-        }
-    }
-
-    /// Tells those who wait why nothing will come, unless an instance is up or coming that will serve them.
-    fn refuse_waiters(&self, pool: &Arc<Pool>, now: Instant) {
-        if self.starting > 0 || pool.status().open > 0 {
-            return;
-        }
-        let failure = self.last_failure.clone().unwrap_or_else(|| {
-            Failure::new(ErrorCode::StartFailed, Component::Provider, Effect::Refused, "the instance did not start")
-        });
-        let left = self.not_before.map_or(Duration::ZERO, |not_before| not_before.saturating_duration_since(now));
-        pool.fail_waiters(&failure.retry_after_ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)));
     }
 }
 

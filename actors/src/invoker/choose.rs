@@ -10,7 +10,12 @@ use crate::router::pick::{Choice, Local, Question, Remote, Shed, Site, pick, ran
 
 impl Invoker {
     /// Chooses where an invocation runs, leaving out the nodes that refused it.
-    pub(super) fn choose(&self, registered: &Registered, pool: &PoolKind, attempt: &Attempt) -> Choice {
+    pub(super) fn choose(
+        &self,
+        registered: &Registered,
+        pool: &PoolKind,
+        attempt: &Attempt,
+    ) -> Choice {
         let (local, peers, question) = self.view(registered, pool, attempt);
         pick(&local, &peers, &question)
     }
@@ -29,7 +34,12 @@ impl Invoker {
         let peers = match attempt.peer_refusals > self.parts.refusals_max {
             // Enough were asked: what is left is this node.
             true => Vec::new(),
-            false => routes.peers.values().filter(is_asked).map(|route| remote(registered, route)).collect(),
+            false => routes
+                .peers
+                .values()
+                .filter(is_asked)
+                .map(|route| remote(registered, route))
+                .collect(),
         };
         let question = Question {
             is_forwarded: false,
@@ -38,10 +48,19 @@ impl Invoker {
             pack_until: self.parts.pack_until,
             dice: rand::random(),
         };
-        (self.local(registered, pool, attempt.is_refused_here), peers, question)
+        (
+            self.local(registered, pool, attempt.is_refused_here),
+            peers,
+            question,
+        )
     }
 
-    pub(super) fn local(&self, registered: &Registered, pool: &PoolKind, is_refused_here: bool) -> Local {
+    pub(super) fn local(
+        &self,
+        registered: &Registered,
+        pool: &PoolKind,
+        is_refused_here: bool,
+    ) -> Local {
         let function = &registered.function;
         let kind = Kind::of(function);
         let used = self.parts.budget.used();
@@ -54,7 +73,11 @@ impl Invoker {
             launch.is_some_and(|launch| launch.images().iter().any(|image| image == digest))
         });
         Local {
-            free_slots: if is_refused_here { 0 } else { pool.free_slots() },
+            free_slots: if is_refused_here {
+                0
+            } else {
+                pool.free_slots()
+            },
             instances: pool.instances(),
             may_wait: waiting && !is_refused_here,
             site: Site {
@@ -81,7 +104,8 @@ fn remote(registered: &Registered, route: &PeerRoute) -> Remote {
         site: Site {
             can_run: route.can_run(function),
             has_image: route.has_image(function),
-            has_room: load.memory_used_mb + u64::from(function.limits().memory_mb) <= load.memory_max_mb
+            has_room: load.memory_used_mb + u64::from(function.limits().memory_mb)
+                <= load.memory_max_mb
                 && load.instances < load.instances_max,
             load: ratio(load.memory_used_mb, load.memory_max_mb),
             rank: rank(registered.key, &route.peer.id),
@@ -89,9 +113,16 @@ fn remote(registered: &Registered, route: &PeerRoute) -> Remote {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a load is compared, not counted")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a load is compared, not counted"
+)]
 fn ratio(used: u64, max: u64) -> f64 {
-    if max == 0 { 1.0 } else { used as f64 / max as f64 }
+    if max == 0 {
+        1.0
+    } else {
+        used as f64 / max as f64
+    }
 }
 
 /// What the caller is told of an invocation that went nowhere.
@@ -101,18 +132,24 @@ pub(super) fn shed(why: Shed, registered: &Registered) -> Failure {
     match why {
         Shed::FunctionBusy => {
             let max = function.scaling().max;
-            let message = format!("all instances of function {id} in space {space} are busy (scaling.max is {max}) and enough invocations wait");
+            let message = format!(
+                "all instances of function {id} in space {space} are busy (scaling.max is {max}) and enough invocations wait"
+            );
             refusal(ErrorCode::FunctionBusy, Component::Function, message).retry_after_ms(1000)
         }
         Shed::NoRoom => {
             let memory_mb = function.limits().memory_mb;
-            let message = format!("no node has room for an instance of function {id} in space {space} ({memory_mb} MiB)");
+            let message = format!(
+                "no node has room for an instance of function {id} in space {space} ({memory_mb} MiB)"
+            );
             refusal(ErrorCode::Overloaded, Component::Provider, message).retry_after_ms(1000)
         }
         Shed::NoSite => {
             let message = match Kind::of(function) {
                 Kind::Container => "no node that answers has a container engine",
-                Kind::Process => "no node that answers may run functions of type process (--allow-process)",
+                Kind::Process => {
+                    "no node that answers may run functions of type process (--allow-process)"
+                }
             };
             refusal(ErrorCode::EngineUnavailable, Component::Provider, message).retry_after_ms(1000)
         }

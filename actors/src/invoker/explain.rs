@@ -15,24 +15,55 @@ impl Invoker {
         let own_name = self.parts.node_name.to_string();
         if registered.function.contract().is_none() {
             let why = "a remote function is called from the node that is asked".to_owned();
-            return api::Route { choice: "local".into(), node: Some(own_name), why, inputs: BTreeMap::new() };
+            return api::Route {
+                choice: "local".into(),
+                node: Some(own_name),
+                why,
+                inputs: BTreeMap::new(),
+            };
         }
         let pools = self.parts.pools.load();
         let Some(pool) = pools.get(registered.key) else {
             let why = "the function was registered this moment and has no pool yet".to_owned();
-            return api::Route { choice: "wait".into(), node: Some(own_name), why, inputs: BTreeMap::new() };
+            return api::Route {
+                choice: "wait".into(),
+                node: Some(own_name),
+                why,
+                inputs: BTreeMap::new(),
+            };
         };
         let (local, peers, question) = self.view(registered, pool, &Attempt::new());
         let choice = pick(&local, &peers, &question);
         let routes = self.parts.routes.load();
-        let name = |id: &protocol::NodeId| routes.peers.get(id).map(|route| route.peer.name.clone());
+        let name =
+            |id: &protocol::NodeId| routes.peers.get(id).map(|route| route.peer.name.clone());
         let (word, node, why) = match &choice {
             Choice::Local => ("local", Some(own_name), "a slot is free here"),
-            Choice::Peer(id) => ("peer", name(id), "no slot is free here, one is on that peer"),
-            Choice::Wait => ("wait", Some(own_name), "no slot is free anywhere and scaling.max is reached"),
-            Choice::Cold => ("cold", Some(own_name), "no slot is free anywhere, and an instance fits best here"),
-            Choice::ColdAt(id) => ("cold", name(id), "no slot is free anywhere, and an instance fits best there, or waits there"),
-            Choice::Shed(Shed::FunctionBusy) => ("shed", None, "every instance is busy and enough invocations wait"),
+            Choice::Peer(id) => (
+                "peer",
+                name(id),
+                "no slot is free here, one is on that peer",
+            ),
+            Choice::Wait => (
+                "wait",
+                Some(own_name),
+                "no slot is free anywhere and scaling.max is reached",
+            ),
+            Choice::Cold => (
+                "cold",
+                Some(own_name),
+                "no slot is free anywhere, and an instance fits best here",
+            ),
+            Choice::ColdAt(id) => (
+                "cold",
+                name(id),
+                "no slot is free anywhere, and an instance fits best there, or waits there",
+            ),
+            Choice::Shed(Shed::FunctionBusy) => (
+                "shed",
+                None,
+                "every instance is busy and enough invocations wait",
+            ),
             Choice::Shed(Shed::NoRoom) => ("shed", None, "no node has room for an instance"),
             Choice::Shed(Shed::NoSite) => ("shed", None, "no node runs this type of function"),
         };
@@ -42,9 +73,17 @@ impl Invoker {
             ("packUntil".to_owned(), json!(question.pack_until)),
         ]);
         for peer in &peers {
-            inputs.insert(format!("peer {}", name(&peer.id).unwrap_or_default()), remote_json(peer));
+            inputs.insert(
+                format!("peer {}", name(&peer.id).unwrap_or_default()),
+                remote_json(peer),
+            );
         }
-        api::Route { choice: word.into(), node, why: why.into(), inputs }
+        api::Route {
+            choice: word.into(),
+            node,
+            why: why.into(),
+            inputs,
+        }
     }
 }
 

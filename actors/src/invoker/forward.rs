@@ -29,7 +29,10 @@ impl Invoker {
         attempt.is_forwarded = true;
         let in_flight = route.health.begin();
         route.note_sent(registered.key);
-        let (span, trace) = self.span(|| tracing::info_span!("forward", otel.kind = "client", peer = %route.peer.name), &invocation.trace);
+        let (span, trace) = self.span(
+            || tracing::info_span!("forward", otel.kind = "client", peer = %route.peer.name),
+            &invocation.trace,
+        );
         let remaining = invocation.deadline.remaining(Instant::now().into_std());
         let head = InvokeHead {
             invocation: invocation.id,
@@ -43,7 +46,10 @@ impl Invoker {
             trace,
         };
         let begun = Instant::now();
-        let call = self.parts.client.invoke(&route.peer, head, invocation.payload, invocation.deadline);
+        let call =
+            self.parts
+                .client
+                .invoke(&route.peer, head, invocation.payload, invocation.deadline);
         let result = call.instrument(span).await;
         let took_us = micros(begun.elapsed());
         drop(in_flight);
@@ -53,22 +59,37 @@ impl Invoker {
                 // Gossip may have made the route anew since the call began.
                 let newest = self.parts.routes.load().peers.get(id).cloned();
                 let newest = newest.filter(|newest| newest.generation == route.generation);
-                newest.as_ref().unwrap_or(&route).note_reply(registered.key, head.free_slots, head.instances);
-                self.on_reply(&route.peer.name, id, head, body, took_us, registered, attempt)
+                newest.as_ref().unwrap_or(&route).note_reply(
+                    registered.key,
+                    head.free_slots,
+                    head.instances,
+                );
+                self.on_reply(
+                    &route.peer.name,
+                    id,
+                    head,
+                    body,
+                    took_us,
+                    registered,
+                    attempt,
+                )
             }
             Err(error) => {
                 let failure = Failure::from(&error).at_node(&route.peer.name);
                 attempt.phases.forward = Some(took_us);
                 tracing::info!(peer = %route.peer.name, %error, effect = ?error.effect(), "call to peer failed");
                 match error {
-                    PeerError::Refused { is_answer: true, .. } => route.health.note_answered(),
+                    PeerError::Refused {
+                        is_answer: true, ..
+                    } => route.health.note_answered(),
                     PeerError::Refused { .. } => route.health.note_refused(),
                     _ => {}
                 }
                 let may_retry = match error.effect() {
                     Effect::Refused => true,
                     Effect::Interrupted | Effect::Finished => {
-                        failure.code == ErrorCode::Interrupted && registered.function.is_idempotent()
+                        failure.code == ErrorCode::Interrupted
+                            && registered.function.is_idempotent()
                     }
                 };
                 attempt.step(id, failure, may_retry)
@@ -76,7 +97,10 @@ impl Invoker {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one reply, used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one reply, used once"
+    )]
     fn on_reply(
         &self,
         peer: &str,
@@ -87,15 +111,25 @@ impl Invoker {
         registered: &Registered,
         attempt: &mut Attempt,
     ) -> Step {
-        let ReplyHead { outcome, phases, .. } = head;
+        let ReplyHead {
+            outcome, phases, ..
+        } = head;
         attempt.phases = Phases {
             route: attempt.phases.route,
             forward: Some(took_us.saturating_sub(phases.total())),
             ..phases
         };
         match outcome {
-            ReplyOutcome::Replied { status, content_type, start } => Step::Done(Completed {
-                reply: Reply { status, content_type, body },
+            ReplyOutcome::Replied {
+                status,
+                content_type,
+                start,
+            } => Step::Done(Completed {
+                reply: Reply {
+                    status,
+                    content_type,
+                    body,
+                },
                 node: Arc::from(peer),
                 start,
                 is_forwarded: true,
@@ -104,7 +138,10 @@ impl Invoker {
             ReplyOutcome::Failed(failure) => {
                 let may_retry = match failure.effect {
                     Effect::Refused => is_the_nodes_own(failure.code),
-                    Effect::Interrupted => failure.code == ErrorCode::Interrupted && registered.function.is_idempotent(),
+                    Effect::Interrupted => {
+                        failure.code == ErrorCode::Interrupted
+                            && registered.function.is_idempotent()
+                    }
                     Effect::Finished => false,
                 };
                 attempt.step(id, failure.at_node(peer), may_retry)
@@ -113,11 +150,24 @@ impl Invoker {
     }
 
     /// What a cold or warm start is called in a reply; here so that both ends read alike.
-    pub(super) fn outcome(result: Result<(Reply, StartKind), Failure>) -> (ReplyOutcome, bytes::Bytes) {
+    pub(super) fn outcome(
+        result: Result<(Reply, StartKind), Failure>,
+    ) -> (ReplyOutcome, bytes::Bytes) {
         match result {
             Ok((reply, start)) => {
-                let Reply { status, content_type, body } = reply;
-                (ReplyOutcome::Replied { status, content_type, start }, body)
+                let Reply {
+                    status,
+                    content_type,
+                    body,
+                } = reply;
+                (
+                    ReplyOutcome::Replied {
+                        status,
+                        content_type,
+                        start,
+                    },
+                    body,
+                )
             }
             Err(failure) => (ReplyOutcome::Failed(failure), bytes::Bytes::new()),
         }
@@ -126,7 +176,10 @@ impl Invoker {
 
 /// Whether a refusal is for a reason that another node may not have.
 fn is_the_nodes_own(code: ErrorCode) -> bool {
-    !matches!(code, ErrorCode::StartFailed | ErrorCode::ImageNotFound | ErrorCode::PayloadTooLarge)
+    !matches!(
+        code,
+        ErrorCode::StartFailed | ErrorCode::ImageNotFound | ErrorCode::PayloadTooLarge
+    )
 }
 
 impl Attempt {

@@ -24,10 +24,24 @@ impl Invoker {
         // What is left of the deadline when the wait ends is the function's whole time limit.
         let limit = registered.function.limits().timeout;
         let begun = Instant::now();
-        let until = Instant::from_std(invocation.deadline.moment()).checked_sub(limit).unwrap_or(begun);
+        let until = Instant::from_std(invocation.deadline.moment())
+            .checked_sub(limit)
+            .unwrap_or(begun);
         match pool {
             PoolKind::Pool(pool) => {
-                let (span, _) = self.span(|| tracing::info_span!("wait", pull_us = tracing::field::Empty, create_us = tracing::field::Empty, start_us = tracing::field::Empty, ready_us = tracing::field::Empty, start = tracing::field::Empty), &invocation.trace);
+                let (span, _) = self.span(
+                    || {
+                        tracing::info_span!(
+                            "wait",
+                            pull_us = tracing::field::Empty,
+                            create_us = tracing::field::Empty,
+                            start_us = tracing::field::Empty,
+                            ready_us = tracing::field::Empty,
+                            start = tracing::field::Empty
+                        )
+                    },
+                    &invocation.trace,
+                );
                 let waited = pool.checkout(until).instrument(span.clone()).await;
                 let waited_us = micros(begun.elapsed());
                 match waited {
@@ -40,7 +54,10 @@ impl Invoker {
                     Err(error) => attempt.on_wait_error(error, registered, waited_us),
                 }
             }
-            PoolKind::Runs(runs) => self.run_once(runs, until, registered, invocation, attempt).await,
+            PoolKind::Runs(runs) => {
+                self.run_once(runs, until, registered, invocation, attempt)
+                    .await
+            }
         }
     }
 
@@ -52,7 +69,10 @@ impl Invoker {
         mut invocation: Invocation,
         attempt: &mut Attempt,
     ) -> Step {
-        let (span, trace) = self.span(|| tracing::info_span!("run", otel.kind = "client", instance = %checkout.instance_id()), &invocation.trace);
+        let (span, trace) = self.span(
+            || tracing::info_span!("run", otel.kind = "client", instance = %checkout.instance_id()),
+            &invocation.trace,
+        );
         invocation.trace = trace;
         checkout.hand_over();
         let begun = Instant::now();
@@ -103,12 +123,24 @@ impl Invoker {
         };
         attempt.phases.queue = Some(micros(begun.elapsed()));
         let Some(launch) = self.parts.launchers.get(Kind::of(&registered.function)) else {
-            return Step::Failed(refusal(ErrorCode::EngineUnavailable, Component::Provider, "this node has no provider for the type"));
+            return Step::Failed(refusal(
+                ErrorCode::EngineUnavailable,
+                Component::Provider,
+                "this node has no provider for the type",
+            ));
         };
-        let (span, trace) = self.span(|| tracing::info_span!("run", otel.kind = "client"), &invocation.trace);
+        let (span, trace) = self.span(
+            || tracing::info_span!("run", otel.kind = "client"),
+            &invocation.trace,
+        );
         invocation.trace = trace;
-        let deadline = Deadline::at((Instant::now() + self.parts.start_timeout).into_std()).min(invocation.deadline);
-        let spec = LaunchSpec { function: Arc::clone(&registered.function), key: registered.key, deadline };
+        let deadline = Deadline::at((Instant::now() + self.parts.start_timeout).into_std())
+            .min(invocation.deadline);
+        let spec = LaunchSpec {
+            function: Arc::clone(&registered.function),
+            key: registered.key,
+            deadline,
+        };
         let (phases, result) = launch.run(spec, &invocation).instrument(span).await;
         drop(permit);
         attempt.phases.add_start(&phases);
@@ -123,7 +155,12 @@ impl Invoker {
 fn record(span: &tracing::Span, checkout: &Checkout) {
     span.record("start", checkout.start().as_str());
     if let Some(phases) = checkout.start_phases() {
-        for (name, field) in [("pull_us", phases.pull), ("create_us", phases.create), ("start_us", phases.start), ("ready_us", phases.ready)] {
+        for (name, field) in [
+            ("pull_us", phases.pull),
+            ("create_us", phases.create),
+            ("start_us", phases.start),
+            ("ready_us", phases.ready),
+        ] {
             if let Some(micros) = field {
                 span.record(name, micros);
             }
@@ -145,16 +182,29 @@ impl Attempt {
         let function = &registered.function;
         let (id, space) = (&function.function_id, &function.space);
         match error {
-            WaitError::Closed => Step::Again(passing("the function was replaced or deleted while the invocation waited")),
+            WaitError::Closed => Step::Again(passing(
+                "the function was replaced or deleted while the invocation waited",
+            )),
             WaitError::Full => {
                 self.is_refused_here = true;
                 self.local_failures += 1;
-                let message = format!("too many invocations of function {id} in space {space} wait for a slot");
-                Step::Again(refusal(ErrorCode::FunctionBusy, Component::Function, message).retry_after_ms(1000))
+                let message = format!(
+                    "too many invocations of function {id} in space {space} wait for a slot"
+                );
+                Step::Again(
+                    refusal(ErrorCode::FunctionBusy, Component::Function, message)
+                        .retry_after_ms(1000),
+                )
             }
             WaitError::TimedOut => {
-                let message = format!("no slot of function {id} in space {space} came free within {} ms", waited_us / 1000);
-                Step::Failed(refusal(ErrorCode::FunctionBusy, Component::Function, message).retry_after_ms(1000))
+                let message = format!(
+                    "no slot of function {id} in space {space} came free within {} ms",
+                    waited_us / 1000
+                );
+                Step::Failed(
+                    refusal(ErrorCode::FunctionBusy, Component::Function, message)
+                        .retry_after_ms(1000),
+                )
             }
             WaitError::Failed(failure) => self.on_start_error(failure),
         }

@@ -27,7 +27,10 @@ impl Invoker {
     pub async fn serve(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes) {
         let _counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
-        let (span, trace) = self.span(|| tracing::info_span!("serve", otel.kind = "server", invocation = %head.invocation), &head.trace);
+        let (span, trace) = self.span(
+            || tracing::info_span!("serve", otel.kind = "server", invocation = %head.invocation),
+            &head.trace,
+        );
         let key = head.instance_key;
         let deadline = Instant::now() + Duration::from_millis(head.remaining_ms).min(REMAINING_MAX);
         let invocation = Invocation {
@@ -41,10 +44,15 @@ impl Invoker {
             trace,
         };
         let result = match self.forwarded(&invocation, key) {
-            Ok(registered) => self.serve_here(&registered, invocation, head.may_start, &mut attempt).instrument(span).await,
+            Ok(registered) => {
+                self.serve_here(&registered, invocation, head.may_start, &mut attempt)
+                    .instrument(span)
+                    .await
+            }
             Err(failure) => Err(failure),
         };
-        let (outcome, body) = Self::outcome(result.map_err(|failure| failure.at_node(&self.parts.node_name)));
+        let (outcome, body) =
+            Self::outcome(result.map_err(|failure| failure.at_node(&self.parts.node_name)));
         let pools = self.parts.pools.load();
         let pool = pools.get(key);
         let reply = ReplyHead {
@@ -56,13 +64,25 @@ impl Invoker {
         (reply, body)
     }
 
-    fn forwarded(&self, invocation: &Invocation, key: protocol::InstanceKey) -> Result<Arc<Registered>, Failure> {
+    fn forwarded(
+        &self,
+        invocation: &Invocation,
+        key: protocol::InstanceKey,
+    ) -> Result<Arc<Registered>, Failure> {
         if self.parts.is_draining.load(Ordering::Acquire) {
-            return Err(refusal(ErrorCode::Draining, Component::Peer, "the node drains"));
+            return Err(refusal(
+                ErrorCode::Draining,
+                Component::Peer,
+                "the node drains",
+            ));
         }
         let registered = self.registered(&invocation.space, &invocation.function_id)?;
         if registered.key != key {
-            return Err(refusal(ErrorCode::Conflict, Component::Peer, "the node knows another version of the function"));
+            return Err(refusal(
+                ErrorCode::Conflict,
+                Component::Peer,
+                "the node knows another version of the function",
+            ));
         }
         Ok(registered)
     }
@@ -76,8 +96,14 @@ impl Invoker {
     ) -> Result<(Reply, StartKind), Failure> {
         let step = match self.free_slot(registered) {
             Some(checkout) => self.run(checkout, registered, invocation, attempt).await,
-            None => match self.open_pool(registered, invocation.deadline, attempt).await {
-                Ok(pool) => self.wait_here(&pool, registered, invocation, may_start, attempt).await,
+            None => match self
+                .open_pool(registered, invocation.deadline, attempt)
+                .await
+            {
+                Ok(pool) => {
+                    self.wait_here(&pool, registered, invocation, may_start, attempt)
+                        .await
+                }
                 Err(step) => step,
             },
         };
@@ -107,10 +133,16 @@ impl Invoker {
         match pick(&local, &[], &question) {
             Choice::Shed(why) => Step::Failed(choose::shed(why, registered)),
             // A slot that came free this moment is taken at the head of the queue.
-            Choice::Local | Choice::Wait | Choice::Cold | Choice::Peer(_) | Choice::ColdAt(_) if may_start => {
-                self.wait_and_run(pool, registered, invocation, attempt).await
+            Choice::Local | Choice::Wait | Choice::Cold | Choice::Peer(_) | Choice::ColdAt(_)
+                if may_start =>
+            {
+                self.wait_and_run(pool, registered, invocation, attempt)
+                    .await
             }
-            _ => Step::Failed(choose::shed(crate::router::pick::Shed::FunctionBusy, registered)),
+            _ => Step::Failed(choose::shed(
+                crate::router::pick::Shed::FunctionBusy,
+                registered,
+            )),
         }
     }
 }

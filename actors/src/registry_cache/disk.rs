@@ -36,7 +36,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(path: PathBuf, cluster: String, tracker: &TaskTracker, token: &CancellationToken) -> Self {
+    pub(super) fn start(
+        path: PathBuf,
+        cluster: String,
+        tracker: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Self {
         let (listing, mut newest) = watch::channel(None::<Listing>);
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
             while newest.changed().await.is_ok() {
@@ -59,13 +64,27 @@ impl Writer {
 fn write(path: &Path, cluster: &str, listing: &Listing) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = std::io::BufWriter::new(std::fs::File::create(&new)?);
-    let head = Head { format: FORMAT, cluster: cluster.to_owned(), revision: listing.revision, entries: listing.entries.len() };
+    let head = Head {
+        format: FORMAT,
+        cluster: cluster.to_owned(),
+        revision: listing.revision,
+        entries: listing.entries.len(),
+    };
     serde_json::to_writer(&mut file, &head)?;
     for entry in &listing.entries {
         // A record that is no JSON could not be read from the store either.
-        let Ok(value) = serde_json::from_slice(&entry.value) else { continue };
+        let Ok(value) = serde_json::from_slice(&entry.value) else {
+            continue;
+        };
         file.write_all(b"\n")?;
-        serde_json::to_writer(&mut file, &Line { key: entry.key.clone(), value, revision: entry.revision })?;
+        serde_json::to_writer(
+            &mut file,
+            &Line {
+                key: entry.key.clone(),
+                value,
+                revision: entry.revision,
+            },
+        )?;
     }
     file.write_all(b"\n")?;
     file.into_inner()?.sync_all()?;
@@ -74,7 +93,9 @@ fn write(path: &Path, cluster: &str, listing: &Listing) -> std::io::Result<()> {
 
 /// Reads the snapshot of this cluster, if there is one that is whole.
 pub(super) async fn read(path: PathBuf, cluster: String) -> Option<Listing> {
-    let read = tokio::task::spawn_blocking(move || read_file(&path, &cluster)).await.ok()?;
+    let read = tokio::task::spawn_blocking(move || read_file(&path, &cluster))
+        .await
+        .ok()?;
     match read {
         Ok(listing) => Some(listing),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -88,16 +109,31 @@ pub(super) async fn read(path: PathBuf, cluster: String) -> Option<Listing> {
 fn read_file(path: &Path, cluster: &str) -> std::io::Result<Listing> {
     let other = |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
     let mut lines = BufReader::new(std::fs::File::open(path)?).lines();
-    let head: Head = serde_json::from_str(&lines.next().ok_or_else(|| other("it is empty".into()))??)?;
+    let head: Head =
+        serde_json::from_str(&lines.next().ok_or_else(|| other("it is empty".into()))??)?;
     if head.format != FORMAT || head.cluster != cluster {
-        return Err(other(format!("it is of cluster {} and format {}", head.cluster, head.format)));
+        return Err(other(format!(
+            "it is of cluster {} and format {}",
+            head.cluster, head.format
+        )));
     }
     let mut entries = Vec::with_capacity(head.entries.min(100_000));
     for line in lines {
-        let Line { key, value, revision } = serde_json::from_str(&line?)?;
-        entries.push(Entry { key, value: serde_json::to_vec(&value)?.into(), revision });
+        let Line {
+            key,
+            value,
+            revision,
+        } = serde_json::from_str(&line?)?;
+        entries.push(Entry {
+            key,
+            value: serde_json::to_vec(&value)?.into(),
+            revision,
+        });
     }
-    Ok(Listing { entries, revision: head.revision })
+    Ok(Listing {
+        entries,
+        revision: head.revision,
+    })
 }
 
 #[cfg(test)]
@@ -108,8 +144,15 @@ mod tests {
     fn what_was_written_is_read_back_by_the_same_cluster_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("functions.snapshot");
-        let entry = Entry { key: "functions/default/a".into(), value: "{\"a\":1}".into(), revision: Revision(3) };
-        let listing = Listing { entries: vec![entry], revision: Revision(7) };
+        let entry = Entry {
+            key: "functions/default/a".into(),
+            value: "{\"a\":1}".into(),
+            revision: Revision(3),
+        };
+        let listing = Listing {
+            entries: vec![entry],
+            revision: Revision(7),
+        };
         write(&path, "one", &listing).unwrap();
         assert_eq!(read_file(&path, "one").unwrap(), listing);
         assert!(read_file(&path, "other").is_err());

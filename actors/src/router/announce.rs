@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::hint::Hint;
-use cluster::membership::{LocalState, Load, Membership};
+use cluster::membership::{Load, LocalState, Membership};
 
 use crate::executor::{Budget, Kind, Launchers, Pools};
 use crate::invoker::InFlight;
@@ -55,7 +55,11 @@ impl Announcer {
     /// How this node is now.
     pub fn state(&self) -> LocalState {
         let used = self.budget.used();
-        let images = self.launchers.get(Kind::Container).map(|launch| launch.images()).unwrap_or_default();
+        let images = self
+            .launchers
+            .get(Kind::Container)
+            .map(|launch| launch.images())
+            .unwrap_or_default();
         LocalState {
             is_draining: self.is_draining.load(Ordering::Acquire),
             has_engine: self.launchers.can_run(Kind::Container),
@@ -77,7 +81,11 @@ impl Announcer {
     fn hints(&self) -> Vec<Hint> {
         let pools = self.pools.load();
         let hint = |(key, (pool, _)): (&_, &(crate::executor::PoolKind, _))| {
-            let hint = Hint { key: *key, free_slots: pool.free_slots(), instances: pool.instances() };
+            let hint = Hint {
+                key: *key,
+                free_slots: pool.free_slots(),
+                instances: pool.instances(),
+            };
             (hint.instances > 0).then_some(hint)
         };
         let mut hints: Vec<Hint> = pools.pools.iter().filter_map(hint).collect();

@@ -100,7 +100,10 @@ pub fn pick(local: &Local, peers: &[Remote], question: &Question) -> Choice {
     if let Some(peer) = two_choices(peers, question.dice) {
         return Choice::Peer(peer.id.clone());
     }
-    let instances = peers.iter().map(|peer| peer.instances).fold(local.instances, u32::saturating_add);
+    let instances = peers
+        .iter()
+        .map(|peer| peer.instances)
+        .fold(local.instances, u32::saturating_add);
     if instances < question.instances_max
         && let Some(choice) = pick_site(local, peers, question)
     {
@@ -110,7 +113,8 @@ pub fn pick(local: &Local, peers: &[Remote], question: &Question) -> Choice {
 }
 
 fn pick_forwarded(local: &Local, question: &Question) -> Choice {
-    let fits = local.instances < question.instances_max && local.site.can_run && local.site.has_room;
+    let fits =
+        local.instances < question.instances_max && local.site.can_run && local.site.has_room;
     match (question.may_start, fits) {
         (true, true) if local.may_wait => Choice::Cold,
         (true, false) if local.may_wait && local.instances > 0 => Choice::Wait,
@@ -127,10 +131,18 @@ fn two_choices(peers: &[Remote], (one, other): (u32, u32)) -> Option<&Remote> {
     let count = u32::try_from(free.len()).ok().filter(|count| *count > 0)?;
     let first = one % count;
     // The second draw is among the others, so that two peers are always compared where there are two.
-    let second = if count > 1 { (first + 1 + other % (count - 1)) % count } else { first };
+    let second = if count > 1 {
+        (first + 1 + other % (count - 1)) % count
+    } else {
+        first
+    };
     let (first, second) = (free[first as usize], free[second as usize]);
     let better = |peer: &Remote| (peer.free_slots, std::cmp::Reverse(peer.in_flight));
-    Some(if better(second) > better(first) { second } else { first })
+    Some(if better(second) > better(first) {
+        second
+    } else {
+        first
+    })
 }
 
 /// The node for one more instance: the key's home while the cluster is lightly loaded, else the least loaded one. A node that
@@ -138,16 +150,31 @@ fn two_choices(peers: &[Remote], (one, other): (u32, u32)) -> Option<&Remote> {
 fn pick_site(local: &Local, peers: &[Remote], question: &Question) -> Option<Choice> {
     let fits = |site: &Site| site.can_run && site.has_room;
     let here = fits(&local.site).then_some((&local.site, local.may_wait, Choice::Cold));
-    let there = peers.iter().filter(|peer| fits(&peer.site)).map(|peer| (&peer.site, true, Choice::ColdAt(peer.id.clone())));
-    let sites: Vec<_> = here.into_iter().filter(|(_, may_wait, _)| *may_wait).chain(there).collect();
+    let there = peers
+        .iter()
+        .filter(|peer| fits(&peer.site))
+        .map(|peer| (&peer.site, true, Choice::ColdAt(peer.id.clone())));
+    let sites: Vec<_> = here
+        .into_iter()
+        .filter(|(_, may_wait, _)| *may_wait)
+        .chain(there)
+        .collect();
     let has_image = sites.iter().any(|(site, ..)| site.has_image);
-    let sites = sites.into_iter().filter(|(site, ..)| site.has_image || !has_image);
+    let sites = sites
+        .into_iter()
+        .filter(|(site, ..)| site.has_image || !has_image);
     let is_light = |site: &Site| site.load < question.pack_until;
     sites
         .max_by(|(one, ..), (other, ..)| {
             let light = is_light(one).cmp(&is_light(other));
             let by_rank = one.rank.cmp(&other.rank);
-            light.then_with(|| if is_light(one) { by_rank } else { other.load.total_cmp(&one.load).then(by_rank) })
+            light.then_with(|| {
+                if is_light(one) {
+                    by_rank
+                } else {
+                    other.load.total_cmp(&one.load).then(by_rank)
+                }
+            })
         })
         .map(|(_, _, choice)| choice)
 }
@@ -157,16 +184,24 @@ fn pick_queue(local: &Local, peers: &[Remote], instances: u32, question: &Questi
     if local.instances > 0 && local.may_wait {
         return Choice::Wait;
     }
-    let busiest = peers.iter().filter(|peer| peer.instances > 0).max_by_key(|peer| (peer.instances, peer.site.rank));
+    let busiest = peers
+        .iter()
+        .filter(|peer| peer.instances > 0)
+        .max_by_key(|peer| (peer.instances, peer.site.rank));
     if let Some(peer) = busiest {
         return Choice::ColdAt(peer.id.clone());
     }
     let can_run = local.site.can_run || peers.iter().any(|peer| peer.site.can_run);
-    Choice::Shed(match (instances >= question.instances_max || instances > 0, can_run) {
-        (true, _) => Shed::FunctionBusy,
-        (false, true) => Shed::NoRoom,
-        (false, false) => Shed::NoSite,
-    })
+    Choice::Shed(
+        match (
+            instances >= question.instances_max || instances > 0,
+            can_run,
+        ) {
+            (true, _) => Shed::FunctionBusy,
+            (false, true) => Shed::NoRoom,
+            (false, false) => Shed::NoSite,
+        },
+    )
 }
 
 /// The rendezvous rank of a node for a key: every node computes the same, and a node that leaves moves only its own keys.

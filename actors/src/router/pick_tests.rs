@@ -3,17 +3,30 @@ use proptest::prelude::*;
 use super::*;
 
 fn site() -> impl Strategy<Value = Site> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 0.0..1.0f64, any::<u64>()).prop_map(
-        |(can_run, has_image, has_room, load, rank)| Site { can_run, has_image, has_room, load, rank },
+    (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        0.0..1.0f64,
+        any::<u64>(),
     )
+        .prop_map(|(can_run, has_image, has_room, load, rank)| Site {
+            can_run,
+            has_image,
+            has_room,
+            load,
+            rank,
+        })
 }
 
 fn local() -> impl Strategy<Value = Local> {
-    (0..3u32, 0..4u32, any::<bool>(), site()).prop_map(|(free_slots, instances, may_wait, site)| Local {
-        free_slots,
-        instances,
-        may_wait,
-        site,
+    (0..3u32, 0..4u32, any::<bool>(), site()).prop_map(|(free_slots, instances, may_wait, site)| {
+        Local {
+            free_slots,
+            instances,
+            may_wait,
+            site,
+        }
     })
 }
 
@@ -34,15 +47,22 @@ fn peers() -> impl Strategy<Value = Vec<Remote>> {
 }
 
 fn question() -> impl Strategy<Value = Question> {
-    (any::<bool>(), any::<bool>(), 1..8u32, 0.0..1.0f64, any::<(u32, u32)>()).prop_map(
-        |(is_forwarded, may_start, instances_max, pack_until, dice)| Question {
-            is_forwarded,
-            may_start,
-            instances_max,
-            pack_until,
-            dice,
-        },
+    (
+        any::<bool>(),
+        any::<bool>(),
+        1..8u32,
+        0.0..1.0f64,
+        any::<(u32, u32)>(),
     )
+        .prop_map(
+            |(is_forwarded, may_start, instances_max, pack_until, dice)| Question {
+                is_forwarded,
+                may_start,
+                instances_max,
+                pack_until,
+                dice,
+            },
+        )
 }
 
 fn instances(local: &Local, peers: &[Remote]) -> u32 {

@@ -1,8 +1,8 @@
 //! [`RouteTable`]: what this node knows of its peers, for `pick`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cluster::membership::{LocalState, Member};
@@ -73,42 +73,74 @@ pub struct InFlight(Arc<Health>);
 impl RouteTable {
     /// Builds the next table from what gossip says now; what this node found out by itself is kept.
     pub(super) fn next(&self, members: &cluster::Members, misses_max: u32, now: Instant) -> Self {
-        let peers = members.values().filter(|member| member.is_alive).map(|member| {
-            let known = self.peers.get(&member.id).filter(|known| known.generation == member.generation);
-            (member.id.clone(), Arc::new(PeerRoute::new(member, known, misses_max, now)))
-        });
-        Self { version: self.version + 1, peers: peers.collect() }
+        let peers = members
+            .values()
+            .filter(|member| member.is_alive)
+            .map(|member| {
+                let known = self
+                    .peers
+                    .get(&member.id)
+                    .filter(|known| known.generation == member.generation);
+                (
+                    member.id.clone(),
+                    Arc::new(PeerRoute::new(member, known, misses_max, now)),
+                )
+            });
+        Self {
+            version: self.version + 1,
+            peers: peers.collect(),
+        }
     }
 
     /// Instances of a key that peers say they have.
     pub fn instances(&self, key: InstanceKey) -> u32 {
-        self.peers.values().filter_map(|peer| peer.slots(key)).map(|slots| slots.instances()).sum()
+        self.peers
+            .values()
+            .filter_map(|peer| peer.slots(key))
+            .map(|slots| slots.instances())
+            .sum()
     }
 
     /// Whether this node, rather than a peer, is where instances of a function are kept: the same answer on every node that
     /// sees the same members.
     pub fn is_home(&self, own_id: &NodeId, own_can_run: bool, registered: &Registered) -> bool {
         let own_rank = rank(registered.key, own_id);
-        let others = self.peers.values().filter(|peer| peer.is_usable() && peer.can_run(&registered.function));
-        own_can_run && others.map(|peer| rank(registered.key, &peer.peer.id)).all(|other| other < own_rank)
+        let others = self
+            .peers
+            .values()
+            .filter(|peer| peer.is_usable() && peer.can_run(&registered.function));
+        own_can_run
+            && others
+                .map(|peer| rank(registered.key, &peer.peer.id))
+                .all(|other| other < own_rank)
     }
 }
 
 impl PeerRoute {
     fn new(member: &Arc<Member>, known: Option<&Arc<Self>>, misses_max: u32, now: Instant) -> Self {
-        let mut known_slots = known.map(|known| known.read_slots().clone()).unwrap_or_default();
+        let mut known_slots = known
+            .map(|known| known.read_slots().clone())
+            .unwrap_or_default();
         let told = member.state.hints.iter().map(|hint| {
             let known = known_slots.remove(&hint.key);
-            (hint.key, Slots::merge(known, (hint.free_slots, hint.instances), now))
+            (
+                hint.key,
+                Slots::merge(known, (hint.free_slots, hint.instances), now),
+            )
         });
         let mut slots: HashMap<_, _> = told.collect();
         // What it said in a reply, and gossip does not say yet or no more.
-        let untold = known_slots.into_iter().filter(|(_, known)| known.is_corrected_lately());
+        let untold = known_slots
+            .into_iter()
+            .filter(|(_, known)| known.is_corrected_lately());
         slots.extend(untold.map(|(key, known)| (key, Slots::merge(Some(known), (0, 0), now))));
         Self {
             peer: member.peer.clone(),
             generation: member.generation,
-            health: known.map_or_else(|| Arc::new(Health::new(misses_max, now)), |known| Arc::clone(&known.health)),
+            health: known.map_or_else(
+                || Arc::new(Health::new(misses_max, now)),
+                |known| Arc::clone(&known.health),
+            ),
             images: member.state.images.iter().cloned().collect(),
             slots: RwLock::new(slots),
             state: member.state.clone(),
@@ -131,7 +163,13 @@ impl PeerRoute {
     pub fn note_reply(&self, key: InstanceKey, free: u32, instances: u32) {
         let slots = self.slots(key).or_else(|| {
             let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-            (instances > 0).then(|| Arc::clone(slots.entry(key).or_insert_with(|| Slots::merge(None, (0, 0), Instant::now()))))
+            (instances > 0).then(|| {
+                Arc::clone(
+                    slots
+                        .entry(key)
+                        .or_insert_with(|| Slots::merge(None, (0, 0), Instant::now())),
+                )
+            })
         });
         if let Some(slots) = slots {
             slots.note_reply(free, instances);
@@ -157,7 +195,9 @@ impl PeerRoute {
 
     /// Whether its engine holds the function's image; true where no image is needed.
     pub fn has_image(&self, function: &protocol::Function) -> bool {
-        function.image_digest().is_none_or(|digest| self.images.contains(digest))
+        function
+            .image_digest()
+            .is_none_or(|digest| self.images.contains(digest))
     }
 }
 
@@ -186,7 +226,8 @@ impl Health {
     /// Notes that it refused a connection: it is left alone at once.
     pub fn note_refused(&self) {
         let until = self.epoch.elapsed() + REFUSED_PAUSE;
-        self.refused_until_ms.store(millis(until), Ordering::Release);
+        self.refused_until_ms
+            .store(millis(until), Ordering::Release);
     }
 
     /// Notes an answer of any kind.
@@ -260,7 +301,8 @@ impl Slots {
             self.free.store(self.gossiped.0, Ordering::Release);
             self.instances.store(self.gossiped.1, Ordering::Release);
         }
-        self.corrected_at_ms.store(millis(self.epoch.elapsed()).max(1), Ordering::Release);
+        self.corrected_at_ms
+            .store(millis(self.epoch.elapsed()).max(1), Ordering::Release);
     }
 
     /// Notes that a call is on its way to one of the slots.
@@ -268,7 +310,9 @@ impl Slots {
         self.begin_correction();
         let less = |free: u32| free.checked_sub(1);
         // A count that is zero already stays there.
-        let _ = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let _ = self
+            .free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 
     /// Takes over what the peer itself says in a reply.

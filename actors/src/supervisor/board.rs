@@ -62,7 +62,10 @@ impl Board {
     /// Notes an actor's newest incarnation.
     pub(crate) fn set(&self, name: Name, cell: ActorCell) {
         let mut entries = self.lock();
-        let restarts = entries.actors.get(&name).map_or(0, |entry| entry.restarts + 1);
+        let restarts = entries
+            .actors
+            .get(&name)
+            .map_or(0, |entry| entry.restarts + 1);
         entries.actors.insert(name, Entry { cell, restarts });
     }
 
@@ -75,7 +78,10 @@ impl Board {
     }
 
     pub(crate) fn cell(&self, name: Name) -> Option<ActorCell> {
-        self.lock().actors.get(&name).map(|entry| entry.cell.clone())
+        self.lock()
+            .actors
+            .get(&name)
+            .map(|entry| entry.cell.clone())
     }
 
     pub(crate) fn entries(&self) -> BTreeMap<Name, Entry> {
@@ -85,7 +91,10 @@ impl Board {
     /// Whose newest incarnation this is.
     pub(crate) fn name_of(&self, cell: &ActorCell) -> Option<Name> {
         let entries = self.lock();
-        let found = entries.actors.iter().find(|(_, entry)| entry.cell.get_id() == cell.get_id());
+        let found = entries
+            .actors
+            .iter()
+            .find(|(_, entry)| entry.cell.get_id() == cell.get_id());
         found.map(|(name, _)| *name)
     }
 
@@ -104,7 +113,10 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -89,7 +89,10 @@ pub struct StartError(String);
 /// When an actor can not start; the node can not either.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let settings = &parts.settings;
-    let (registry, pools) = (Publisher::new(Registry::default()), Publisher::new(Pools::default()));
+    let (registry, pools) = (
+        Publisher::new(Registry::default()),
+        Publisher::new(Pools::default()),
+    );
     let routes = Publisher::new(RouteTable::default());
     let instances_max = u32::try_from(settings.executor.instances_max).unwrap_or(u32::MAX);
     let budget = Budget::new(parts.memory_max_mb, instances_max);
@@ -144,8 +147,9 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         board: board.clone(),
         broken: broken.clone(),
     };
-    let (supervisor, supervised) =
-        Actor::spawn(None, Supervisor, args).await.map_err(|error| StartError(error.to_string()))?;
+    let (supervisor, supervised) = Actor::spawn(None, Supervisor, args)
+        .await
+        .map_err(|error| StartError(error.to_string()))?;
     board.set(Name::Supervisor, supervisor.get_cell());
     // Nobody supervises the supervisor: a node without it must not go on as if nothing were.
     let (watched, ended) = (board.clone(), broken.clone());
@@ -208,6 +212,17 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         handle: handle.clone(),
     });
     let serving = Arc::new(Serving::new(invoker.clone(), images, output.clone()));
-    let control = Control { node_name, invoker, registry: registry.reader(), catalog, output, view };
-    Ok(Running { control, serving, handle })
+    let control = Control {
+        node_name,
+        invoker,
+        registry: registry.reader(),
+        catalog,
+        output,
+        view,
+    };
+    Ok(Running {
+        control,
+        serving,
+        handle,
+    })
 }

@@ -10,13 +10,18 @@ async fn kill(node: &TestNode, name: &str) {
     assert!(node.running.control.view.kill_actor(name));
     let bound = tokio::time::Instant::now() + Duration::from_secs(5);
     while node.restarts(name).await == before {
-        assert!(tokio::time::Instant::now() < bound, "{name} is not restarted");
+        assert!(
+            tokio::time::Instant::now() < bound,
+            "{name} is not restarted"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 async fn is_broken(node: &TestNode) -> bool {
-    tokio::time::timeout(Duration::from_millis(100), node.running.handle.broken()).await.is_ok()
+    tokio::time::timeout(Duration::from_millis(100), node.running.handle.broken())
+        .await
+        .is_ok()
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,8 +76,14 @@ async fn a_tidy_stop_is_no_break() {
     node.register("echo", json!({})).await;
     node.running.handle.begin_drain();
     assert_eq!(node.running.control.view.readiness(), Readiness::Draining);
-    node.running.handle.stop(tokio::time::Instant::now() + Duration::from_secs(5)).await;
+    node.running
+        .handle
+        .stop(tokio::time::Instant::now() + Duration::from_secs(5))
+        .await;
     assert!(!is_broken(&node).await);
     let actors = node.running.control.view.actors().await.actors;
-    assert!(actors.iter().all(|actor| actor.status == "stopped"), "{actors:?}");
+    assert!(
+        actors.iter().all(|actor| actor.status == "stopped"),
+        "{actors:?}"
+    );
 }

@@ -12,12 +12,24 @@ use crate::fixtures::{Echo, instance_id, journal};
 
 fn pool(concurrency: u32, waiters_max: usize) -> Arc<Pool> {
     let key = InstanceKey::hash([b"key".as_slice()]);
-    Pool::new(key, concurrency, waiters_max, Attention::default(), journal())
+    Pool::new(
+        key,
+        concurrency,
+        waiters_max,
+        Attention::default(),
+        journal(),
+    )
 }
 
 fn add(pool: &Arc<Pool>, id: &str, inherited: Option<(u32, Instant)>) {
     let reservation = Budget::new(1000, 1000).adopt(1);
-    pool.add(instance_id(id), Arc::new(Echo), None, inherited, reservation);
+    pool.add(
+        instance_id(id),
+        Arc::new(Echo),
+        None,
+        inherited,
+        reservation,
+    );
 }
 
 fn far() -> Instant {
@@ -80,7 +92,8 @@ impl Model {
             Op::TryCheckout => self.held.extend(pool.try_checkout()),
             Op::Wait => {
                 let until = far();
-                self.waits.push(Box::pin(async move { pool.checkout(until).await }));
+                self.waits
+                    .push(Box::pin(async move { pool.checkout(until).await }));
             }
             Op::GiveUp(index) => drop(take(&mut self.waits, index)),
             Op::HandOver(index) => {
@@ -97,8 +110,14 @@ impl Model {
             Op::Drop(index) => drop(take(&mut self.held, index)),
             Op::DrainIfIdle(index) => {
                 if let Some(id) = take(&mut pool.instance_ids(), index) {
-                    let is_busy = self.held.iter().any(|checkout| *checkout.instance_id() == id);
-                    assert!(!(pool.drain_if_idle(&id) && is_busy), "a busy instance drained as idle");
+                    let is_busy = self
+                        .held
+                        .iter()
+                        .any(|checkout| *checkout.instance_id() == id);
+                    assert!(
+                        !(pool.drain_if_idle(&id) && is_busy),
+                        "a busy instance drained as idle"
+                    );
                 }
             }
             Op::Remove(index) => {
@@ -123,7 +142,10 @@ impl Model {
         let mut is_somebody_waiting = false;
         let mut index = 0;
         while index < self.waits.len() {
-            match self.waits[index].as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            match self.waits[index]
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+            {
                 Poll::Pending => {
                     is_somebody_waiting = true;
                     index += 1;
@@ -132,7 +154,10 @@ impl Model {
                     drop(self.waits.remove(index));
                     match result {
                         Ok(checkout) => {
-                            prop_assert!(!is_somebody_waiting, "served before one who waits longer");
+                            prop_assert!(
+                                !is_somebody_waiting,
+                                "served before one who waits longer"
+                            );
                             prop_assert!(!self.is_closed, "a closed pool gave a slot");
                             self.held.push(checkout);
                         }
@@ -157,13 +182,20 @@ impl Model {
             let held = busy.get(&seat.id).copied().unwrap_or(0);
             prop_assert_eq!(seat.busy, held, "slots in use and slots held differ");
             prop_assert!(held <= self.concurrency, "more calls than slots");
-            free += if seat.is_open { self.concurrency - held } else { 0 };
+            free += if seat.is_open {
+                self.concurrency - held
+            } else {
+                0
+            };
         }
         prop_assert_eq!(status.up as usize, seats.len());
         prop_assert_eq!(status.waiters, self.waits.len());
         if self.is_closed {
             prop_assert!(self.waits.is_empty(), "somebody waits at a closed pool");
-            prop_assert!(self.pool.try_checkout().is_none(), "a closed pool gave a slot");
+            prop_assert!(
+                self.pool.try_checkout().is_none(),
+                "a closed pool gave a slot"
+            );
             prop_assert_eq!(status.free_slots, 0);
         } else if self.waits.is_empty() {
             prop_assert_eq!(status.free_slots, free, "a slot was lost");
@@ -181,7 +213,12 @@ fn take<T>(of: &mut Vec<T>, index: usize) -> Option<T> {
 }
 
 fn failure() -> Failure {
-    Failure::new(ErrorCode::StartFailed, Component::Provider, Effect::Refused, "no")
+    Failure::new(
+        ErrorCode::StartFailed,
+        Component::Provider,
+        Effect::Refused,
+        "no",
+    )
 }
 
 proptest! {
@@ -220,7 +257,10 @@ async fn slots_of_an_earlier_generation_come_free_in_time() {
     let until = Instant::now() + Duration::from_secs(5);
     add(&pool, "adopted", Some((1, until)));
     let first = pool.try_checkout().expect("the other slot is free");
-    assert!(pool.try_checkout().is_none(), "a call of an earlier generation may hold it");
+    assert!(
+        pool.try_checkout().is_none(),
+        "a call of an earlier generation may hold it"
+    );
     tokio::time::sleep_until(until).await;
     let second = pool.try_checkout().expect("that call's time is over");
     assert_eq!(pool.status().busy, 2);
@@ -233,15 +273,27 @@ async fn who_gave_up_leaves_no_place_taken() {
     let until = Instant::now() + Duration::from_secs(5);
     add(&pool, "adopted", Some((1, until)));
     let mut gave_up = Box::pin(pool.checkout(far()));
-    assert!(gave_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(
+        gave_up
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
     assert!(!pool.may_wait());
     drop(gave_up);
     assert!(pool.may_wait(), "the queue is empty again");
     tokio::time::sleep_until(until).await;
     let mut gave_up = Box::pin(pool.checkout(far()));
-    drop(gave_up.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    drop(
+        gave_up
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop())),
+    );
     drop(gave_up);
-    assert!(pool.try_checkout().is_some(), "a slot is free and nobody waits");
+    assert!(
+        pool.try_checkout().is_some(),
+        "a slot is free and nobody waits"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +301,9 @@ async fn a_payload_handed_over_and_dropped_makes_an_instance_suspect() {
     let pool = pool(1, 8);
     add(&pool, "first", None);
     drop(pool.try_checkout().unwrap());
-    let mut checkout = pool.try_checkout().expect("nothing ran there, so it is as it was");
+    let mut checkout = pool
+        .try_checkout()
+        .expect("nothing ran there, so it is as it was");
     checkout.hand_over();
     drop(checkout);
     assert!(pool.try_checkout().is_none(), "nobody knows what it does");

@@ -14,7 +14,9 @@ fn far() -> Instant {
 }
 
 fn is_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
-    future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    future
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
 }
 
 #[tokio::test(start_paused = true)]
@@ -36,7 +38,10 @@ async fn one_that_has_a_permit_and_no_memory_asks_for_room() {
     let runs = runs(1, &budget);
     let mut waiting = pin!(runs.permit(far()));
     assert!(is_pending(waiting.as_mut()));
-    assert!(runs.needs_room(), "its only permit is taken by the one that waits for memory");
+    assert!(
+        runs.needs_room(),
+        "its only permit is taken by the one that waits for memory"
+    );
     drop(others);
     let permit = waiting.await.unwrap();
     assert!(!runs.needs_room());
@@ -75,5 +80,8 @@ async fn waiting_is_bounded_and_ends_in_time() {
     let last = waits.pop().unwrap();
     assert_eq!(last.await.unwrap_err(), WaitError::TimedOut);
     let mut first = waits.remove(0);
-    assert!(matches!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(WaitError::TimedOut))));
+    assert!(matches!(
+        first.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+        Poll::Ready(Err(WaitError::TimedOut))
+    ));
 }

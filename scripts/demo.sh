@@ -173,16 +173,18 @@ warm=$REPLY
 [ -n "${pid[$warm]:-}" ] || die "the answer names no node of this cluster: '$warm'"
 
 step "Killing $warm, where it is warm: kill -9 ${pid[$warm]}"
+killed=$(date +%s%N)
 kill -KILL "${pid[$warm]}"
 unset "pid[$warm]"
 others=()
 for node in "${nodes[@]}"; do [ "$node" = "$warm" ] || others+=("$node"); done
 
-step "Going on through ${others[*]} at once"
+step "Going on at once, through ${others[*]}"
 deadline=$((SECONDS + 10))
 until invoke "${others[0]}" Grace; do
   [ "$SECONDS" -lt "$deadline" ] || die "no success within 10 s of the kill"
 done
+echo "that answer came $((($(date +%s%N) - killed) / 1000000)) ms after the kill"
 for node in "${others[1]}" "${others[@]}"; do invoke "$node" Grace || die "the call failed"; done
 
 step "Stopping all of it"
@@ -206,6 +208,6 @@ curl 127.0.0.1:4001/v1/spaces/default/functions -H 'content-type: application/js
 curl -i 127.0.0.1:3010/invoke -H 'content-type: application/json' -d '{"function_name":"hello","payload":{"name":"Ada"}}'
 BYHAND
 cat <<'BYHAND'
-kill -9 $(pgrep -f 'hearth node --name n1')
+pkill -9 -f 'hearth node --name n1'       # or the node that x-hearth-node named
 curl -i 127.0.0.1:3020/invoke -H 'content-type: application/json' -d '{"function_name":"hello","payload":{"name":"Ada"}}'
 BYHAND

@@ -141,15 +141,19 @@ if [ ${#missing[@]} -gt 0 ]; then
   [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null \
     || die "neither root nor sudo; as root, run: apt-get install ${missing[*]}"
   printf 'deps: installing %s\n' "${missing[*]}"
-  trap allow_service_starts EXIT
+  log=$(mktemp)
+  trap 'allow_service_starts; rm -f "$log"' EXIT
   forbid_service_starts
   before=$(installed)
   mapfile -t names < <(resolve_names)
   # Lists that are fresh enough save a minute; those that are not, or not there, are fetched.
-  if ! apt_get install --no-install-recommends "${names[@]}" 2>/dev/null; then
+  if ! apt_get install --no-install-recommends "${names[@]}" >"$log" 2>&1; then
     apt_get update
     mapfile -t names < <(resolve_names)
-    apt_get install --no-install-recommends "${names[@]}" || die "apt-get could not install: ${names[*]}"
+    apt_get install --no-install-recommends "${names[@]}" >"$log" 2>&1 || {
+      tail -n 20 "$log" >&2
+      die "apt-get could not install: ${names[*]}"
+    }
   fi
   comm -13 <(printf '%s\n' "$before") <(installed) | disable_services
   allow_service_starts

@@ -16,7 +16,11 @@ pub struct Hint {
 impl Hint {
     /// Builds a hint; the free slots are rounded down by [`bucket`].
     pub fn new(key: InstanceKey, free_slots: u32, instances: u32) -> Self {
-        Self { key, free_slots: bucket(free_slots), instances }
+        Self {
+            key,
+            free_slots: bucket(free_slots),
+            instances,
+        }
     }
 
     /// The value as it is gossiped: `<free slots>/<instances>`.
@@ -27,7 +31,11 @@ impl Hint {
     /// Reads a gossiped value; `None` when it is none.
     pub(crate) fn unpack(key: InstanceKey, value: &str) -> Option<Self> {
         let (free_slots, instances) = value.split_once('/')?;
-        Some(Self::new(key, free_slots.parse().ok()?, instances.parse().ok()?))
+        Some(Self::new(
+            key,
+            free_slots.parse().ok()?,
+            instances.parse().ok()?,
+        ))
     }
 }
 

@@ -27,17 +27,42 @@ pub struct Identity(Arc<Inner>);
 struct Inner {
     node_id: NodeId,
     generation: Generation,
+    credentials: Arc<Credentials>,
+    _lock: File,
+}
+
+/// The certificate of one incarnation and its key: what TLS needs, without the hold on the data directory.
+pub(crate) struct Credentials {
     certificate: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
     fingerprint: Fingerprint,
-    _lock: File,
+}
+
+impl Credentials {
+    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(self.key.clone_key())
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a node has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process holds the data directory.
-    #[error("data directory {directory} is in use by another node; give each node its own --data-dir")]
+    #[error(
+        "data directory {directory} is in use by another node; give each node its own --data-dir"
+    )]
     InUse {
         /// The data directory.
         directory: PathBuf,
@@ -67,7 +92,9 @@ pub enum Error {
     #[error("could not make this node's certificate")]
     Certificate(#[source] rcgen::Error),
     /// The secret is too short to be one.
-    #[error("the cluster secret has {bytes} bytes, at least {SECRET_BYTES_MIN} are needed (white space around it does not count)")]
+    #[error(
+        "the cluster secret has {bytes} bytes, at least {SECRET_BYTES_MIN} are needed (white space around it does not count)"
+    )]
     SecretTooShort {
         /// Its length without white space around it.
         bytes: usize,
@@ -87,9 +114,13 @@ impl Identity {
         let lock = lock(data_dir)?;
         let node_id = load_node_id(data_dir)?;
         let generation = next_generation(data_dir)?;
-        let (certificate, key) = make_certificate()?;
-        let fingerprint = Fingerprint::of(&certificate);
-        Ok(Self(Arc::new(Inner { node_id, generation, certificate, key, fingerprint, _lock: lock })))
+        let credentials = Arc::new(make_credentials()?);
+        Ok(Self(Arc::new(Inner {
+            node_id,
+            generation,
+            credentials,
+            _lock: lock,
+        })))
     }
 
     /// The lasting id.
@@ -104,15 +135,11 @@ impl Identity {
 
     /// The fingerprint of this incarnation's certificate, as gossiped.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint
+        self.0.credentials.fingerprint
     }
 
-    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
-        self.0.certificate.clone()
-    }
-
-    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.0.key.clone_key())
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.0.credentials)
     }
 }
 
@@ -121,7 +148,7 @@ impl fmt::Debug for Identity {
         f.debug_struct("Identity")
             .field("node_id", &self.0.node_id)
             .field("generation", &self.0.generation)
-            .field("fingerprint", &self.0.fingerprint)
+            .field("fingerprint", &self.fingerprint())
             .finish_non_exhaustive()
     }
 }
@@ -177,7 +204,11 @@ impl Fingerprint {
 }
 
 fn disk<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
-    move |source| Error::Disk { what, path: path.to_owned(), source }
+    move |source| Error::Disk {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn create_directory(path: &Path) -> Result<(), Error> {
@@ -185,7 +216,9 @@ fn create_directory(path: &Path) -> Result<(), Error> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(disk("create the data directory", path))
+    builder
+        .create(path)
+        .map_err(disk("create the data directory", path))
 }
 
 fn lock(data_dir: &Path) -> Result<File, Error> {
@@ -198,7 +231,9 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
         .map_err(disk("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { directory: data_dir.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            directory: data_dir.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(disk("lock", &path)(source)),
     }
 }
@@ -206,7 +241,10 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 fn load_node_id(data_dir: &Path) -> Result<NodeId, Error> {
     let path = data_dir.join("node-id");
     if let Some(text) = read(&path)? {
-        return text.trim().parse().map_err(|_| malformed(&path, "a node id", &text));
+        return text
+            .trim()
+            .parse()
+            .map_err(|_| malformed(&path, "a node id", &text));
     }
     let node_id = NodeId::random();
     write(data_dir, &path, node_id.as_str())?;
@@ -216,10 +254,15 @@ fn load_node_id(data_dir: &Path) -> Result<NodeId, Error> {
 fn next_generation(data_dir: &Path) -> Result<Generation, Error> {
     let path = data_dir.join("generation");
     let stored: u64 = match read(&path)? {
-        Some(text) => text.trim().parse().map_err(|_| malformed(&path, "a number", &text))?,
+        Some(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| malformed(&path, "a number", &text))?,
         None => 0,
     };
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let now_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     let generation = now_ms.max(stored.saturating_add(1));
     write(data_dir, &path, &generation.to_string())?;
@@ -227,7 +270,11 @@ fn next_generation(data_dir: &Path) -> Result<Generation, Error> {
 }
 
 fn malformed(path: &Path, expected: &'static str, text: &str) -> Error {
-    Error::Malformed { path: path.to_owned(), expected, found: text.trim().chars().take(64).collect() }
+    Error::Malformed {
+        path: path.to_owned(),
+        expected,
+        found: text.trim().chars().take(64).collect(),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {
@@ -251,10 +298,15 @@ fn write(directory: &Path, path: &Path, text: &str) -> Result<(), Error> {
     written().map_err(disk("write", path))
 }
 
-fn make_certificate() -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), Error> {
+fn make_credentials() -> Result<Credentials, Error> {
     let key = rcgen::KeyPair::generate().map_err(Error::Certificate)?;
     let certificate = rcgen::CertificateParams::new(vec![crate::peer::TLS_NAME.to_owned()])
         .and_then(|params| params.self_signed(&key))
         .map_err(Error::Certificate)?;
-    Ok((certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der())))
+    let certificate = certificate.der().clone();
+    Ok(Credentials {
+        fingerprint: Fingerprint::of(&certificate),
+        certificate,
+        key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+    })
 }

@@ -5,6 +5,8 @@ pub mod identity;
 pub mod listen;
 pub mod membership;
 pub mod peer;
+#[cfg(test)]
+mod test_counters;
 
 pub use hint::Hint;
 pub use identity::{ClusterSecret, Identity};

@@ -31,9 +31,19 @@ impl PeerSockets {
                 Ok(gossip) => {
                     calls.set_nonblocking(true)?;
                     gossip.set_nonblocking(true)?;
-                    return Ok(Self { calls, gossip, address: bound });
+                    return Ok(Self {
+                        calls,
+                        gossip,
+                        address: bound,
+                    });
                 }
-                Err(error) if address.port() == 0 && attempt < ATTEMPTS && error.kind() == io::ErrorKind::AddrInUse => attempt += 1,
+                Err(error)
+                    if address.port() == 0
+                        && attempt < ATTEMPTS
+                        && error.kind() == io::ErrorKind::AddrInUse =>
+                {
+                    attempt += 1;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chitchat::{ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersion, spawn_chitchat};
+use chitchat::{
+    ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersion, spawn_chitchat,
+};
 use config::settings::ClusterSettings;
 use protocol::{Generation, NodeId};
 use tokio::sync::watch;
@@ -116,7 +118,9 @@ pub struct Args<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Peers can not reach a node at "any address".
-    #[error("{address} can not be advertised to peers: it is no address of one host; set --advertise")]
+    #[error(
+        "{address} can not be advertised to peers: it is no address of one host; set --advertise"
+    )]
     Unspecified {
         /// The address.
         address: SocketAddr,
@@ -158,11 +162,23 @@ impl Membership {
     /// # Errors
     /// When the advertised address is none, or a socket is not usable. Seeds that do not answer are no error: they are tried again.
     pub async fn start(args: Args<'_>) -> Result<Self, Error> {
-        let Args { settings, identity, secret, local, socket, advertise, shutdown } = args;
+        let Args {
+            settings,
+            identity,
+            secret,
+            local,
+            socket,
+            advertise,
+            shutdown,
+        } = args;
         let listen_address = socket.local_addr().map_err(Error::Socket)?;
         let advertise = advertised(advertise, listen_address)?;
-        let transport = SealedTransport::new(socket, secret.derive("gossip", &settings.id), &settings.id);
-        let bounds = Bounds { hints_max: settings.hints_max, images_max: settings.images_max };
+        let transport =
+            SealedTransport::new(socket, secret.derive("gossip", &settings.id), &settings.id);
+        let bounds = Bounds {
+            hints_max: settings.hints_max,
+            images_max: settings.images_max,
+        };
         let entries = keys::write(&local, identity.fingerprint(), bounds);
         let handle = spawn_chitchat(
             chitchat_config(settings, identity, listen_address, advertise),
@@ -170,10 +186,16 @@ impl Membership {
             &transport,
         )
         .await
-        .map_err(|error| Error::Start { why: format!("{error:#}") })?;
+        .map_err(|error| Error::Start {
+            why: format!("{error:#}"),
+        })?;
         let (members_sender, members) = watch::channel(Arc::default());
         let (local_sender, local) = watch::channel(local);
-        let (stop, failed, tasks) = (shutdown.child_token(), CancellationToken::new(), TaskTracker::new());
+        let (stop, failed, tasks) = (
+            shutdown.child_token(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
         let gossip = Gossip {
             handle,
             identity: identity.clone(),
@@ -187,7 +209,14 @@ impl Membership {
         };
         tasks.spawn(gossip.run());
         tasks.close();
-        Ok(Self { members, local: local_sender, tasks, stop, failed, advertise })
+        Ok(Self {
+            members,
+            local: local_sender,
+            tasks,
+            stop,
+            failed,
+            advertise,
+        })
     }
 
     /// The other nodes, as they come, change, die and go.
@@ -232,7 +261,10 @@ impl Drop for Membership {
 /// # Errors
 /// When the host has no address.
 pub async fn resolve_advertise(host: &str, port: u16) -> Result<SocketAddr, Error> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let found = tokio::net::lookup_host((bare, port)).await;
     let source = match found {
         Ok(addresses) => match addresses.min_by_key(SocketAddr::is_ipv6) {
@@ -241,7 +273,10 @@ pub async fn resolve_advertise(host: &str, port: u16) -> Result<SocketAddr, Erro
         },
         Err(error) => error,
     };
-    Err(Error::Resolve { host: host.to_owned(), source })
+    Err(Error::Resolve {
+        host: host.to_owned(),
+        source,
+    })
 }
 
 fn advertised(mut advertise: SocketAddr, listen_address: SocketAddr) -> Result<SocketAddr, Error> {
@@ -261,7 +296,11 @@ fn chitchat_config(
     advertise: SocketAddr,
 ) -> ChitchatConfig {
     ChitchatConfig {
-        chitchat_id: ChitchatId::new(identity.node_id().as_str(), identity.generation().0, advertise),
+        chitchat_id: ChitchatId::new(
+            identity.node_id().as_str(),
+            identity.generation().0,
+            advertise,
+        ),
         cluster_id: settings.id.clone(),
         gossip_interval: settings.gossip_interval,
         listen_addr,

@@ -136,7 +136,11 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// answer in time: its `effect` says whether the write may have happened.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error>;
 
-    /// Watches the records under a prefix for changes after a revision. Never ends by itself: it outlives outages.
+    /// Watches the records under a prefix for changes after a revision. It outlives outages, and ends
+    /// only with its receiver or the store.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, which its task runs on.
     fn watch(&self, prefix: &str, after: Revision) -> Watch;
 
     /// How long ago the watch last heard the store; zero for a store within the process.

@@ -28,9 +28,17 @@ fn main() -> ExitCode {
     }
     // The only provider in the tree, chosen before anything makes a connection; it fails only when chosen twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("the runtime can not start: {error}"), EXIT_UNAVAILABLE),
+        Err(error) => {
+            return fail(
+                &format!("the runtime can not start: {error}"),
+                EXIT_UNAVAILABLE,
+            );
+        }
     };
     runtime.block_on(run(arguments))
 }
@@ -74,7 +82,11 @@ async fn run_node(settings: Settings) -> ExitCode {
         _ = shutdown::requested() => return ExitCode::FAILURE,
     }
     telemetry.shutdown().await;
-    if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if has_failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn print(text: &str) -> ExitCode {

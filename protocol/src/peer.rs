@@ -129,3 +129,197 @@ pub fn decode<T: DeserializeOwned>(mut message: Bytes) -> Result<(T, Bytes), Fra
         .map_err(|error| FrameError::Head(error.to_string()))?;
     Ok((head, payload))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::code::{Component, Effect, ErrorCode};
+
+    fn invoke_heads() -> impl Strategy<Value = InvokeHead> {
+        let ids = (
+            "[a-zA-Z0-9._-]{1,64}",
+            "[a-zA-Z0-9._-]{3,20}",
+            "[a-zA-Z0-9._-]{1,100}",
+            "[a-zA-Z0-9._-]{1,64}",
+        );
+        let rest = (
+            any::<Vec<u8>>(),
+            any::<u64>(),
+            ".{0,40}",
+            any::<bool>(),
+            any::<Option<String>>(),
+            any::<Option<String>>(),
+        );
+        (ids, rest).prop_map(
+            |(
+                (invocation, space, function_id, from),
+                (key, remaining_ms, content_type, may_start, parent, state),
+            )| {
+                InvokeHead {
+                    invocation: invocation.parse().unwrap(),
+                    space: space.parse().unwrap(),
+                    function_id: function_id.parse().unwrap(),
+                    instance_key: InstanceKey::hash([key.as_slice()]),
+                    from: from.parse().unwrap(),
+                    remaining_ms,
+                    content_type,
+                    may_start,
+                    trace: TraceContext { parent, state },
+                }
+            },
+        )
+    }
+
+    fn reply_heads() -> impl Strategy<Value = ReplyHead> {
+        let outcomes = prop_oneof![
+            (any::<u16>(), any::<Option<String>>(), any::<bool>()).prop_map(
+                |(status, content_type, is_warm)| {
+                    let start = if is_warm {
+                        StartKind::Warm
+                    } else {
+                        StartKind::Cold
+                    };
+                    ReplyOutcome::Replied {
+                        status,
+                        content_type,
+                        start,
+                    }
+                }
+            ),
+            any::<(String, Option<u64>)>().prop_map(|(message, retry_after_ms)| {
+                let failure = Failure::new(
+                    ErrorCode::FunctionBusy,
+                    Component::Peer,
+                    Effect::Refused,
+                    message,
+                );
+                ReplyOutcome::Failed(Failure {
+                    retry_after_ms,
+                    ..failure.at_node("n1")
+                })
+            }),
+        ];
+        (outcomes, any::<(u32, u32, Option<u64>, Option<u64>)>()).prop_map(
+            |(outcome, (free_slots, instances, queue, run))| ReplyHead {
+                outcome,
+                free_slots,
+                instances,
+                phases: Phases {
+                    queue,
+                    run,
+                    ..Phases::default()
+                },
+            },
+        )
+    }
+
+    /// The head of a later version: all that is known now, and a field that is not.
+    #[derive(Serialize)]
+    struct Later<'a, T> {
+        priority: Vec<u32>,
+        #[serde(flatten)]
+        known: &'a T,
+        zone: &'static str,
+    }
+
+    /// The head of an invocation as a version that knew only the required fields would write it.
+    #[derive(Serialize)]
+    struct EarlierInvokeHead<'a> {
+        remaining_ms: u64,
+        from: &'a NodeId,
+        instance_key: InstanceKey,
+        function_id: &'a FunctionId,
+        space: &'a Space,
+        invocation: &'a InvocationId,
+    }
+
+    #[derive(Serialize)]
+    struct EarlierReplyHead<'a> {
+        outcome: &'a ReplyOutcome,
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_the_wire(invoke in invoke_heads(), reply in reply_heads(), payload: Vec<u8>) {
+            let (head, rest) = decode::<InvokeHead>(encode(&invoke, &payload)).unwrap();
+            prop_assert_eq!((head, &rest[..]), (invoke, &payload[..]));
+            let (head, rest) = decode::<ReplyHead>(encode(&reply, &payload)).unwrap();
+            prop_assert_eq!((head, &rest[..]), (reply, &payload[..]));
+        }
+
+        #[test]
+        fn fields_of_a_later_version_are_passed_over(invoke in invoke_heads(), reply in reply_heads()) {
+            let later = encode(&Later { priority: vec![1, 2], known: &invoke, zone: "west" }, b"payload");
+            prop_assert_eq!(decode::<InvokeHead>(later).unwrap(), (invoke, Bytes::from_static(b"payload")));
+            let later = encode(&Later { priority: vec![], known: &reply, zone: "" }, b"");
+            prop_assert_eq!(decode::<ReplyHead>(later).unwrap().0, reply);
+        }
+
+        #[test]
+        fn fields_an_earlier_version_lacks_have_defaults(invoke in invoke_heads(), reply in reply_heads()) {
+            let earlier = EarlierInvokeHead {
+                remaining_ms: invoke.remaining_ms,
+                from: &invoke.from,
+                instance_key: invoke.instance_key,
+                function_id: &invoke.function_id,
+                space: &invoke.space,
+                invocation: &invoke.invocation,
+            };
+            let expected = InvokeHead {
+                content_type: String::new(),
+                may_start: false,
+                trace: TraceContext::default(),
+                ..invoke.clone()
+            };
+            prop_assert_eq!(decode::<InvokeHead>(encode(&earlier, b"")).unwrap().0, expected);
+            let read = decode::<ReplyHead>(encode(&EarlierReplyHead { outcome: &reply.outcome }, b"")).unwrap().0;
+            let expected = ReplyHead { free_slots: 0, instances: 0, phases: Phases::default(), ..reply };
+            prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn a_message_cut_off_or_altered_is_read_without_a_panic(
+            invoke in invoke_heads(), cut: prop::sample::Index, position: prop::sample::Index, change: u8,
+        ) {
+            let message = encode(&invoke, b"");
+            let short = message.slice(..cut.index(message.len()));
+            prop_assert!(decode::<InvokeHead>(short).is_err());
+            let mut altered = message.to_vec();
+            let position = position.index(altered.len());
+            altered[position] ^= change;
+            let _ = decode::<InvokeHead>(altered.clone().into());
+            let _ = decode::<ReplyHead>(altered.into());
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let _ = decode::<InvokeHead>(bytes.clone().into());
+            let _ = decode::<ReplyHead>(bytes.into());
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_read_says_why() {
+        let check = |bytes: &'static [u8], expected: FrameError| {
+            assert_eq!(
+                decode::<ReplyHead>(Bytes::from_static(bytes)).unwrap_err(),
+                expected
+            );
+        };
+        check(b"", FrameError::Short { bytes: 0 });
+        check(b"\x00\x00\x00", FrameError::Short { bytes: 3 });
+        check(b"\x00\x00\x00\x05abcd", FrameError::Short { bytes: 8 });
+        check(
+            b"\x00\x01\x00\x01",
+            FrameError::HeadTooLong {
+                bytes: HEAD_BYTES_MAX + 1,
+            },
+        );
+        assert!(matches!(
+            decode::<ReplyHead>(Bytes::from_static(b"\x00\x00\x00\x01\xc1")),
+            Err(FrameError::Head(_))
+        ));
+    }
+}

@@ -21,7 +21,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bollard::models::ContainerSummary;
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
 use config::settings::DockerSettings;
 use protocol::{Function, Generation, InstanceId, Invocation, NodeId, Phases, Reply};
 use tokio::sync::mpsc;
@@ -88,15 +90,25 @@ struct Instances {
 
 impl Instances {
     fn insert(&self, id: InstanceId, fate: Arc<Fate>) {
-        self.up.lock().unwrap_or_else(PoisonError::into_inner).insert(id, fate);
+        self.up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, fate);
     }
 
     fn remove(&self, id: &InstanceId) -> Option<Arc<Fate>> {
-        self.up.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        self.up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id)
     }
 
     fn fate(&self, id: &InstanceId) -> Option<Arc<Fate>> {
-        self.up.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     fn begun(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
@@ -115,11 +127,28 @@ impl Docker {
             watchers: Watchers::default(),
             setup,
         };
-        let docker = Self { shared: Arc::new(shared) };
+        let docker = Self {
+            shared: Arc::new(shared),
+        };
         let setup = &docker.shared.setup;
-        setup.tasks.spawn(setup.stop.clone().run_until_cancelled_owned(watch::monitor(docker.clone())));
-        setup.tasks.spawn(setup.stop.clone().run_until_cancelled_owned(watch::follow_events(docker.clone())));
-        setup.tasks.spawn(setup.stop.clone().run_until_cancelled_owned(image::keep_index(docker.clone())));
+        setup.tasks.spawn(
+            setup
+                .stop
+                .clone()
+                .run_until_cancelled_owned(watch::monitor(docker.clone())),
+        );
+        setup.tasks.spawn(
+            setup
+                .stop
+                .clone()
+                .run_until_cancelled_owned(watch::follow_events(docker.clone())),
+        );
+        setup.tasks.spawn(
+            setup
+                .stop
+                .clone()
+                .run_until_cancelled_owned(image::keep_index(docker.clone())),
+        );
         docker
     }
 
@@ -129,9 +158,11 @@ impl Docker {
         let grace = self.shared.setup.stop_grace;
         let options = StopContainerOptionsBuilder::new().t(seconds(grace)).build();
         let stopped = engine
-            .call_within(engine.call_timeout() + grace, "stopping a container", |docker| async move {
-                docker.stop_container(id, Some(options)).await
-            })
+            .call_within(
+                engine.call_timeout() + grace,
+                "stopping a container",
+                |docker| async move { docker.stop_container(id, Some(options)).await },
+            )
             .await;
         match stopped {
             Ok(()) => {}
@@ -144,15 +175,23 @@ impl Docker {
     }
 
     async fn remove_by_force(&self, id_or_name: &str) -> Result<(), Error> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
         let removed = self
             .shared
             .engine
-            .call("removing a container", |docker| async move { docker.remove_container(id_or_name, Some(options)).await })
+            .call("removing a container", |docker| async move {
+                docker.remove_container(id_or_name, Some(options)).await
+            })
             .await;
         match removed {
             // 409: another removal of it is under way.
-            Ok(()) | Err(CallError::Answered { status: 404 | 409, .. }) => Ok(()),
+            Ok(())
+            | Err(CallError::Answered {
+                status: 404 | 409, ..
+            }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -166,8 +205,12 @@ impl Docker {
             function_id: labels.get(labels::FUNCTION)?.parse().ok()?,
             key: labels.get(labels::INSTANCE_KEY)?.parse().ok()?,
             generation: Generation(labels.get(labels::GENERATION)?.parse().ok()?),
-            is_adoptable: state == "running" && labels.get(labels::CONTRACT).is_some_and(|contract| contract == "http"),
-            created_at: UNIX_EPOCH + Duration::from_secs(u64::try_from(container.created.unwrap_or(0)).unwrap_or(0)),
+            is_adoptable: state == "running"
+                && labels
+                    .get(labels::CONTRACT)
+                    .is_some_and(|contract| contract == "http"),
+            created_at: UNIX_EPOCH
+                + Duration::from_secs(u64::try_from(container.created.unwrap_or(0)).unwrap_or(0)),
         })
     }
 }
@@ -178,7 +221,11 @@ impl Launch for Docker {
         launch::start(self, spec).await
     }
 
-    async fn run(&self, spec: LaunchSpec, invocation: &Invocation) -> (Phases, Result<Reply, Error>) {
+    async fn run(
+        &self,
+        spec: LaunchSpec,
+        invocation: &Invocation,
+    ) -> (Phases, Result<Reply, Error>) {
         run::run(self, spec, invocation).await
     }
 
@@ -196,23 +243,41 @@ impl Launch for Docker {
         let setup = &self.shared.setup;
         let filters = HashMap::from([(
             "label",
-            vec![format!("{}={}", labels::CLUSTER, setup.cluster), format!("{}={}", labels::NODE, setup.node)],
+            vec![
+                format!("{}={}", labels::CLUSTER, setup.cluster),
+                format!("{}={}", labels::NODE, setup.node),
+            ],
         )]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
         let containers = self
             .shared
             .engine
-            .call("listing containers", |docker| async move { docker.list_containers(Some(options)).await })
+            .call("listing containers", |docker| async move {
+                docker.list_containers(Some(options)).await
+            })
             .await?;
         begun.extend(self.shared.instances.begun().iter().cloned());
         let is_ours_to_tell = |container: &ContainerSummary| {
             let names = container.names.iter().flatten();
-            !names.map(|name| name.trim_start_matches('/')).any(|name| begun.contains(name))
+            !names
+                .map(|name| name.trim_start_matches('/'))
+                .any(|name| begun.contains(name))
         };
-        Ok(containers.into_iter().filter(is_ours_to_tell).filter_map(|container| self.found(container)).collect())
+        Ok(containers
+            .into_iter()
+            .filter(is_ours_to_tell)
+            .filter_map(|container| self.found(container))
+            .collect())
     }
 
-    async fn adopt(&self, found: &Found, function: Arc<Function>) -> Result<Arc<dyn Invoke>, Error> {
+    async fn adopt(
+        &self,
+        found: &Found,
+        function: Arc<Function>,
+    ) -> Result<Arc<dyn Invoke>, Error> {
         launch::adopt(self, found, &function).await
     }
 
@@ -242,5 +307,8 @@ fn seconds(duration: Duration) -> i32 {
 }
 
 fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }

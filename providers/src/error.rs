@@ -102,18 +102,30 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Effect::Refused,
-            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Busy { .. } => Effect::Refused,
+            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Busy { .. } => {
+                Effect::Refused
+            }
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
-            Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Effect::Finished,
+            Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => {
+                Effect::Finished
+            }
         }
     }
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let failure = Self::new(error.code(), error.component(), error.effect(), error.to_string());
+        let failure = Self::new(
+            error.code(),
+            error.component(),
+            error.effect(),
+            error.to_string(),
+        );
         match error {
-            Error::Unreachable { retry_after_ms: Some(milliseconds), .. } => failure.retry_after_ms(*milliseconds),
+            Error::Unreachable {
+                retry_after_ms: Some(milliseconds),
+                ..
+            } => failure.retry_after_ms(*milliseconds),
             _ => failure,
         }
     }

@@ -1,1 +1,303 @@
-//! http
+//! Functions of type `http`: a webhook that invocations are posted to.
+
+mod outlier;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use config::settings::HttpSettings;
+use protocol::function::Provider;
+use protocol::{Function, FunctionId, Invocation, Reply, Space};
+use tokio::time::Instant;
+
+use self::outlier::Outlier;
+use crate::contract::headers::{EventHeaders, answered_type, status_failure};
+use crate::{Error, Remote};
+
+/// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
+#[derive(Debug)]
+pub struct Webhook {
+    client: reqwest::Client,
+    settings: HttpSettings,
+    answer_bytes_max: usize,
+    endpoints: Mutex<HashMap<(Space, FunctionId), Arc<Endpoint>>>,
+}
+
+/// Why the client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("no client for webhooks can be made")]
+pub struct BuildError(#[from] reqwest::Error);
+
+/// What is known of one function's endpoint on this node.
+#[derive(Debug)]
+struct Endpoint {
+    events: EventHeaders,
+    in_flight: AtomicU32,
+    outlier: Mutex<Outlier>,
+}
+
+/// Endpoints that are remembered before those without a call in flight and without failures are forgotten.
+const ENDPOINTS_MAX: usize = 4096;
+
+impl Webhook {
+    /// Makes the provider. Certificates are held against the machine's store, or against Mozilla's list where the machine has none.
+    ///
+    /// # Errors
+    /// When neither can be used.
+    ///
+    /// # Panics
+    /// When the process has not installed its rustls provider.
+    pub fn new(settings: &HttpSettings, answer_bytes_max: usize) -> Result<Self, BuildError> {
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(settings.connect_timeout)
+                .redirect(reqwest::redirect::Policy::limited(settings.redirects_max))
+                .pool_max_idle_per_host(settings.idle_connections_max)
+                .tcp_nodelay(true)
+                // Settings come from one place only; the environment's proxies are not one of ours.
+                .no_proxy()
+        };
+        let client = match builder().build() {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::info!(%error, "this machine has no certificate store, using the built-in list");
+                let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+                let roots = roots
+                    .map(|root| reqwest::Certificate::from_der(root))
+                    .collect::<Result<Vec<_>, _>>()?;
+                builder().tls_certs_only(roots).build()?
+            }
+        };
+        Ok(Self {
+            client,
+            settings: settings.clone(),
+            answer_bytes_max,
+            endpoints: Mutex::default(),
+        })
+    }
+
+    /// Forgets what is known of a function's endpoint, because it was deleted.
+    pub fn forget(&self, space: &Space, function_id: &FunctionId) {
+        self.endpoints()
+            .remove(&(space.clone(), function_id.clone()));
+    }
+
+    fn endpoint(&self, function: &Function) -> Arc<Endpoint> {
+        let key = (function.space.clone(), function.function_id.clone());
+        let mut endpoints = self.endpoints();
+        if let Some(endpoint) = endpoints.get(&key) {
+            return Arc::clone(endpoint);
+        }
+        if endpoints.len() >= ENDPOINTS_MAX {
+            endpoints.retain(|_, endpoint| {
+                Arc::strong_count(endpoint) > 1 || endpoint.outlier().has_failures()
+            });
+        }
+        let endpoint = Arc::new(Endpoint {
+            events: EventHeaders::new(function),
+            in_flight: AtomicU32::new(0),
+            outlier: Mutex::new(Outlier::new(
+                self.settings.failures_max,
+                self.settings.ejection,
+            )),
+        });
+        endpoints.insert(key, Arc::clone(&endpoint));
+        endpoint
+    }
+
+    async fn call(
+        &self,
+        function: &Function,
+        invocation: &Invocation,
+        endpoint: &Endpoint,
+    ) -> Result<Reply, Error> {
+        let Provider::Http(provider) = &function.provider else {
+            let why = format!("a function of type {} has no url", function.type_name());
+            return Err(Error::Unreachable {
+                why,
+                retry_after_ms: None,
+            });
+        };
+        let request = self
+            .client
+            .post(&provider.url)
+            .headers(endpoint.events.of(invocation))
+            .body(invocation.payload.clone());
+        let mut response = request.send().await.map_err(|error| classify(&error))?;
+        let status = response.status();
+        let content_type = answered_type(response.headers());
+        let body = self.collect(&mut response).await?;
+        if !status.is_success() {
+            return Err(status_failure(status, &body));
+        }
+        Ok(Reply {
+            status: status.as_u16(),
+            content_type,
+            body,
+        })
+    }
+
+    async fn collect(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
+        let too_large = || Error::AnswerTooLarge {
+            bytes_max: self.answer_bytes_max as u64,
+        };
+        if response
+            .content_length()
+            .is_some_and(|bytes| bytes > self.answer_bytes_max as u64)
+        {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+            if body.len() + chunk.len() > self.answer_bytes_max {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<(Space, FunctionId), Arc<Endpoint>>> {
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Remote for Webhook {
+    async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error> {
+        let limits = function.limits();
+        let endpoint = self.endpoint(function);
+        let _call = endpoint.enter(limits.concurrency)?;
+        let attempt = endpoint.admit()?;
+        let began = Instant::now();
+        let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
+        let outcome = match tokio::time::timeout_at(
+            until,
+            self.call(function, invocation, &endpoint),
+        )
+        .await
+        {
+            Ok(outcome) => outcome,
+            Err(_) => Err(crate::contract::headers::timed_out(until - began)),
+        };
+        attempt.finish(&outcome);
+        outcome
+    }
+}
+
+impl Endpoint {
+    fn enter(&self, calls_max: u32) -> Result<Call<'_>, Error> {
+        let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let call = Call(&self.in_flight);
+        if in_flight >= calls_max {
+            Err(Error::Busy { calls_max })
+        } else {
+            Ok(call)
+        }
+    }
+
+    fn admit(&self) -> Result<Attempt<'_>, Error> {
+        match self.outlier().admit(Instant::now()) {
+            Ok(()) => Ok(Attempt {
+                endpoint: self,
+                is_settled: false,
+            }),
+            Err(wait) => Err(Error::Unreachable {
+                why: "its endpoint is ejected after repeated connection failures and timeouts"
+                    .into(),
+                retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)),
+            }),
+        }
+    }
+
+    fn outlier(&self) -> std::sync::MutexGuard<'_, Outlier> {
+        self.outlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call in flight.
+struct Call<'a>(&'a AtomicU32);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One attempt whose outcome counts; dropped without one, as when the caller goes, it says nothing of the endpoint.
+struct Attempt<'a> {
+    endpoint: &'a Endpoint,
+    is_settled: bool,
+}
+
+impl Attempt<'_> {
+    fn finish(mut self, outcome: &Result<Reply, Error>) {
+        self.is_settled = true;
+        let mut outlier = self.endpoint.outlier();
+        match outcome {
+            Err(Error::Unreachable { .. } | Error::TimedOut { .. }) => outlier.fail(Instant::now()),
+            // Any answer at all shows that somebody is there.
+            Ok(_) | Err(_) => outlier.succeed(),
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.endpoint.outlier().abandon(Instant::now());
+        }
+    }
+}
+
+fn classify(error: &reqwest::Error) -> Error {
+    let why = describe(error);
+    if error.is_builder() || error.is_connect() {
+        return Error::Unreachable {
+            why,
+            retry_after_ms: None,
+        };
+    }
+    if error.is_redirect() {
+        return Error::Failed { why };
+    }
+    if is_garbage(error) {
+        return Error::Malformed { why };
+    }
+    Error::Interrupted { why }
+}
+
+/// Whether something answered that is no HTTP.
+fn is_garbage(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse)
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The error with its causes, which name the address and what the system said.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

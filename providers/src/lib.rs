@@ -16,5 +16,5 @@ pub mod process;
 mod watchers;
 
 pub use error::Error;
-pub use launch::{Found, Invoke, Launch, Launched, LaunchSpec, Life, Remote, Update};
+pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
 pub use output::Outputs;

@@ -17,8 +17,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use self::keep::Keep;
-pub use self::writer::Stream;
 pub(crate) use self::running::{Running, now_us};
+pub use self::writer::Stream;
 pub(crate) use self::writer::Writer;
 
 /// One line of output.
@@ -97,10 +97,17 @@ impl Outputs {
 
     /// Reads what is kept of a function, oldest first, as one JSON object a line ([`Line`]); with `follow` it goes on with what
     /// comes. A reader that is too slow gets a line saying how many it missed.
-    pub fn read(&self, space: &Space, function_id: &FunctionId, follow: bool) -> BoxStream<'static, io::Result<Bytes>> {
+    pub fn read(
+        &self,
+        space: &Space,
+        function_id: &FunctionId,
+        follow: bool,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
         let (kept, live) = self.keep().read(space, function_id, follow);
         let kept = stream::iter(kept).map(Ok);
-        let Some(live) = live else { return kept.boxed() };
+        let Some(live) = live else {
+            return kept.boxed();
+        };
         let outputs = self.clone();
         let live = stream::unfold((live, outputs), |(mut live, outputs)| async move {
             let line = next(&mut live, &outputs).await?;
@@ -126,14 +133,19 @@ impl Outputs {
     }
 
     fn keep(&self) -> std::sync::MutexGuard<'_, Keep> {
-        self.shared.keep.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .keep
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn next(live: &mut broadcast::Receiver<Bytes>, outputs: &Outputs) -> Option<Bytes> {
     match live.recv().await {
         Ok(line) => Some(line),
-        Err(RecvError::Lagged(lines)) => Some(outputs.remark(format!("{lines} lines are missing, the reader was too slow"))),
+        Err(RecvError::Lagged(lines)) => Some(outputs.remark(format!(
+            "{lines} lines are missing, the reader was too slow"
+        ))),
         Err(RecvError::Closed) => None,
     }
 }

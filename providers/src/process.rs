@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use protocol::{Function, FunctionId, Generation, InstanceId, InstanceKey, Invocation, Phases, Reply, Space};
+use protocol::{
+    Function, FunctionId, Generation, InstanceId, InstanceKey, Invocation, Phases, Reply, Space,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,9 +68,15 @@ struct Up {
 impl Process {
     /// Makes the provider. Instances of an earlier generation died with it, so there are none at first.
     pub fn new(setup: Setup) -> Self {
-        let shared =
-            Shared { setup, instances: Mutex::default(), watchers: Watchers::default(), started: AtomicU64::new(0) };
-        let process = Self { shared: Arc::new(shared) };
+        let shared = Shared {
+            setup,
+            instances: Mutex::default(),
+            watchers: Watchers::default(),
+            started: AtomicU64::new(0),
+        };
+        let process = Self {
+            shared: Arc::new(shared),
+        };
         let (setup, ending) = (&process.shared.setup, process.clone());
         let stopped = setup.stop.clone().cancelled_owned();
         setup.tasks.spawn(async move {
@@ -82,11 +90,15 @@ impl Process {
     fn next_id(&self) -> InstanceId {
         let number = self.shared.started.fetch_add(1, Ordering::Relaxed);
         let id = format!("process-{}-{number}", self.shared.setup.generation);
-        id.parse().expect("an instance id of letters, digits and '-'")
+        id.parse()
+            .expect("an instance id of letters, digits and '-'")
     }
 
     fn instances(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceId, Up>> {
-        self.shared.instances.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,7 +108,11 @@ impl Launch for Process {
         launch::start(self, spec).await
     }
 
-    async fn run(&self, spec: LaunchSpec, invocation: &Invocation) -> (Phases, Result<Reply, Error>) {
+    async fn run(
+        &self,
+        spec: LaunchSpec,
+        invocation: &Invocation,
+    ) -> (Phases, Result<Reply, Error>) {
         run::run(self, &spec, invocation).await
     }
 
@@ -122,8 +138,17 @@ impl Launch for Process {
         Ok(found.collect())
     }
 
-    async fn adopt(&self, found: &Found, _function: Arc<Function>) -> Result<Arc<dyn Invoke>, Error> {
-        Err(Error::StartFailed { why: format!("{} is a process, which does not outlive the node that started it", found.id) })
+    async fn adopt(
+        &self,
+        found: &Found,
+        _function: Arc<Function>,
+    ) -> Result<Arc<dyn Invoke>, Error> {
+        Err(Error::StartFailed {
+            why: format!(
+                "{} is a process, which does not outlive the node that started it",
+                found.id
+            ),
+        })
     }
 
     fn watch(&self) -> mpsc::Receiver<Update> {
@@ -143,6 +168,9 @@ impl Launch for Process {
     }
 
     async fn resolve_remote(&self, image: &str) -> Result<String, Error> {
-        Err(Error::ImageNotFound { image: image.to_owned(), why: "functions of type process have no image".into() })
+        Err(Error::ImageNotFound {
+            image: image.to_owned(),
+            why: "functions of type process have no image".into(),
+        })
     }
 }

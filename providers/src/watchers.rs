@@ -26,14 +26,19 @@ const UPDATES_MAX: usize = 256;
 impl Watchers {
     pub(crate) fn subscribe(&self) -> mpsc::Receiver<Update> {
         let (sender, receiver) = mpsc::channel(UPDATES_MAX);
-        *self.lock() = Watcher { sender: Some(sender), owes_restored: false };
+        *self.lock() = Watcher {
+            sender: Some(sender),
+            owes_restored: false,
+        };
         receiver
     }
 
     /// Tells without waiting; a watcher that is too far behind is told to list later.
     pub(crate) fn tell(&self, update: Update) {
         let mut watcher = self.lock();
-        let Some(sender) = watcher.sender.clone() else { return };
+        let Some(sender) = watcher.sender.clone() else {
+            return;
+        };
         if watcher.owes_restored {
             watcher.owes_restored = sender.try_send(Life::Restored).is_err();
         }

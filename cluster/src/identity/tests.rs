@@ -5,20 +5,35 @@ fn a_restart_keeps_the_id_and_grows_the_generation() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("made/on/demand");
     let first = Identity::load(&data_dir).unwrap();
-    let (id, generation, fingerprint) = (first.node_id().clone(), first.generation(), first.fingerprint());
+    let (id, generation, fingerprint) = (
+        first.node_id().clone(),
+        first.generation(),
+        first.fingerprint(),
+    );
     drop(first);
     let second = Identity::load(&data_dir).unwrap();
     assert_eq!(*second.node_id(), id);
     assert!(second.generation() > generation);
-    assert_ne!(second.fingerprint(), fingerprint, "each start has a certificate of its own");
+    assert_ne!(
+        second.fingerprint(),
+        fingerprint,
+        "each start has a certificate of its own"
+    );
 }
 
 #[test]
 fn the_generation_grows_when_the_clock_goes_back() {
     let directory = tempfile::tempdir().unwrap();
     let far_ahead = 9_000_000_000_000_000_u64;
-    fs::write(directory.path().join("generation"), format!("{far_ahead}\n")).unwrap();
-    assert_eq!(Identity::load(directory.path()).unwrap().generation(), Generation(far_ahead + 1));
+    fs::write(
+        directory.path().join("generation"),
+        format!("{far_ahead}\n"),
+    )
+    .unwrap();
+    assert_eq!(
+        Identity::load(directory.path()).unwrap().generation(),
+        Generation(far_ahead + 1)
+    );
 }
 
 #[test]
@@ -27,7 +42,11 @@ fn two_nodes_can_not_share_a_data_directory() {
     let first = Identity::load(directory.path()).unwrap();
     let error = Identity::load(directory.path()).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
-    assert!(error.to_string().contains(&directory.path().display().to_string()));
+    assert!(
+        error
+            .to_string()
+            .contains(&directory.path().display().to_string())
+    );
     drop(first);
     Identity::load(directory.path()).unwrap();
 }
@@ -46,7 +65,10 @@ fn a_foreign_file_is_named_and_kept() {
 fn a_secret_has_at_least_32_bytes_without_white_space() {
     assert!(ClusterSecret::new(&"x".repeat(32)).is_ok());
     let error = ClusterSecret::new(&format!("{}{}", "x".repeat(31), " \n".repeat(20))).unwrap_err();
-    assert!(matches!(error, Error::SecretTooShort { bytes: 31 }), "{error}");
+    assert!(
+        matches!(error, Error::SecretTooShort { bytes: 31 }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -57,7 +79,12 @@ fn keys_differ_by_secret_use_and_cluster() {
     assert_eq!(key, same.derive("gossip", "hearth"));
     assert_ne!(key, secret.derive("gossip", "other"));
     assert_ne!(key, secret.derive("goss", "iphearth"));
-    assert_ne!(key, ClusterSecret::new(&"t".repeat(32)).unwrap().derive("gossip", "hearth"));
+    assert_ne!(
+        key,
+        ClusterSecret::new(&"t".repeat(32))
+            .unwrap()
+            .derive("gossip", "hearth")
+    );
     assert_ne!(key, ClusterSecret::random().derive("gossip", "hearth"));
     assert_eq!(format!("{secret:?}"), "<redacted>");
 }

@@ -63,7 +63,11 @@ impl Gossip {
 
     /// Tells chitchat what changed.
     async fn say(&mut self) {
-        let entries = keys::write(&self.local.borrow_and_update(), self.identity.fingerprint(), self.bounds);
+        let entries = keys::write(
+            &self.local.borrow_and_update(),
+            self.identity.fingerprint(),
+            self.bounds,
+        );
         let chitchat = self.handle.chitchat();
         let mut chitchat = chitchat.lock().await;
         let said = chitchat.self_node_state();
@@ -72,7 +76,11 @@ impl Gossip {
                 said.set(key, value);
             }
         }
-        for key in self.entries.keys().filter(|key| !entries.contains_key(*key)) {
+        for key in self
+            .entries
+            .keys()
+            .filter(|key| !entries.contains_key(*key))
+        {
             said.delete(key);
         }
         drop(chitchat);
@@ -105,7 +113,11 @@ async fn changed_from(local: &mut watch::Receiver<LocalState>, from: Instant) {
 }
 
 fn is_same(one: &Members, other: &Members) -> bool {
-    one.len() == other.len() && one.values().zip(other.values()).all(|(one, other)| Arc::ptr_eq(one, other))
+    one.len() == other.len()
+        && one
+            .values()
+            .zip(other.values())
+            .all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// What was read of every incarnation that chitchat knows, so that only what changed is read again.
@@ -133,7 +145,11 @@ impl Seen {
             }
         }
         let mut members = Members::new();
-        for member in self.incarnations.values().filter_map(|incarnation| incarnation.member.as_ref()) {
+        for member in self
+            .incarnations
+            .values()
+            .filter_map(|incarnation| incarnation.member.as_ref())
+        {
             let rank = |member: &Member| (member.generation, member.is_alive, member.peer.address);
             match members.get(&member.id) {
                 Some(other) if rank(other) >= rank(member) => {}
@@ -144,7 +160,10 @@ impl Seen {
     }
 
     fn read(&mut self, id: &ChitchatId, state: &NodeState, is_alive: bool) {
-        let known = self.incarnations.entry(id.clone()).or_insert(Incarnation { version: 0, member: None });
+        let known = self.incarnations.entry(id.clone()).or_insert(Incarnation {
+            version: 0,
+            member: None,
+        });
         if known.version != state.max_version() {
             known.version = state.max_version();
             known.member = read_member(id, state, is_alive).map(Arc::new);
@@ -171,7 +190,17 @@ impl Seen {
 fn read_member(id: &ChitchatId, state: &NodeState, is_alive: bool) -> Option<Member> {
     let node_id: NodeId = id.node_id.parse().ok()?;
     let (state, fingerprint) = keys::read(state.key_values())?;
-    let peer =
-        Peer { id: node_id.clone(), name: state.name.clone(), address: id.gossip_advertise_addr, fingerprint };
-    Some(Member { id: node_id, generation: Generation(id.generation_id), is_alive, state, peer })
+    let peer = Peer {
+        id: node_id.clone(),
+        name: state.name.clone(),
+        address: id.gossip_advertise_addr,
+        fingerprint,
+    };
+    Some(Member {
+        id: node_id,
+        generation: Generation(id.generation_id),
+        is_alive,
+        state,
+        peer,
+    })
 }

@@ -77,7 +77,11 @@ pub(super) struct Bounds {
 }
 
 /// The keys and values that say a state.
-pub(super) fn write(state: &LocalState, fingerprint: Fingerprint, bounds: Bounds) -> BTreeMap<String, String> {
+pub(super) fn write(
+    state: &LocalState,
+    fingerprint: Fingerprint,
+    bounds: Bounds,
+) -> BTreeMap<String, String> {
     let mut entries = BTreeMap::from([
         (
             ABOUT.to_owned(),
@@ -90,7 +94,10 @@ pub(super) fn write(state: &LocalState, fingerprint: Fingerprint, bounds: Bounds
         ),
         (
             ADDRESSES.to_owned(),
-            json(&Addresses { functions: state.functions_address, config: state.config_address }),
+            json(&Addresses {
+                functions: state.functions_address,
+                config: state.config_address,
+            }),
         ),
         (
             STATUS.to_owned(),
@@ -113,13 +120,19 @@ pub(super) fn write(state: &LocalState, fingerprint: Fingerprint, bounds: Bounds
     ]);
     let hints = state.hints.iter().take(bounds.hints_max);
     entries.extend(hints.map(|hint| (format!("{HINT}{}", hint.key), hint.pack())));
-    let images = state.images.iter().filter(|digest| is_digest(digest)).take(bounds.images_max);
+    let images = state
+        .images
+        .iter()
+        .filter(|digest| is_digest(digest))
+        .take(bounds.images_max);
     entries.extend(images.map(|digest| (format!("{IMAGE}{digest}"), String::new())));
     entries
 }
 
 /// What a peer says of itself; `None` while it has not said enough to be called.
-pub(super) fn read<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<(LocalState, Fingerprint)> {
+pub(super) fn read<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Option<(LocalState, Fingerprint)> {
     let (mut about, mut addresses, mut status, mut load) = (None, None, None, None);
     let (mut hints, mut images) = (Vec::new(), Vec::new());
     for (key, value) in pairs {
@@ -129,7 +142,10 @@ pub(super) fn read<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> O
             }
         } else if let Some(digest) = key.strip_prefix(IMAGE) {
             if images.len() < READ_MAX {
-                images.extend(counted("image", is_digest(digest).then(|| digest.to_owned())));
+                images.extend(counted(
+                    "image",
+                    is_digest(digest).then(|| digest.to_owned()),
+                ));
             }
         } else {
             match key {
@@ -173,7 +189,9 @@ fn read_hint(instance_key: &str, value: &str) -> Option<Hint> {
 
 fn read_about(value: &str) -> Option<(About, Fingerprint)> {
     let about: About = parse(value)?;
-    let is_text = |text: &str| text.len() <= NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_text = |text: &str| {
+        text.len() <= NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
     if about.name.is_empty() || !is_text(&about.name) || !is_text(&about.version) {
         return None;
     }
@@ -183,7 +201,9 @@ fn read_about(value: &str) -> Option<(About, Fingerprint)> {
 }
 
 fn is_digest(text: &str) -> bool {
-    !text.is_empty() && text.len() <= DIGEST_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty()
+        && text.len() <= DIGEST_BYTES_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn parse<'a, T: Deserialize<'a>>(value: &'a str) -> Option<T> {

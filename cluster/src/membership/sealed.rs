@@ -45,26 +45,29 @@ pub(super) struct SealedTransport {
 
 impl SealedTransport {
     pub(super) fn new(outside: std::net::UdpSocket, key: [u8; 32], cluster_id: &str) -> Self {
-        Self { outside: Mutex::new(Some(outside)), key, cluster_id: cluster_id.to_owned() }
+        Self {
+            outside: Mutex::new(Some(outside)),
+            key,
+            cluster_id: cluster_id.to_owned(),
+        }
     }
-}
 
-impl fmt::Debug for SealedTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealedTransport").field("cluster_id", &self.cluster_id).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Transport for SealedTransport {
-    async fn open(&self, _listen_address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let outside = self.outside.lock().ok().and_then(|mut outside| outside.take());
+    async fn open_sealed(&self) -> anyhow::Result<SealedSocket> {
+        let outside = self
+            .outside
+            .lock()
+            .ok()
+            .and_then(|mut outside| outside.take());
         let outside = outside.context("the gossip socket was opened before")?;
-        outside.set_nonblocking(true).context("could not make the gossip socket non-blocking")?;
-        let outside = UdpSocket::from_std(outside).context("could not register the gossip socket")?;
+        outside
+            .set_nonblocking(true)
+            .context("could not make the gossip socket non-blocking")?;
+        let outside =
+            UdpSocket::from_std(outside).context("could not register the gossip socket")?;
+        ready_to_send(&outside).await?;
         let inner = UdpTransport.open((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let shim = shim(inner.local_addr()?).await?;
-        Ok(Box::new(SealedSocket {
+        Ok(SealedSocket {
             outside,
             inner,
             shim,
@@ -72,14 +75,42 @@ impl Transport for SealedTransport {
             buffer: vec![0; DATAGRAM_BYTES_MAX].into(),
             handed_over: None,
             warned: None,
-        }))
+        })
+    }
+}
+
+impl fmt::Debug for SealedTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedTransport")
+            .field("cluster_id", &self.cluster_id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Transport for SealedTransport {
+    async fn open(&self, _listen_address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        Ok(Box::new(self.open_sealed().await?))
     }
 }
 
 async fn shim(inner: SocketAddr) -> anyhow::Result<UdpSocket> {
-    let shim = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.context("could not bind a loopback socket")?;
-    shim.connect(inner).await.context("could not connect a loopback socket")?;
+    let shim = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("could not bind a loopback socket")?;
+    shim.connect(inner)
+        .await
+        .context("could not connect a loopback socket")?;
+    ready_to_send(&shim).await?;
     Ok(shim)
+}
+
+/// Waits until a fresh socket is known to take datagrams: `try_send` refuses one before the runtime has looked at it.
+async fn ready_to_send(socket: &UdpSocket) -> anyhow::Result<()> {
+    socket
+        .writable()
+        .await
+        .context("a socket takes no datagrams")
 }
 
 struct SealedSocket {
@@ -102,10 +133,16 @@ struct HandedOver {
 #[async_trait]
 impl Socket for SealedSocket {
     fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        self.outside.local_addr().context("the gossip socket has no address")
+        self.outside
+            .local_addr()
+            .context("the gossip socket has no address")
     }
 
-    async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
+    async fn send(
+        &mut self,
+        to: SocketAddr,
+        envelope: ChitchatEnvelope,
+    ) -> anyhow::Result<SendOutcome> {
         // What an earlier, timed-out send left behind would be taken for this message.
         while self.shim.try_recv(&mut self.buffer).is_ok() {}
         let outcome = self.inner.send(self.shim.local_addr()?, envelope).await?;
@@ -128,7 +165,9 @@ impl Socket for SealedSocket {
             }
             match self.outside.recv_from(&mut self.buffer).await {
                 Ok((bytes, from)) => self.accept(bytes, from),
-                Err(error) if is_transient(&error) => tracing::debug!(%error, "the gossip socket reported an error"),
+                Err(error) if is_transient(&error) => {
+                    tracing::debug!(%error, "the gossip socket reported an error");
+                }
                 Err(error) => return Err(error).context("the gossip socket is broken"),
             }
         }
@@ -144,7 +183,10 @@ impl SealedSocket {
                     let outcome = outcome?;
                     if outcome.from_addr == self.shim.local_addr()? {
                         self.handed_over = None;
-                        return Ok(Some(RecvOutcome { from_addr: from, ..outcome }));
+                        return Ok(Some(RecvOutcome {
+                            from_addr: from,
+                            ..outcome
+                        }));
                     }
                     count(Dropped::Stray);
                 }
@@ -162,8 +204,15 @@ impl SealedSocket {
     fn accept(&mut self, bytes: usize, from: SocketAddr) {
         match self.sessions.incoming(from, &self.buffer[..bytes]) {
             Incoming::Deliver(message) => match self.shim.try_send(&message) {
-                Ok(_) => self.handed_over = Some(HandedOver { from, until: Instant::now() + HANDOVER_TIMEOUT }),
-                Err(error) => tracing::debug!(%from, %error, "a gossip message was not handed over"),
+                Ok(_) => {
+                    self.handed_over = Some(HandedOver {
+                        from,
+                        until: Instant::now() + HANDOVER_TIMEOUT,
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%from, %error, "a gossip message was not handed over");
+                }
             },
             Incoming::Send(to, datagrams) => self.send_out(to, &datagrams),
             Incoming::Nothing => {}
@@ -189,7 +238,10 @@ impl SealedSocket {
 
     fn warn(&mut self, from: SocketAddr) {
         let now = Instant::now();
-        if self.warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL) {
+        if self
+            .warned
+            .is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL)
+        {
             self.warned = Some(now);
             tracing::warn!(%from, "gossip is dropped: it is sealed with another cluster secret or cluster id");
         }
@@ -215,3 +267,6 @@ fn is_transient(error: &io::Error) -> bool {
             | Kind::WouldBlock
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use http::{Request, StatusCode};
 use protocol::peer::{InvokeHead, ReplyHead};
 use protocol::{Deadline, FunctionId, Space};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -63,12 +63,37 @@ pub struct HttpPeerClient {
 impl HttpPeerClient {
     /// Builds a client. Must be called within a runtime: a task of its own watches the members until the client is dropped.
     pub fn new(args: Args<'_>) -> Self {
-        let Args { identity, settings, members, body_bytes_max } = args;
-        let lines = Lines::new(identity.clone(), settings.idle_connections_max, settings.connect_timeout);
-        let (lines, tasks, stop) = (Arc::new(lines), TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(watch_members(Arc::clone(&lines), members, stop.clone()));
+        let Args {
+            identity,
+            settings,
+            members,
+            body_bytes_max,
+        } = args;
+        let lines = Lines::new(
+            identity.credentials(),
+            settings.idle_connections_max,
+            settings.connect_timeout,
+        );
+        let (lines, tasks, stop) = (
+            Arc::new(lines),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        );
+        let watch = Watch {
+            lines: Arc::clone(&lines),
+            members,
+            probe_interval: settings.probe_interval,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(watch.run());
         tasks.close();
-        Self { lines, body_bytes_max, _tasks: tasks, _stop: stop.drop_guard() }
+        Self {
+            lines,
+            body_bytes_max,
+            _tasks: tasks,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// Makes one request on a connection of the pool and reads its answer whole.
@@ -84,9 +109,9 @@ impl HttpPeerClient {
     ) -> Result<Bytes, Error> {
         let line = self.lines.to(peer)?;
         loop {
-            let (mut connection, is_reused) = connection(&line, peer, deadline).await?;
+            let (mut connection, is_reused) = connection(&line, deadline).await?;
             let exchange = exchange(&mut connection, request(), bytes_max);
-            match until_lost(&line, peer, deadline, exchange).await? {
+            match until_lost(&line, deadline, exchange).await? {
                 Ok(answer) => {
                     if answer.is_reusable {
                         line.put(connection);
@@ -122,27 +147,27 @@ impl PeerClient for HttpPeerClient {
 
     async fn probe(&self, peer: &Peer, timeout: Duration) -> Result<(), Error> {
         let line = self.lines.to(peer)?;
-        let deadline = Instant::now() + timeout;
-        if let Some(mut kept) = line.take_probe() {
-            let exchange = exchange(&mut kept, frame::probe_request(), SMALL_BYTES_MAX);
-            match until_lost(&line, peer, deadline, exchange).await? {
-                Ok(answer) => return finish_probe(&line, peer, kept, answer),
-                // Nothing runs by a probe, so however the kept connection ended, a fresh one may tell more.
-                Err(error) => tracing::debug!(peer = peer.name, ?error, "the connection for probes ended"),
-            }
-        }
-        let mut fresh = open(&line, peer, deadline).await?;
-        let exchange = exchange(&mut fresh, frame::probe_request(), SMALL_BYTES_MAX);
-        match until_lost(&line, peer, deadline, exchange).await? {
-            Ok(answer) => finish_probe(&line, peer, fresh, answer),
-            Err(error) => Err(error.into_error(peer)),
-        }
+        probe(&line, timeout).await
     }
 
-    async fn resolve_image(&self, peer: &Peer, image: &str, deadline: Deadline) -> Result<Option<String>, Error> {
-        let body = frame::ResolveImage { image: image.to_owned() };
+    async fn resolve_image(
+        &self,
+        peer: &Peer,
+        image: &str,
+        deadline: Deadline,
+    ) -> Result<Option<String>, Error> {
+        let body = frame::ResolveImage {
+            image: image.to_owned(),
+        };
         let request = || frame::small_request(Operation::ResolveImage, &body);
-        let message = self.call(peer, Instant::from_std(deadline.moment()), SMALL_BYTES_MAX, request).await?;
+        let message = self
+            .call(
+                peer,
+                Instant::from_std(deadline.moment()),
+                SMALL_BYTES_MAX,
+                request,
+            )
+            .await?;
         frame::read_resolved_image(peer, &message)
     }
 
@@ -155,13 +180,19 @@ impl PeerClient for HttpPeerClient {
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
         let line = self.lines.to(peer)?;
         let deadline = Instant::now() + LOGS_TIMEOUT;
-        let body = frame::Logs { space: space.clone(), function_id: function_id.clone(), follow };
+        let body = frame::Logs {
+            space: space.clone(),
+            function_id: function_id.clone(),
+            follow,
+        };
         loop {
-            let (mut connection, is_reused) = connection(&line, peer, deadline).await?;
+            let (mut connection, is_reused) = connection(&line, deadline).await?;
             let request = frame::small_request(Operation::Logs, &body);
-            match until_lost(&line, peer, deadline, connection.send(request)).await? {
+            match until_lost(&line, deadline, connection.send(request)).await? {
                 Ok(response) if response.status() == StatusCode::OK => {
-                    return Ok(connection.into_stream(response.into_body(), line.gone.clone()).boxed());
+                    return Ok(connection
+                        .into_stream(response.into_body(), line.gone.clone())
+                        .boxed());
                 }
                 Ok(response) => return Err(frame::refusal_error(peer, response.status(), b"")),
                 Err(SendError::Unsent) if is_reused => {}
@@ -208,45 +239,71 @@ impl ExchangeError {
     fn into_error(self, peer: &Peer) -> Error {
         let peer = peer.name.clone();
         match self {
-            Self::Unsent => Error::Refused { peer, why: "the connection ended before the request was written".into() },
-            Self::Lost(error) => Error::Interrupted { peer, why: with_sources(&error) },
-            Self::TooLarge(bytes_max) => Error::Protocol { peer, why: format!("more than {bytes_max} bytes") },
+            Self::Unsent => Error::Refused {
+                peer,
+                why: "the connection ended before the request was written".into(),
+            },
+            Self::Lost(error) => Error::Interrupted {
+                peer,
+                why: with_sources(&error),
+            },
+            Self::TooLarge(bytes_max) => Error::Protocol {
+                peer,
+                why: format!("more than {bytes_max} bytes"),
+            },
         }
     }
 }
 
-async fn exchange(connection: &mut Connection, request: Request<Message>, bytes_max: usize) -> Result<Answer, ExchangeError> {
+async fn exchange(
+    connection: &mut Connection,
+    request: Request<Message>,
+    bytes_max: usize,
+) -> Result<Answer, ExchangeError> {
     let response = connection.send(request).await?;
     let status = response.status();
-    let bytes_max = if status == StatusCode::OK { bytes_max } else { SMALL_BYTES_MAX };
+    let bytes_max = if status == StatusCode::OK {
+        bytes_max
+    } else {
+        SMALL_BYTES_MAX
+    };
     let mut body = response.into_body();
-    let message = connection.read(&mut body, bytes_max).await.map_err(|error| match error {
-        BodyError::TooLarge => ExchangeError::TooLarge(bytes_max),
-        BodyError::Lost(error) => ExchangeError::Lost(error),
-    })?;
-    Ok(Answer { status, message, is_reusable: connection.is_reusable().await })
+    let message = connection
+        .read(&mut body, bytes_max)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge => ExchangeError::TooLarge(bytes_max),
+            BodyError::Lost(error) => ExchangeError::Lost(error),
+        })?;
+    Ok(Answer {
+        status,
+        message,
+        is_reusable: connection.is_reusable().await,
+    })
 }
 
 /// A connection from the pool, or a fresh one; whether it is from the pool.
-async fn connection(line: &Line, peer: &Peer, deadline: Instant) -> Result<(Connection, bool), Error> {
+async fn connection(line: &Line, deadline: Instant) -> Result<(Connection, bool), Error> {
     match line.take() {
         Some(connection) => Ok((connection, true)),
-        None => Ok((open(line, peer, deadline).await?, false)),
+        None => Ok((open(line, deadline).await?, false)),
     }
 }
 
 /// Opens a connection. Nothing was sent yet, so whatever fails here is a refusal.
-async fn open(line: &Line, peer: &Peer, deadline: Instant) -> Result<Connection, Error> {
-    match until_lost(line, peer, deadline, line.open(peer)).await {
+async fn open(line: &Line, deadline: Instant) -> Result<Connection, Error> {
+    match until_lost(line, deadline, line.open()).await {
         Ok(opened) => opened,
-        Err(error) => Err(Error::Refused { peer: peer.name.clone(), why: format!("while connecting: {error}") }),
+        Err(error) => Err(Error::Refused {
+            peer: line.peer.name.clone(),
+            why: format!("while connecting: {error}"),
+        }),
     }
 }
 
-/// Waits for something of a peer until the deadline, or until gossip says that the peer is gone.
+/// Waits for something of a peer until the deadline, or until the peer is gone.
 async fn until_lost<T>(
     line: &Line,
-    peer: &Peer,
     deadline: Instant,
     answer: impl Future<Output = T>,
 ) -> Result<T, Error> {
@@ -254,33 +311,85 @@ async fn until_lost<T>(
         biased;
         answer = answer => Ok(answer),
         () = line.gone.cancelled() => {
-            Err(Error::Interrupted { peer: peer.name.clone(), why: "gossip counts it as gone".into() })
+            Err(Error::Interrupted { peer: line.peer.name.clone(), why: "it is gone from the cluster".into() })
         }
-        () = sleep_until(deadline) => Err(Error::Deadline { peer: peer.name.clone() }),
+        () = sleep_until(deadline) => Err(Error::Deadline { peer: line.peer.name.clone() }),
     }
 }
 
-fn finish_probe(line: &Line, peer: &Peer, connection: Connection, answer: Answer) -> Result<(), Error> {
+/// Asks for a sign of life, on the connection kept for that or on a fresh one.
+async fn probe(line: &Line, timeout: Duration) -> Result<(), Error> {
+    let deadline = Instant::now() + timeout;
+    if let Some(mut kept) = line.take_probe() {
+        let exchange = exchange(&mut kept, frame::probe_request(), SMALL_BYTES_MAX);
+        match until_lost(line, deadline, exchange).await? {
+            Ok(answer) => return finish_probe(line, kept, answer),
+            // Nothing runs by a probe, so however the kept connection ended, a fresh one may tell more.
+            Err(error) => tracing::debug!(
+                peer = line.peer.name,
+                ?error,
+                "the connection for probes ended"
+            ),
+        }
+    }
+    let mut fresh = open(line, deadline).await?;
+    let exchange = exchange(&mut fresh, frame::probe_request(), SMALL_BYTES_MAX);
+    match until_lost(line, deadline, exchange).await? {
+        Ok(answer) => finish_probe(line, fresh, answer),
+        Err(error) => Err(error.into_error(&line.peer)),
+    }
+}
+
+fn finish_probe(line: &Line, connection: Connection, answer: Answer) -> Result<(), Error> {
     if answer.is_reusable {
         line.put_probe(connection);
     }
-    answer.into_message(peer).map(drop)
+    answer.into_message(&line.peer).map(drop)
 }
 
-async fn watch_members(lines: Arc<Lines>, mut members: watch::Receiver<Arc<Members>>, stop: CancellationToken) {
-    let mut sweep = interval(SWEEP_INTERVAL);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Ok(()) = members.changed() => {
-                let members = Arc::clone(&members.borrow_and_update());
-                lines.keep_alive_in(&members);
+/// Ends the lines to peers that are gone.
+struct Watch {
+    lines: Arc<Lines>,
+    members: watch::Receiver<Arc<Members>>,
+    probe_interval: Duration,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    async fn run(mut self) {
+        let mut sweep = interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Ok(()) = self.members.changed() => {
+                    let members = Arc::clone(&self.members.borrow_and_update());
+                    for line in self.lines.update(&members) {
+                        let probing = probe_doubted(Arc::clone(&self.lines), line, self.probe_interval);
+                        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(probing));
+                    }
+                }
+                _ = sweep.tick() => self.lines.drop_aged(),
             }
-            _ = sweep.tick() => lines.drop_aged(),
         }
+        self.lines.end();
     }
-    lines.end();
+}
+
+/// Ends the line to a peer that gossip does not hear, and with it the calls in flight, once the peer leaves a probe unanswered too.
+///
+/// Gossip goes over UDP, between processes that may be starved for a second: a peer that answers a probe is alive, and its calls
+/// are not cut off. One that was killed refuses the probe at once, one that is cut off or stopped costs the calls one interval more.
+async fn probe_doubted(lines: Arc<Lines>, line: Arc<Line>, interval: Duration) {
+    while line.is_doubted() && !line.gone.is_cancelled() {
+        if let Err(error) = probe(&line, interval).await {
+            tracing::info!(peer = line.peer.name, %error, "a peer is gone; calls in flight to it are interrupted");
+            lines.end_one(&line);
+            return;
+        }
+        sleep(interval).await;
+    }
 }
 
 /// hyper's errors say little themselves; what happened is in their sources.

@@ -89,7 +89,8 @@ impl Operation {
         static URIS: LazyLock<[Uri; 4]> = LazyLock::new(|| {
             Operation::ALL.map(|operation| {
                 let path = format!("/peer/v{PROTOCOL_VERSION}/{}", operation.name());
-                path.parse().expect("the path has only letters, digits, '-' and '/'")
+                path.parse()
+                    .expect("the path has only letters, digits, '-' and '/'")
             })
         });
         URIS[self as usize].clone()
@@ -97,21 +98,32 @@ impl Operation {
 
     /// Reads what a request asks for.
     pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Refusal> {
-        let rest = request.uri().path().strip_prefix("/peer/v").ok_or(Refusal::Unknown)?;
+        let rest = request
+            .uri()
+            .path()
+            .strip_prefix("/peer/v")
+            .ok_or(Refusal::Unknown)?;
         let (version, name) = rest.split_once('/').ok_or(Refusal::Unknown)?;
         match version.parse::<u32>() {
             Ok(PROTOCOL_VERSION) => {}
             Ok(_) => return Err(Refusal::OtherVersion),
             Err(_) => return Err(Refusal::Unknown),
         }
-        let operation = Self::ALL.into_iter().find(|operation| operation.name() == name);
-        operation.filter(|_| request.method() == Method::POST).ok_or(Refusal::Unknown)
+        let operation = Self::ALL
+            .into_iter()
+            .find(|operation| operation.name() == name);
+        operation
+            .filter(|_| request.method() == Method::POST)
+            .ok_or(Refusal::Unknown)
     }
 }
 
 /// Builds the request that forwards an invocation.
 pub(super) fn invoke_request(head: &InvokeHead, payload: Bytes) -> Request<Message> {
-    request(Operation::Invoke, Message::new(protocol::peer::encode(head, &[]), payload))
+    request(
+        Operation::Invoke,
+        Message::new(protocol::peer::encode(head, &[]), payload),
+    )
 }
 
 /// Builds a request without a payload.
@@ -124,11 +136,21 @@ pub(super) fn probe_request() -> Request<Message> {
     request(Operation::Probe, Message::empty())
 }
 
+/// Builds a request that no peer of this version sends.
+#[cfg(test)]
+pub(super) fn raw_request(uri: &'static str, body: Bytes) -> Request<Message> {
+    let mut request = request(Operation::Invoke, Message::new(body, Bytes::new()));
+    *request.uri_mut() = Uri::from_static(uri);
+    request
+}
+
 fn request(operation: Operation, message: Message) -> Request<Message> {
     let mut request = Request::new(message);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = operation.uri();
-    request.headers_mut().insert(HOST, HeaderValue::from_static(TLS_NAME));
+    request
+        .headers_mut()
+        .insert(HOST, HeaderValue::from_static(TLS_NAME));
     request
 }
 
@@ -152,17 +174,26 @@ impl Refusal {
     pub(super) fn response(&self) -> Response<Message> {
         let (status, text) = match self {
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining".to_owned()),
-            Self::TooLarge(bytes) => (StatusCode::PAYLOAD_TOO_LARGE, format!("at most {bytes} bytes are taken")),
+            Self::TooLarge(bytes) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("at most {bytes} bytes are taken"),
+            ),
             Self::Malformed(why) => (StatusCode::BAD_REQUEST, why.clone()),
-            Self::Stranger => (StatusCode::FORBIDDEN, "no member of the cluster has this certificate".to_owned()),
-            Self::OtherVersion => {
-                (StatusCode::UPGRADE_REQUIRED, format!("peer protocol version {PROTOCOL_VERSION} is spoken here"))
-            }
+            Self::Stranger => (
+                StatusCode::FORBIDDEN,
+                "no member of the cluster has this certificate".to_owned(),
+            ),
+            Self::OtherVersion => (
+                StatusCode::UPGRADE_REQUIRED,
+                format!("peer protocol version {PROTOCOL_VERSION} is spoken here"),
+            ),
             Self::Unknown => (StatusCode::NOT_FOUND, "no such peer operation".to_owned()),
         };
         let mut response = Response::new(Message::new(text.into(), Bytes::new()));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }
 }
@@ -177,22 +208,33 @@ pub(super) fn refusal_error(peer: &Peer, status: StatusCode, text: &[u8]) -> Err
         | StatusCode::BAD_REQUEST
         | StatusCode::FORBIDDEN
         | StatusCode::UPGRADE_REQUIRED
-        | StatusCode::NOT_FOUND => Error::Refused { peer, why: format!("it refused with status {}: {text}", status.as_u16()) },
-        _ => Error::Protocol { peer, why: format!("status {}", status.as_u16()) },
+        | StatusCode::NOT_FOUND => Error::Refused {
+            peer,
+            why: format!("it refused with status {}: {text}", status.as_u16()),
+        },
+        _ => Error::Protocol {
+            peer,
+            why: format!("status {}", status.as_u16()),
+        },
     }
 }
 
 /// Reads the answer to a forwarded invocation.
 pub(super) fn read_reply(peer: &Peer, message: Bytes) -> Result<(ReplyHead, Bytes), Error> {
-    protocol::peer::decode(message)
-        .map_err(|error| Error::Protocol { peer: peer.name.clone(), why: error.to_string() })
+    protocol::peer::decode(message).map_err(|error| Error::Protocol {
+        peer: peer.name.clone(),
+        why: error.to_string(),
+    })
 }
 
 /// Reads the answer to the question for an image's digest.
 pub(super) fn read_resolved_image(peer: &Peer, message: &[u8]) -> Result<Option<String>, Error> {
     match rmp_serde::from_slice::<ResolvedImage>(message) {
         Ok(resolved) => Ok(resolved.digest),
-        Err(error) => Err(Error::Protocol { peer: peer.name.clone(), why: error.to_string() }),
+        Err(error) => Err(Error::Protocol {
+            peer: peer.name.clone(),
+            why: error.to_string(),
+        }),
     }
 }
 
@@ -218,7 +260,8 @@ impl Message {
     }
 
     fn small<T: Serialize>(body: &T) -> Self {
-        let body = rmp_serde::to_vec_named(body).expect("the messages are structs of texts and flags");
+        let body =
+            rmp_serde::to_vec_named(body).expect("the messages are structs of texts and flags");
         Self::new(body.into(), Bytes::new())
     }
 }
@@ -227,9 +270,16 @@ impl Body for Message {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let message = &mut *self;
-        let piece = if message.head.is_empty() { &mut message.payload } else { &mut message.head };
+        let piece = if message.head.is_empty() {
+            &mut message.payload
+        } else {
+            &mut message.head
+        };
         let piece = std::mem::take(piece);
         Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
@@ -253,7 +303,10 @@ pub(super) enum BodyError<E> {
 }
 
 /// Reads a body of at most `bytes_max`; one that arrives in one piece is not copied.
-pub(super) async fn read_body<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError<B::Error>>
+pub(super) async fn read_body<B>(
+    body: &mut B,
+    bytes_max: usize,
+) -> Result<Bytes, BodyError<B::Error>>
 where
     B: Body<Data = Bytes> + Unpin,
 {

@@ -16,13 +16,16 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Error, Peer, PeerClient};
 
+/// Makes an answer of head and payload.
+pub type Compute = Arc<dyn Fn(&InvokeHead, &Bytes) -> (ReplyHead, Bytes) + Send + Sync>;
+
 /// What a scripted peer does with one invocation.
 #[derive(Clone)]
 pub enum Step {
-    /// It answers.
-    Answer(ReplyHead, Bytes),
+    /// It answers; see [`Step::answer`].
+    Answer(Box<(ReplyHead, Bytes)>),
     /// It answers with what a function makes of head and payload.
-    Compute(Arc<dyn Fn(&InvokeHead, &Bytes) -> (ReplyHead, Bytes) + Send + Sync>),
+    Compute(Compute),
     /// It can not be reached.
     Refuse,
     /// It is lost during the call.
@@ -34,24 +37,48 @@ pub enum Step {
 }
 
 impl Step {
+    /// An answer.
+    pub fn answer(head: ReplyHead, body: impl Into<Bytes>) -> Self {
+        Self::Answer(Box::new((head, body.into())))
+    }
+
     /// An answer of a function, with status 200.
     pub fn reply(body: impl Into<Bytes>) -> Self {
-        let outcome =
-            ReplyOutcome::Replied { status: 200, content_type: None, start: protocol::invocation::StartKind::Warm };
-        Self::Answer(ReplyHead { outcome, free_slots: 0, instances: 1, phases: Phases::default() }, body.into())
+        let outcome = ReplyOutcome::Replied {
+            status: 200,
+            content_type: None,
+            start: protocol::invocation::StartKind::Warm,
+        };
+        Self::answer(
+            ReplyHead {
+                outcome,
+                free_slots: 0,
+                instances: 1,
+                phases: Phases::default(),
+            },
+            body,
+        )
     }
 
     /// An answer that says the function was not run, or failed.
     pub fn fail(failure: Failure) -> Self {
         let outcome = ReplyOutcome::Failed(failure);
-        Self::Answer(ReplyHead { outcome, free_slots: 0, instances: 0, phases: Phases::default() }, Bytes::new())
+        Self::answer(
+            ReplyHead {
+                outcome,
+                free_slots: 0,
+                instances: 0,
+                phases: Phases::default(),
+            },
+            Bytes::new(),
+        )
     }
 }
 
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answer(head, _) => f.debug_tuple("Answer").field(head).finish(),
+            Self::Answer(answer) => f.debug_tuple("Answer").field(&answer.0).finish(),
             Self::Compute(_) => f.write_str("Compute"),
             Self::Refuse => f.write_str("Refuse"),
             Self::Interrupt => f.write_str("Interrupt"),
@@ -96,7 +123,9 @@ impl ScriptedPeer {
 
     /// Tells what a peer does with its next invocations.
     pub fn script(&self, peer: &NodeId, steps: impl IntoIterator<Item = Step>) {
-        self.lock().steps.insert(peer.clone(), steps.into_iter().collect());
+        self.lock()
+            .steps
+            .insert(peer.clone(), steps.into_iter().collect());
     }
 
     /// Tells whether a peer leaves probes unanswered.
@@ -111,12 +140,16 @@ impl ScriptedPeer {
 
     /// Tells which digest a peer's engine has for an image.
     pub fn set_digest(&self, peer: &NodeId, image: &str, digest: &str) {
-        self.lock().digests.insert((peer.clone(), image.to_owned()), digest.to_owned());
+        self.lock()
+            .digests
+            .insert((peer.clone(), image.to_owned()), digest.to_owned());
     }
 
     /// Tells which lines of output a peer has.
     pub fn set_logs(&self, peer: &NodeId, lines: impl IntoIterator<Item = Bytes>) {
-        self.lock().logs.insert(peer.clone(), lines.into_iter().collect());
+        self.lock()
+            .logs
+            .insert(peer.clone(), lines.into_iter().collect());
     }
 
     /// The invocations asked so far, in order.
@@ -165,7 +198,10 @@ impl Drop for Unfinished<'_> {
 }
 
 fn refused(peer: &Peer) -> Error {
-    Error::Refused { peer: peer.name.clone(), why: "the script says so".into() }
+    Error::Refused {
+        peer: peer.name.clone(),
+        why: "the script says so".into(),
+    }
 }
 
 #[async_trait]
@@ -177,25 +213,39 @@ impl PeerClient for ScriptedPeer {
         payload: Bytes,
         deadline: Deadline,
     ) -> Result<(ReplyHead, Bytes), Error> {
-        self.lock().calls.push(Call { peer: peer.id.clone(), head: head.clone(), payload: payload.clone() });
+        self.lock().calls.push(Call {
+            peer: peer.id.clone(),
+            head: head.clone(),
+            payload: payload.clone(),
+        });
         let mut unfinished = Unfinished(Some(self));
         let deadline = Instant::from_std(deadline.moment());
         let mut step = self.next(&peer.id);
         let outcome = loop {
             match step {
-                Step::Answer(head, body) => break Ok((head, body)),
+                Step::Answer(answer) => break Ok(*answer),
                 Step::Compute(compute) => break Ok(compute(&head, &payload)),
                 Step::Refuse => break Err(refused(peer)),
                 Step::Interrupt => {
-                    break Err(Error::Interrupted { peer: peer.name.clone(), why: "the script says so".into() });
+                    break Err(Error::Interrupted {
+                        peer: peer.name.clone(),
+                        why: "the script says so".into(),
+                    });
                 }
                 Step::Hang => {
                     sleep_until(deadline).await;
-                    break Err(Error::Deadline { peer: peer.name.clone() });
+                    break Err(Error::Deadline {
+                        peer: peer.name.clone(),
+                    });
                 }
                 Step::After(delay, then) => {
-                    if timeout_at(deadline, tokio::time::sleep(delay)).await.is_err() {
-                        break Err(Error::Deadline { peer: peer.name.clone() });
+                    if timeout_at(deadline, tokio::time::sleep(delay))
+                        .await
+                        .is_err()
+                    {
+                        break Err(Error::Deadline {
+                            peer: peer.name.clone(),
+                        });
                     }
                     step = *then;
                 }
@@ -210,16 +260,31 @@ impl PeerClient for ScriptedPeer {
         let is_silent = self.lock().silent.contains(&peer.id);
         if is_silent {
             tokio::time::sleep(timeout).await;
-            return Err(Error::Deadline { peer: peer.name.clone() });
+            return Err(Error::Deadline {
+                peer: peer.name.clone(),
+            });
         }
-        if self.is_known(&peer.id) { Ok(()) } else { Err(refused(peer)) }
+        if self.is_known(&peer.id) {
+            Ok(())
+        } else {
+            Err(refused(peer))
+        }
     }
 
-    async fn resolve_image(&self, peer: &Peer, image: &str, _: Deadline) -> Result<Option<String>, Error> {
+    async fn resolve_image(
+        &self,
+        peer: &Peer,
+        image: &str,
+        _: Deadline,
+    ) -> Result<Option<String>, Error> {
         if !self.is_known(&peer.id) {
             return Err(refused(peer));
         }
-        Ok(self.lock().digests.get(&(peer.id.clone(), image.to_owned())).cloned())
+        Ok(self
+            .lock()
+            .digests
+            .get(&(peer.id.clone(), image.to_owned()))
+            .cloned())
     }
 
     async fn logs(
@@ -234,6 +299,10 @@ impl PeerClient for ScriptedPeer {
         }
         let lines = self.lock().logs.get(&peer.id).cloned().unwrap_or_default();
         let lines = stream::iter(lines.into_iter().map(Ok));
-        Ok(if follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() })
+        Ok(if follow {
+            lines.chain(stream::pending()).boxed()
+        } else {
+            lines.boxed()
+        })
     }
 }

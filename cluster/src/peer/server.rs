@@ -3,8 +3,8 @@
 //! Each connection is one task; the handler's future is part of it, so a caller that hangs up drops it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use config::settings::ClusterSettings;
@@ -86,7 +86,9 @@ struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("is_draining", &self.is_draining).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("is_draining", &self.is_draining)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,10 +98,18 @@ impl PeerServer {
     /// # Errors
     /// When listener or certificate are not usable.
     pub fn start(args: Args<'_>) -> Result<Self, Error> {
-        let Args { listener, identity, settings, members, handler, body_bytes_max, shutdown } = args;
+        let Args {
+            listener,
+            identity,
+            settings,
+            members,
+            handler,
+            body_bytes_max,
+            shutdown,
+        } = args;
         listener.set_nonblocking(true).map_err(Error::Listener)?;
         let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
-        let tls = tls::server_config(identity).map_err(Error::Certificate)?;
+        let tls = tls::server_config(&identity.credentials()).map_err(Error::Certificate)?;
         let stop = shutdown.child_token();
         let shared = Arc::new(Shared {
             acceptor: TlsAcceptor::from(Arc::new(tls)),
@@ -116,6 +126,11 @@ impl PeerServer {
         tasks.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
         tasks.spawn(callers::watch_members(Arc::clone(&shared)));
         Ok(Self { shared, tasks })
+    }
+
+    /// Whether it refuses new invocations.
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining.load(Ordering::Acquire)
     }
 
     /// Drains: accepts no connection, refuses new invocations as draining, ends idle connections, and lets what is in flight
@@ -169,6 +184,3 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker) {
         drop(permit);
     });
 }
-
-#[cfg(test)]
-mod tests;

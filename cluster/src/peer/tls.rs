@@ -10,21 +10,28 @@ use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
 };
 
 use super::{Fingerprint, TLS_NAME};
-use crate::identity::Identity;
+use crate::identity::Credentials;
 
 /// The settings for calling the one peer that has this fingerprint.
-pub(super) fn client_config(identity: &Identity, fingerprint: Fingerprint) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(
+    credentials: &Credentials,
+    fingerprint: Fingerprint,
+) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Pinned { fingerprint, algorithms: provider.signature_verification_algorithms };
+    let verifier = Pinned {
+        fingerprint,
+        algorithms: provider.signature_verification_algorithms,
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(vec![identity.certificate()], identity.key())?;
+        .with_client_auth_cert(vec![credentials.certificate()], credentials.key())?;
     config.enable_sni = false;
     // Connections are kept; a resumed one would only add a way in that skips the certificates.
     config.resumption = Resumption::disabled();
@@ -33,13 +40,15 @@ pub(super) fn client_config(identity: &Identity, fingerprint: Fingerprint) -> Re
 
 /// The settings for being called: any certificate gets through the handshake if its holder has the key; the caller then looks
 /// for its fingerprint among the members, which may take a moment.
-pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, Error> {
+pub(super) fn server_config(credentials: &Credentials) -> Result<ServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Shown { algorithms: provider.signature_verification_algorithms };
+    let verifier = Shown {
+        algorithms: provider.signature_verification_algorithms,
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(vec![identity.certificate()], identity.key())?;
+        .with_single_cert(vec![credentials.certificate()], credentials.key())?;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)

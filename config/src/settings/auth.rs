@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::require;
+use super::error::{NOT_SET, require};
 use super::field::{Kind, Setting, section};
 use super::{Error, Secret, secret};
 
@@ -40,14 +40,23 @@ impl AuthSettings {
         if self.mode == AuthMode::Required && self.admin_token_file.is_none() {
             return Err(Error::new(
                 "auth.admin_token_file",
-                "not set",
+                NOT_SET,
                 "a file with the administrator's token while auth.mode is required: start with --admin-token-file FILE",
             ));
         }
         for origin in &self.origins {
-            let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-            let right = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']));
-            require(right, "auth.origins", format!("{origin:?}"), "an origin such as https://console.example.com, without a path")?;
+            let host = origin
+                .strip_prefix("http://")
+                .or_else(|| origin.strip_prefix("https://"));
+            let right = host.is_some_and(|host| {
+                !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*'])
+            });
+            require(
+                right,
+                "auth.origins",
+                format!("{origin:?}"),
+                "an origin such as https://console.example.com, without a path",
+            )?;
         }
         Ok(())
     }
@@ -57,6 +66,10 @@ impl AuthSettings {
     /// # Errors
     /// When the file can not be read, is no UTF-8 text, or holds fewer than 16 bytes besides surrounding white space.
     pub fn read_admin_token(&self) -> Result<Option<Secret>, Error> {
-        secret::read(self.admin_token_file.as_deref(), "auth.admin_token_file", 16)
+        secret::read(
+            self.admin_token_file.as_deref(),
+            "auth.admin_token_file",
+            16,
+        )
     }
 }

@@ -49,11 +49,26 @@ impl ClusterSettings {
         above_zero!("cluster", self: gossip_interval, dead_node_grace, hints_max, images_max, probe_interval, probe_misses_max,
             connect_timeout, idle_connections_max, peer_connections_max);
         let name = "a name of letters, digits, '.', '-' and '_', 64 at most, that begins with a letter or digit";
-        require(is_name(&self.id, 64), "cluster.id", format!("{:?}", self.id), name)?;
+        require(
+            is_name(&self.id, 64),
+            "cluster.id",
+            format!("{:?}", self.id),
+            name,
+        )?;
         let phi = "a number from 1 to 20";
-        require((1.0..=20.0).contains(&self.phi_threshold), "cluster.phi_threshold", self.phi_threshold, phi)?;
+        require(
+            (1.0..=20.0).contains(&self.phi_threshold),
+            "cluster.phi_threshold",
+            self.phi_threshold,
+            phi,
+        )?;
         for seed in &self.seeds {
-            require(is_host_and_port(seed), "cluster.seeds", format!("{seed:?}"), "HOST:PORT of a peer, such as 10.0.0.2:7400")?;
+            require(
+                is_host_and_port(seed),
+                "cluster.seeds",
+                format!("{seed:?}"),
+                "HOST:PORT of a peer, such as 10.0.0.2:7400",
+            )?;
         }
         Ok(())
     }

@@ -54,10 +54,22 @@ impl DockerSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("docker", self: call_timeout, calls_max, pull_timeout, resolve_timeout, pids_max, image_disk_max, retry_interval);
         let host = ["unix:///", "tcp://", "http://"].iter().any(|scheme| {
-            self.host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())
+            self.host
+                .strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty())
         });
-        require(host, "docker.host", format!("{:?}", self.host), "unix:///PATH or tcp://HOST:PORT")?;
+        require(
+            host,
+            "docker.host",
+            format!("{:?}", self.host),
+            "unix:///PATH or tcp://HOST:PORT",
+        )?;
         let name = "a name of letters, digits, '.', '-' and '_', 64 at most, that begins with a letter or digit";
-        require(is_name(&self.network, 64), "docker.network", format!("{:?}", self.network), name)
+        require(
+            is_name(&self.network, 64),
+            "docker.network",
+            format!("{:?}", self.network),
+            name,
+        )
     }
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+/// What stands for the value of a setting that nobody set.
+pub(super) const NOT_SET: &str = "not set";
+
 /// Why the settings can not be used; the process exits with 64.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -31,27 +34,45 @@ pub enum Origin {
 }
 
 impl Error {
-    pub(super) fn new(key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> Self {
-        Self { key: key.into(), value: value.to_string(), expected: expected.into(), origin: Origin::Default }
+    pub(super) fn new(
+        key: impl Into<String>,
+        value: impl fmt::Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self {
+            key: key.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+            origin: Origin::Default,
+        }
     }
 
     pub(super) fn file(path: &std::path::Path, expected: impl Into<String>) -> Self {
-        Self::new("", path.display(), expected).from_origin(Origin::File(path.to_owned()))
+        Self::new("", path.display(), expected).given_by(Origin::File(path.to_owned()))
     }
 
-    pub(super) fn from_origin(self, origin: Origin) -> Self {
+    pub(super) fn given_by(self, origin: Origin) -> Self {
         Self { origin, ..self }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, value, expected, origin } = self;
+        let Self {
+            key,
+            value,
+            expected,
+            origin,
+        } = self;
         if key.is_empty() && matches!(origin, Origin::File(_)) {
-            return write!(f, "settings file {value} can not be used, expected {expected}");
+            return write!(
+                f,
+                "settings file {value} can not be used, expected {expected}"
+            );
         }
         write!(f, "setting {key} is {value}")?;
         match origin {
+            Origin::Default if value == NOT_SET => {}
             Origin::Default => write!(f, " (by default)")?,
             Origin::File(path) => write!(f, " (file {})", path.display())?,
             Origin::Environment(name) => write!(f, " (environment variable {name})")?,
@@ -64,8 +85,17 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Refuses a value unless the condition holds.
-pub(super) fn require(holds: bool, key: &str, value: impl fmt::Display, expected: &str) -> Result<(), Error> {
-    if holds { Ok(()) } else { Err(Error::new(key, value, expected)) }
+pub(super) fn require(
+    holds: bool,
+    key: &str,
+    value: impl fmt::Display,
+    expected: &str,
+) -> Result<(), Error> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::new(key, value, expected))
+    }
 }
 
 /// Refuses the values of `section` that are zero, by the fields' names.
@@ -96,13 +126,23 @@ whole!(usize, u32, i64);
 
 impl Zero for std::time::Duration {
     fn check(&self, key: &str) -> Result<(), Error> {
-        require(!self.is_zero(), key, humantime::format_duration(*self), "a duration above zero, such as 250ms")
+        require(
+            !self.is_zero(),
+            key,
+            humantime::format_duration(*self),
+            "a duration above zero, such as 250ms",
+        )
     }
 }
 
 impl Zero for bytesize::ByteSize {
     fn check(&self, key: &str) -> Result<(), Error> {
-        require(self.0 > 0, key, super::field::size::text(*self), "a size above zero, such as 6MiB")
+        require(
+            self.0 > 0,
+            key,
+            super::field::size::text(*self),
+            "a size above zero, such as 6MiB",
+        )
     }
 }
 
@@ -116,19 +156,27 @@ impl<T: Zero> Zero for Option<T> {
 pub(super) fn is_name(text: &str, len_max: usize) -> bool {
     text.len() <= len_max
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 /// Whether the text is `HOST:PORT` with a port above zero.
 pub(super) fn is_host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0))
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Whether the text can be a host: a name, an IPv4 address, or an IPv6 address with or without brackets.
 pub(super) fn is_host(text: &str) -> bool {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
     bare.parse::<std::net::IpAddr>().is_ok()
         || (!text.is_empty()
             && text.len() <= 253
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')))
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')))
 }

@@ -41,6 +41,11 @@ impl ExecutorSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("executor", self: memory_max, instances_max, starts_max, waiters_max, start_backoff, stop_grace, sweep_interval,
             reconcile_interval);
-        require((0.0..=1.0).contains(&self.pack_until), "executor.pack_until", self.pack_until, "a number from 0 to 1")
+        require(
+            (0.0..=1.0).contains(&self.pack_until),
+            "executor.pack_until",
+            self.pack_until,
+            "a number from 0 to 1",
+        )
     }
 }

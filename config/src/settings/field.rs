@@ -62,7 +62,10 @@ impl Kind {
     /// The kind of what stands under a key of this table.
     pub(super) fn under(&self, name: &str) -> Option<&Kind> {
         match self {
-            Self::Section(fields) => fields.iter().find(|field| field.name == name).map(|field| &field.kind),
+            Self::Section(fields) => fields
+                .iter()
+                .find(|field| field.name == name)
+                .map(|field| &field.kind),
             Self::Map(kind) => Some(kind),
             _ => None,
         }
@@ -71,7 +74,11 @@ impl Kind {
 
 /// The names of fields, for a message.
 pub(super) fn names(fields: &[Field]) -> String {
-    fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")
+    fields
+        .iter()
+        .map(|field| field.name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A type that a setting may have.
@@ -160,14 +167,22 @@ pub(super) mod size {
         units
             .iter()
             .find(|(_, bits)| size.0 > 0 && size.0.trailing_zeros() >= *bits)
-            .map_or_else(|| format!("{}B", size.0), |(unit, bits)| format!("{}{unit}", size.0 >> bits))
+            .map_or_else(
+                || format!("{}B", size.0),
+                |(unit, bits)| format!("{}{unit}", size.0 >> bits),
+            )
     }
 
-    pub(in crate::settings) fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::settings) fn serialize<S: Serializer>(
+        size: &ByteSize,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&text(*size))
     }
 
-    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ByteSize, D::Error> {
         ByteSize::deserialize(deserializer)
     }
 

@@ -27,7 +27,17 @@ section! {
 impl HttpSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("http", self: ejection, connect_timeout, idle_connections_max);
-        require(self.failures_max >= 5, "http.failures_max", self.failures_max, "5 or more")?;
-        require(self.redirects_max <= 100, "http.redirects_max", self.redirects_max, "100 or less")
+        require(
+            self.failures_max >= 5,
+            "http.failures_max",
+            self.failures_max,
+            "5 or more",
+        )?;
+        require(
+            self.redirects_max <= 100,
+            "http.redirects_max",
+            self.redirects_max,
+            "100 or less",
+        )
     }
 }

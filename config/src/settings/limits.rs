@@ -38,6 +38,11 @@ section! {
 impl LimitsSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("limits", self: body_max, answer_max, in_flight_max, connections_max, head_timeout, body_timeout, apply_timeout);
-        require(self.refusals_max <= 10, "limits.refusals_max", self.refusals_max, "10 or less")
+        require(
+            self.refusals_max <= 10,
+            "limits.refusals_max",
+            self.refusals_max,
+            "10 or less",
+        )
     }
 }

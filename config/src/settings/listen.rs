@@ -41,9 +41,15 @@ impl ListenSettings {
             ("listen.peer", self.peer),
         ];
         for (index, (key, address)) in all.iter().enumerate() {
-            let twin = all[..index].iter().find(|(_, other)| address.port() != 0 && address == other);
+            let twin = all[..index]
+                .iter()
+                .find(|(_, other)| address.port() != 0 && address == other);
             if let Some((other, _)) = twin {
-                return Err(Error::new(*key, address, format!("an address that {other} does not have already")));
+                return Err(Error::new(
+                    *key,
+                    address,
+                    format!("an address that {other} does not have already"),
+                ));
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::path::Path;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::error::NOT_SET;
 use super::field::{Kind, Setting, names};
 use super::{AuthMode, Error, Origin, Secret, Settings};
 
@@ -15,8 +16,21 @@ pub type Flags = BTreeMap<String, serde_json::Value>;
 /// What the variables of all settings start with.
 pub(super) const VARIABLE_PREFIX: &str = "HEARTH_";
 
-/// Variables of ours that are no settings: where a function finds its node, and the credential for it.
-const NO_SETTINGS: [&str; 2] = ["HEARTH_URL", "HEARTH_TOKEN"];
+/// Variables of ours that are no settings: where a function finds its node and the credential for it, the options of the
+/// operator's commands, the settings file, and what the project's scripts hand to each other.
+const NO_SETTINGS: [&str; 8] = [
+    "HEARTH_URL",
+    "HEARTH_TOKEN",
+    "HEARTH_API",
+    "HEARTH_FUNCTIONS_API",
+    "HEARTH_TOKEN_FILE",
+    "HEARTH_SETTINGS_FILE",
+    "HEARTH_BIN",
+    "HEARTH_WORK",
+];
+
+/// What the variables of the project's own tests start with.
+const TEST_PREFIX: &str = "HEARTH_TEST_";
 
 impl Settings {
     /// Merges defaults, the file, the environment and the flags, derives what was left open, and checks the result.
@@ -24,8 +38,12 @@ impl Settings {
     /// # Errors
     /// The first key that is unknown, of the wrong type, out of range, or at odds with another one; and a file that can not be read.
     pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, Error> {
-        let variables = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+        let variables = std::env::vars_os().map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        });
         Self::merge(file, variables, flags)
     }
 
@@ -39,18 +57,20 @@ impl Settings {
         if let Some(file) = file {
             layers.push(Origin::File(file.to_owned()), read_file(file)?);
         }
-        let mut variables: Vec<_> = variables
-            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX) && !NO_SETTINGS.contains(&name.as_str()))
-            .collect();
+        let mut variables: Vec<_> = variables.filter(|(name, _)| is_setting(name)).collect();
         variables.sort();
         for (name, value) in variables {
-            let path: Vec<String> = name[VARIABLE_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+            let path: Vec<String> = name[VARIABLE_PREFIX.len()..]
+                .split("__")
+                .map(str::to_ascii_lowercase)
+                .collect();
             let value = from_variable(&value, &path);
             layers.push(Origin::Environment(name), nest(&path, value));
         }
         for (key, value) in flags {
             let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-            let value = Value::serialize(value).map_err(|error| Error::new(key, "not readable", error.to_string()))?;
+            let value = Value::serialize(value)
+                .map_err(|error| Error::new(key, "not readable", error.to_string()))?;
             layers.push(Origin::Flag, nest(&path, value));
         }
         layers.settings()
@@ -65,7 +85,7 @@ impl Settings {
                     "the host that peers reach this node at, since listen.peer is {}: start with --advertise HOST",
                     self.listen.peer
                 );
-                return Err(Error::new("node.advertise", "not set", expected));
+                return Err(Error::new("node.advertise", NOT_SET, expected));
             }
             self.node.advertise = Some(host.to_string());
         }
@@ -93,7 +113,11 @@ impl Settings {
 
     /// Nothing that anybody could reach goes without a credential.
     fn check_exposure(&self) -> Result<(), Error> {
-        let exposed = self.listen.of_clients().into_iter().find(|(_, address)| !address.ip().is_loopback());
+        let exposed = self
+            .listen
+            .of_clients()
+            .into_iter()
+            .find(|(_, address)| !address.ip().is_loopback());
         if let (AuthMode::Off, Some((key, address))) = (self.auth.mode, exposed) {
             let expected = format!(
                 "required, because {key} is {address}, which others can reach: \
@@ -107,17 +131,23 @@ impl Settings {
         let why = if !self.cluster.seeds.is_empty() {
             "there are seeds, and nodes find each other only with the same secret".to_owned()
         } else if !self.listen.peer.ip().is_loopback() {
-            format!("listen.peer is {}, which others can reach", self.listen.peer)
+            format!(
+                "listen.peer is {}, which others can reach",
+                self.listen.peer
+            )
         } else {
             return Ok(());
         };
-        let expected = format!("a file with the cluster's secret, because {why}: start with --cluster-secret-file FILE");
-        Err(Error::new("cluster.secret_file", "not set", expected))
+        let expected = format!(
+            "a file with the cluster's secret, because {why}: start with --cluster-secret-file FILE"
+        );
+        Err(Error::new("cluster.secret_file", NOT_SET, expected))
     }
 
     /// The settings as TOML that can be loaded again, secrets aside, which are shown as `<redacted>`.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("settings are tables with text keys, of texts, numbers and lists")
+        toml::to_string_pretty(self)
+            .expect("settings are tables with text keys, of texts, numbers and lists")
     }
 }
 
@@ -126,8 +156,13 @@ fn read_file(file: &Path) -> Result<Dict, Error> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Error::file(file, format!("a settings file that can be read: {error}")))?;
     let table: toml::Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Error::file(file, format!("TOML; line {line}: {}", error.message().replace('\n', " ")))
+        let line = error.span().map_or(1, |span| {
+            text[..span.start.min(text.len())].matches('\n').count() + 1
+        });
+        Error::file(
+            file,
+            format!("TOML; line {line}: {}", error.message().replace('\n', " ")),
+        )
     })?;
     let value = Value::serialize(&table).map_err(|error| Error::file(file, error.to_string()))?;
     Ok(value.into_dict().unwrap_or_default())
@@ -135,8 +170,14 @@ fn read_file(file: &Path) -> Result<Dict, Error> {
 
 /// Puts a value at a path of nested tables.
 fn nest(path: &[String], value: Value) -> Dict {
-    let Some((first, rest)) = path.split_first() else { return Dict::new() };
-    let value = if rest.is_empty() { value } else { Value::from(nest(rest, value)) };
+    let Some((first, rest)) = path.split_first() else {
+        return Dict::new();
+    };
+    let value = if rest.is_empty() {
+        value
+    } else {
+        Value::from(nest(rest, value))
+    };
     Dict::from([(first.clone(), value)])
 }
 
@@ -144,14 +185,28 @@ fn nest(path: &[String], value: Value) -> Dict {
 /// not fit is refused later, where the setting's other sources are.
 fn from_variable(text: &str, path: &[String]) -> Value {
     let parsed = || text.parse::<Value>().unwrap_or_else(|never| match never {});
-    let kind = path.iter().try_fold(&Settings::KIND, |kind, name| kind.under(name));
+    let kind = path
+        .iter()
+        .try_fold(&Settings::KIND, |kind, name| kind.under(name));
     match kind {
-        Some(Kind::Bool) => text.trim().parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
-        Some(Kind::Whole) => text.trim().parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
-        Some(Kind::Number) => text.trim().parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
+        Some(Kind::Bool) => text
+            .trim()
+            .parse::<bool>()
+            .map_or_else(|_| Value::from(text), Value::from),
+        Some(Kind::Whole) => text
+            .trim()
+            .parse::<i64>()
+            .map_or_else(|_| Value::from(text), Value::from),
+        Some(Kind::Number) => text
+            .trim()
+            .parse::<f64>()
+            .map_or_else(|_| Value::from(text), Value::from),
         Some(Kind::List) if text.trim_start().starts_with('[') => parsed(),
         Some(Kind::List) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
             Value::from(items.map(str::to_owned).collect::<Vec<_>>())
         }
         Some(Kind::Map(_) | Kind::Section(_)) => parsed(),
@@ -190,21 +245,34 @@ impl Layers {
     }
 
     fn settings(&self) -> Result<Settings, Error> {
-        let merged = self.figment.data().map_err(|error| Error::new("settings", "not readable", error.to_string()))?;
+        let merged = self
+            .figment
+            .data()
+            .map_err(|error| Error::new("settings", "not readable", error.to_string()))?;
         let tree = Value::from(merged.get(&Profile::Default).cloned().unwrap_or_default());
         self.check_shape(&tree, &Settings::KIND, "")?;
         let mut settings: Settings = self.figment.extract().map_err(|error| {
             // The shape is right, so this is a number beyond its type.
-            let value = error.path.iter().try_fold(&tree, |value, name| value.as_dict()?.get(name));
+            let value = error
+                .path
+                .iter()
+                .try_fold(&tree, |value, name| value.as_dict()?.get(name));
             let shown = value.map_or_else(String::new, show);
             let expected = format!("a value in range: {}", error.kind);
-            Error::new(error.path.join("."), shown, expected).from_origin(value.map(|value| self.origin(value)).unwrap_or_default())
+            Error::new(error.path.join("."), shown, expected)
+                .given_by(value.map(|value| self.origin(value)).unwrap_or_default())
         })?;
-        settings.derive().and_then(|()| settings.validate()).map_err(|error| {
-            let given = error.key.split('.').try_fold(&tree, |value, name| value.as_dict()?.get(name));
-            let origin = given.map(|value| self.origin(value)).unwrap_or_default();
-            error.from_origin(origin)
-        })?;
+        settings
+            .derive()
+            .and_then(|()| settings.validate())
+            .map_err(|error| {
+                let given = error
+                    .key
+                    .split('.')
+                    .try_fold(&tree, |value, name| value.as_dict()?.get(name));
+                let origin = given.map(|value| self.origin(value)).unwrap_or_default();
+                error.given_by(origin)
+            })?;
         Ok(settings)
     }
 
@@ -213,20 +281,31 @@ impl Layers {
         if let Some(first) = value.as_dict().and_then(|table| table.values().next()) {
             return self.origin(first);
         }
-        let name = self.figment.get_metadata(value.tag()).map(|metadata| metadata.name.as_ref());
-        name.and_then(|name| self.origins.get(name.parse::<usize>().ok()?)).cloned().unwrap_or_default()
+        let name = self
+            .figment
+            .get_metadata(value.tag())
+            .map(|metadata| metadata.name.as_ref());
+        name.and_then(|name| self.origins.get(name.parse::<usize>().ok()?))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Refuses unknown keys and values of the wrong type.
     fn check_shape(&self, value: &Value, kind: &Kind, key: &str) -> Result<(), Error> {
         if let (Some(table), Kind::Section(_) | Kind::Map(_)) = (value.as_dict(), kind) {
             for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                let key = if key.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{key}.{name}")
+                };
                 let Some(kind) = kind.under(name) else {
                     // The value is left out: it may be a secret under a misspelt name.
-                    let Kind::Section(fields) = kind else { continue };
+                    let Kind::Section(fields) = kind else {
+                        continue;
+                    };
                     let expected = format!("one of the keys {}", names(fields));
-                    return Err(Error::new(key, "not known", expected).from_origin(self.origin(value)));
+                    return Err(Error::new(key, "not known", expected).given_by(self.origin(value)));
                 };
                 self.check_shape(value, kind, &key)?;
             }
@@ -240,7 +319,7 @@ impl Layers {
             Kind::Secret | Kind::Section(_) | Kind::Map(_) => Secret::REDACTED.to_owned(),
             _ => show(value),
         };
-        Err(Error::new(key, shown, kind.expected()).from_origin(self.origin(value)))
+        Err(Error::new(key, shown, kind.expected()).given_by(self.origin(value)))
     }
 }
 
@@ -260,7 +339,9 @@ fn fits(value: &Value, kind: &Kind) -> bool {
         ),
         Kind::Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
         Kind::Choice(names) => text.is_some_and(|text| names.contains(&text)),
-        Kind::List => value.as_array().is_some_and(|items| items.iter().all(|item| item.as_str().is_some())),
+        Kind::List => value
+            .as_array()
+            .is_some_and(|items| items.iter().all(|item| item.as_str().is_some())),
         Kind::Map(_) | Kind::Section(_) => false,
     }
 }
@@ -272,13 +353,26 @@ fn show(value: &Value) -> String {
         Value::Char(_, letter) => format!("{:?}", letter.to_string()),
         Value::Bool(_, truth) => truth.to_string(),
         Value::Num(..) => value.to_i128().map_or_else(
-            || value.to_f64().map_or_else(|| "a number".into(), |number| number.to_string()),
+            || {
+                value
+                    .to_f64()
+                    .map_or_else(|| "a number".into(), |number| number.to_string())
+            },
             |number| number.to_string(),
         ),
         Value::Empty(..) => "nothing".into(),
         Value::Dict(..) => "a table".into(),
-        Value::Array(_, items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
+        Value::Array(_, items) => format!(
+            "[{}]",
+            items.iter().map(show).collect::<Vec<_>>().join(", ")
+        ),
     }
+}
+
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with(VARIABLE_PREFIX)
+        && !variable.starts_with(TEST_PREFIX)
+        && !NO_SETTINGS.contains(&variable)
 }
 
 #[cfg(test)]

@@ -44,9 +44,20 @@ impl Setting for LogFormat {
 impl LogsSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("logs", self: function_max, total_max, line_max);
-        let level = "a level (error, warn, info, debug, trace) or directives such as info,cluster=debug";
-        require(!self.level.trim().is_empty(), "logs.level", format!("{:?}", self.level), level)?;
+        let level =
+            "a level (error, warn, info, debug, trace) or directives such as info,cluster=debug";
+        require(
+            !self.level.trim().is_empty(),
+            "logs.level",
+            format!("{:?}", self.level),
+            level,
+        )?;
         let total = super::field::size::text(self.total_max);
-        require(self.total_max >= self.function_max, "logs.total_max", total, "at least logs.function_max")
+        require(
+            self.total_max >= self.function_max,
+            "logs.total_max",
+            total,
+            "at least logs.function_max",
+        )
     }
 }

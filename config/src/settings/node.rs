@@ -35,11 +35,31 @@ impl NodeSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("node", self: start_timeout, drain_timeout);
         let name = "a name of letters, digits, '.', '-' and '_', 64 at most, that begins with a letter or digit";
-        require(is_name(&self.name, 64), "node.name", format!("{:?}", self.name), name)?;
-        require(!self.data_dir.as_os_str().is_empty(), "node.data_dir", "\"\"", "a path")?;
-        let Some(host) = &self.advertise else { return Ok(()) };
-        let unspecified = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        require(
+            is_name(&self.name, 64),
+            "node.name",
+            format!("{:?}", self.name),
+            name,
+        )?;
+        require(
+            !self.data_dir.as_os_str().is_empty(),
+            "node.data_dir",
+            "\"\"",
+            "a path",
+        )?;
+        let Some(host) = &self.advertise else {
+            return Ok(());
+        };
+        let unspecified = host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_unspecified());
         let expected = "the host name or address that peers reach this node at, without a port";
-        require(is_host(host) && !unspecified, "node.advertise", format!("{host:?}"), expected)
+        require(
+            is_host(host) && !unspecified,
+            "node.advertise",
+            format!("{host:?}"),
+            expected,
+        )
     }
 }

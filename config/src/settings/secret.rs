@@ -41,13 +41,25 @@ impl Serialize for Secret {
 
 /// Reads the secret that a setting names the file of. The whole file counts, without the white space around it, because editors
 /// and `echo` end a file with a line break.
-pub(super) fn read(file: Option<&Path>, key: &str, len_min: usize) -> Result<Option<Secret>, Error> {
+pub(super) fn read(
+    file: Option<&Path>,
+    key: &str,
+    len_min: usize,
+) -> Result<Option<Secret>, Error> {
     let Some(file) = file else { return Ok(None) };
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::new(key, file.display(), format!("a file with a secret text that can be read: {error}")))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Error::new(
+            key,
+            file.display(),
+            format!("a file with a secret text that can be read: {error}"),
+        )
+    })?;
     let text = text.trim();
     if text.len() < len_min {
-        let expected = format!("a file with a secret of at least {len_min} bytes, found {}", text.len());
+        let expected = format!(
+            "a file with a secret of at least {len_min} bytes, found {}",
+            text.len()
+        );
         return Err(Error::new(key, file.display(), expected));
     }
     Ok(Some(Secret::new(text)))
@@ -62,7 +74,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("secret");
         std::fs::write(&file, format!("\n {} \n", "s".repeat(32))).unwrap();
-        let secret = read(Some(&file), "cluster.secret_file", 32).unwrap().unwrap();
+        let secret = read(Some(&file), "cluster.secret_file", 32)
+            .unwrap()
+            .unwrap();
         assert_eq!(secret.expose(), "s".repeat(32));
         assert_eq!(format!("{secret:?}"), "<redacted>");
     }
@@ -72,10 +86,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("secret");
         std::fs::write(&file, format!("{}\n", "s".repeat(31))).unwrap();
-        let error = read(Some(&file), "cluster.secret_file", 32).unwrap_err().to_string();
+        let error = read(Some(&file), "cluster.secret_file", 32)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("at least 32 bytes, found 31"), "{error}");
-        let error = read(Some(&dir.path().join("none")), "cluster.secret_file", 32).unwrap_err().to_string();
-        assert!(error.contains("cluster.secret_file") && error.contains("No such file"), "{error}");
+        let error = read(Some(&dir.path().join("none")), "cluster.secret_file", 32)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("cluster.secret_file") && error.contains("No such file"),
+            "{error}"
+        );
         assert_eq!(read(None, "cluster.secret_file", 32), Ok(None));
     }
 }

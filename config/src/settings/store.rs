@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::{above_zero, is_host_and_port, require};
+use super::error::{NOT_SET, above_zero, is_host_and_port, require};
 use super::field::section;
 use super::{Error, Secret};
 
@@ -58,35 +58,68 @@ impl EtcdSettings {
         above_zero!("store.etcd", self: operation_timeout, watch_progress_interval, watch_silence_max, backoff_max);
         let show = humantime::format_duration(self.watch_silence_max);
         let longer = "longer than store.etcd.watch_progress_interval, best three times as long";
-        require(self.watch_silence_max > self.watch_progress_interval, "store.etcd.watch_silence_max", show, longer)?;
+        require(
+            self.watch_silence_max > self.watch_progress_interval,
+            "store.etcd.watch_silence_max",
+            show,
+            longer,
+        )?;
         let url = "a URL such as http://10.0.0.1:2379";
         for endpoint in &self.endpoints {
-            require(is_endpoint(endpoint), "store.etcd.endpoints", format!("{endpoint:?}"), url)?;
+            require(
+                is_endpoint(endpoint),
+                "store.etcd.endpoints",
+                format!("{endpoint:?}"),
+                url,
+            )?;
         }
         let prefix = "a text without white space and without '/' at either end";
-        let bare = !self.prefix.is_empty() && !self.prefix.starts_with('/') && !self.prefix.ends_with('/');
-        let right = bare && !self.prefix.contains(|letter: char| letter.is_whitespace() || letter.is_control());
-        require(right, "store.etcd.prefix", format!("{:?}", self.prefix), prefix)?;
+        let bare =
+            !self.prefix.is_empty() && !self.prefix.starts_with('/') && !self.prefix.ends_with('/');
+        let right = bare
+            && !self
+                .prefix
+                .contains(|letter: char| letter.is_whitespace() || letter.is_control());
+        require(
+            right,
+            "store.etcd.prefix",
+            format!("{:?}", self.prefix),
+            prefix,
+        )?;
         let both = "both of store.etcd.user and store.etcd.password, or neither";
         match (&self.user, &self.password) {
-            (Some(_), None) => return Err(Error::new("store.etcd.password", "not set", both)),
-            (None, Some(_)) => return Err(Error::new("store.etcd.user", "not set", both)),
+            (Some(_), None) => return Err(Error::new("store.etcd.password", NOT_SET, both)),
+            (None, Some(_)) => return Err(Error::new("store.etcd.user", NOT_SET, both)),
             _ => {}
         }
         let both = "both of store.etcd.cert_file and store.etcd.key_file, or neither";
         match (&self.cert_file, &self.key_file) {
-            (Some(_), None) => return Err(Error::new("store.etcd.key_file", "not set", both)),
-            (None, Some(_)) => return Err(Error::new("store.etcd.cert_file", "not set", both)),
+            (Some(_), None) => return Err(Error::new("store.etcd.key_file", NOT_SET, both)),
+            (None, Some(_)) => return Err(Error::new("store.etcd.cert_file", NOT_SET, both)),
             _ => {}
         }
         let sealed = self.ca_file.is_some() || self.cert_file.is_some();
-        if self.ca_file.is_none() && self.endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
-            let expected = "the file of the authority that signed the certificates of the https endpoints";
-            return Err(Error::new("store.etcd.ca_file", "not set", expected));
+        if self.ca_file.is_none()
+            && self
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.starts_with("https://"))
+        {
+            let expected =
+                "the file of the authority that signed the certificates of the https endpoints";
+            return Err(Error::new("store.etcd.ca_file", NOT_SET, expected));
         }
-        if let Some(plain) = self.endpoints.iter().find(|endpoint| sealed && !endpoint.starts_with("https://")) {
+        if let Some(plain) = self
+            .endpoints
+            .iter()
+            .find(|endpoint| sealed && !endpoint.starts_with("https://"))
+        {
             let expected = "https endpoints only, since store.etcd.ca_file or cert_file is set";
-            return Err(Error::new("store.etcd.endpoints", format!("{plain:?}"), expected));
+            return Err(Error::new(
+                "store.etcd.endpoints",
+                format!("{plain:?}"),
+                expected,
+            ));
         }
         Ok(())
     }
@@ -94,6 +127,8 @@ impl EtcdSettings {
 
 /// Whether the text is `http://HOST:PORT` or the same with `https`, and no more.
 fn is_endpoint(text: &str) -> bool {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
     rest.is_some_and(is_host_and_port)
 }

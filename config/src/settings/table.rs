@@ -14,12 +14,25 @@ pub fn table() -> String {
          or in a flag where there is one; a flag beats the environment, which beats the file. Unknown keys are refused.\n\
          `hearth settings` prints those in effect. A list in a variable is `a,b` or `[\"a\", \"b\"]`.\n",
     );
-    let defaults = toml::Table::try_from(Settings::default()).expect("settings are tables of texts, numbers and lists");
-    let Kind::Section(sections) = Settings::KIND else { return page };
+    let defaults = toml::Table::try_from(Settings::default())
+        .expect("settings are tables of texts, numbers and lists");
+    let Kind::Section(sections) = Settings::KIND else {
+        return page;
+    };
     for section in sections {
-        let _ = write!(page, "\n## [{}]\n\n{}\n\n", section.name, section.doc.trim());
+        let _ = write!(
+            page,
+            "\n## [{}]\n\n{}\n\n",
+            section.name,
+            section.doc.trim()
+        );
         page.push_str("| key | variable | default | what it is |\n|---|---|---|---|\n");
-        rows(&mut page, section.name, &section.kind, defaults.get(section.name));
+        rows(
+            &mut page,
+            section.name,
+            &section.kind,
+            defaults.get(section.name),
+        );
     }
     page
 }
@@ -50,7 +63,10 @@ fn rows(page: &mut String, key: &str, kind: &Kind, default: Option<&toml::Value>
 }
 
 fn variable(key: &str) -> String {
-    format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+    format!(
+        "{VARIABLE_PREFIX}{}",
+        key.to_ascii_uppercase().replace('.', "__")
+    )
 }
 
 fn shown(default: Option<&toml::Value>, kind: &Kind) -> String {
@@ -75,14 +91,20 @@ mod tests {
             std::fs::write(path, table()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == table(), "docs/settings.md is old: run this test with HEARTH_REGENERATE=1");
+        assert!(
+            written == table(),
+            "docs/settings.md is old: run this test with HEARTH_REGENERATE=1"
+        );
     }
 
     #[test]
     fn every_setting_is_described() {
         for line in table().lines().filter(|line| line.starts_with("| `")) {
             let cells: Vec<_> = line.split(" | ").collect();
-            assert!(cells.len() == 4 && cells[3].trim_end_matches(" |").ends_with('.'), "{line}");
+            assert!(
+                cells.len() == 4 && cells[3].trim_end_matches(" |").ends_with('.'),
+                "{line}"
+            );
         }
     }
 }

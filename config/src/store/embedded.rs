@@ -11,7 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::Effect;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
+};
 
 use super::records::{Commit, LocalRecords, Records};
 use super::{Change, Entry, Error, Listing, Revision, Store, Transaction, Watch};
@@ -54,24 +57,39 @@ impl EmbeddedStore {
         let opened = catch_unwind(AssertUnwindSafe(|| open(path)));
         let (database, records) =
             opened.unwrap_or_else(|_| Err(damaged(path, "it is not what was written to it")))?;
-        let file = File { path: path.to_owned(), database };
-        Ok(Self { records: LocalRecords::new(records), file: Arc::new(Mutex::new(file)) })
+        let file = File {
+            path: path.to_owned(),
+            database,
+        };
+        Ok(Self {
+            records: LocalRecords::new(records),
+            file: Arc::new(Mutex::new(file)),
+        })
     }
 }
 
 /// Makes an empty store under another name first, so that a process killed meanwhile leaves no half of one behind.
 fn create(path: &Path) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(dir).map_err(text)?;
     let unfinished = path.with_extension(format!("new-{}", std::process::id()));
-    let made = initialize(&unfinished).map_err(|error| error.to_string()).and_then(|()| {
-        // A link, unlike a rename, never replaces a store that another process made meanwhile.
-        match std::fs::hard_link(&unfinished, path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.to_string()),
-            _ => std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(text),
-        }
-    });
+    let made = initialize(&unfinished)
+        .map_err(|error| error.to_string())
+        .and_then(|()| {
+            // A link, unlike a rename, never replaces a store that another process made meanwhile.
+            match std::fs::hard_link(&unfinished, path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    Err(error.to_string())
+                }
+                _ => std::fs::File::open(dir)
+                    .and_then(|dir| dir.sync_all())
+                    .map_err(text),
+            }
+        });
     std::fs::remove_file(&unfinished).map_err(text)?;
     made
 }
@@ -97,10 +115,14 @@ fn open(path: &Path) -> Result<(Database, Records), Error> {
         .set_check_integrity_on_open(true)
         .open(path)
         .map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                unavailable(path, "another process has it open; each node needs a data directory of its own", Effect::Refused)
-            }
-            DatabaseError::Storage(StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
+            DatabaseError::DatabaseAlreadyOpen => unavailable(
+                path,
+                "another process has it open; each node needs a data directory of its own",
+                Effect::Refused,
+            ),
+            DatabaseError::Storage(StorageError::Io(error))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
                 unavailable(path, error, Effect::Refused)
             }
             error => damaged(path, error),
@@ -108,7 +130,10 @@ fn open(path: &Path) -> Result<(Database, Records), Error> {
     let records = read(&database).map_err(|error| damaged(path, error))?;
     let (format, records) = records;
     if format != FORMAT {
-        return Err(damaged(path, format!("it has format {format}, this version reads {FORMAT}")));
+        return Err(damaged(
+            path,
+            format!("it has format {format}, this version reads {FORMAT}"),
+        ));
     }
     Ok((database, records))
 }
@@ -116,7 +141,9 @@ fn open(path: &Path) -> Result<(Database, Records), Error> {
 fn read(database: &Database) -> Result<(u64, Records), redb::Error> {
     let transaction = database.begin_read()?;
     let about = transaction.open_table(ABOUT)?;
-    let number = |name| -> Result<u64, redb::Error> { Ok(about.get(name)?.map_or(0, |number| number.value())) };
+    let number = |name| -> Result<u64, redb::Error> {
+        Ok(about.get(name)?.map_or(0, |number| number.value()))
+    };
     let mut entries = Vec::new();
     for row in transaction.open_table(RECORDS)?.iter()? {
         let (key, value) = row?;
@@ -127,7 +154,10 @@ fn read(database: &Database) -> Result<(u64, Records), redb::Error> {
             revision: Revision(revision),
         });
     }
-    Ok((number("format")?, Records::new(entries, Revision(number("revision")?))))
+    Ok((
+        number("format")?,
+        Records::new(entries, Revision(number("revision")?)),
+    ))
 }
 
 fn write(database: &Database, commit: &Commit) -> Result<(), redb::Error> {
@@ -144,18 +174,28 @@ fn write(database: &Database, commit: &Commit) -> Result<(), redb::Error> {
                 }
             }
         }
-        transaction.open_table(ABOUT)?.insert("revision", commit.revision.0)?;
+        transaction
+            .open_table(ABOUT)?
+            .insert("revision", commit.revision.0)?;
     }
     transaction.commit()?;
     Ok(())
 }
 
 fn unavailable(path: &Path, why: impl std::fmt::Display, effect: Effect) -> Error {
-    Error::Unavailable { why: format!("file {}: {why}", path.display()), effect }
+    Error::Unavailable {
+        why: format!("file {}: {why}", path.display()),
+        effect,
+    }
 }
 
 fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::Damaged { why: format!("file {}: {why}; restore it from a backup, or remove it to begin anew", path.display()) }
+    Error::Damaged {
+        why: format!(
+            "file {}: {why}; restore it from a backup, or remove it to begin anew",
+            path.display()
+        ),
+    }
 }
 
 #[async_trait]
@@ -177,12 +217,16 @@ impl Store for EmbeddedStore {
             let commit = writer.prepare(transaction)?;
             if !commit.changes.is_empty() {
                 // What the disk did before it failed is not known.
-                write(&file.database, &commit).map_err(|error| unavailable(&file.path, error, Effect::Interrupted))?;
+                write(&file.database, &commit)
+                    .map_err(|error| unavailable(&file.path, error, Effect::Interrupted))?;
             }
             Ok(writer.apply(commit))
         });
         commit.await.unwrap_or_else(|error| {
-            Err(Error::Unavailable { why: format!("the write was broken off: {error}"), effect: Effect::Interrupted })
+            Err(Error::Unavailable {
+                why: format!("the write was broken off: {error}"),
+                effect: Effect::Interrupted,
+            })
         })
     }
 

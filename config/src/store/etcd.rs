@@ -33,8 +33,6 @@ const MARKERS: &str = ".commits/";
 pub struct EtcdStore {
     cluster: Arc<Cluster>,
     pace: Pace,
-    /// When each running watch last heard its server.
-    heard: Mutex<Vec<Weak<Heard>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
@@ -48,6 +46,8 @@ struct Cluster {
     root: String,
     /// The newest revision any answer told.
     newest: AtomicI64,
+    /// When each running watch last heard its server.
+    watches: Mutex<Vec<Weak<Heard>>>,
 }
 
 /// What every answer says of its server.
@@ -70,13 +70,13 @@ impl EtcdStore {
                 members: Members::new(settings).await?,
                 root: format!("{}/{cluster_id}/", settings.prefix),
                 newest: AtomicI64::new(0),
+                watches: Mutex::default(),
             }),
             pace: Pace {
                 progress_interval: settings.watch_progress_interval,
                 silence_max: settings.watch_silence_max,
                 backoff_max: settings.backoff_max,
             },
-            heard: Mutex::default(),
             tasks: TaskTracker::new(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
@@ -94,8 +94,11 @@ impl Store for EtcdStore {
             cluster.heard(response.header());
             Ok(response)
         };
-        let mut response = cluster.members.read(|member| get(member)).await?;
-        Ok(response.take_kvs().pop().and_then(|record| cluster.entry(record)))
+        let mut response = cluster.members.read(get).await?;
+        Ok(response
+            .take_kvs()
+            .pop()
+            .and_then(|record| cluster.entry(record)))
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
@@ -108,12 +111,15 @@ impl Store for EtcdStore {
 
     fn watch(&self, prefix: &str, after: Revision) -> Watch {
         let (sender, receiver) = mpsc::channel(WATCH_BUFFER);
-        let heard = Arc::new(Heard::default());
-        let mut running = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|heard| heard.strong_count() > 0);
-        running.push(Arc::downgrade(&heard));
-        drop(running);
-        let watcher = Watcher::new(Arc::clone(&self.cluster), self.pace, prefix.to_owned(), after, sender.clone(), heard);
+        let heard = self.cluster.new_watch();
+        let watcher = Watcher::new(
+            Arc::clone(&self.cluster),
+            self.pace,
+            prefix.to_owned(),
+            after,
+            sender.clone(),
+            heard,
+        );
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -126,8 +132,7 @@ impl Store for EtcdStore {
     }
 
     fn staleness(&self) -> Duration {
-        let running = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().filter_map(Weak::upgrade).map(|heard| heard.ago()).max().unwrap_or_default()
+        self.cluster.staleness()
     }
 }
 
@@ -142,7 +147,9 @@ impl Cluster {
 
     /// Whether a key, without the root, is a caller's record; then as a text.
     fn own<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
-        let key = std::str::from_utf8(key).ok()?.strip_prefix(self.root.as_str())?;
+        let key = std::str::from_utf8(key)
+            .ok()?
+            .strip_prefix(self.root.as_str())?;
         (!key.starts_with(MARKERS)).then_some(key)
     }
 
@@ -150,18 +157,47 @@ impl Cluster {
         let revision = Revision(u64::try_from(record.mod_revision()).unwrap_or_default());
         let (key, value) = record.into_key_value();
         let key = self.own(&key)?.to_owned();
-        Some(Entry { key, value: Bytes::from(value), revision })
+        Some(Entry {
+            key,
+            value: Bytes::from(value),
+            revision,
+        })
     }
 
     /// Notes what an answer says of its server.
     fn heard(&self, header: Option<&ResponseHeader>) -> Head {
-        let Some(header) = header else { return Head::default() };
+        let Some(header) = header else {
+            return Head::default();
+        };
         self.newest.fetch_max(header.revision(), Ordering::Relaxed);
         Head {
             revision: Revision(u64::try_from(header.revision()).unwrap_or_default()),
             cluster_id: header.cluster_id(),
             raft_term: header.raft_term(),
         }
+    }
+
+    fn new_watch(&self) -> Arc<Heard> {
+        let heard = Arc::new(Heard::default());
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|heard| heard.strong_count() > 0);
+        watches.push(Arc::downgrade(&heard));
+        heard
+    }
+
+    /// How long ago the watch that is worst off heard its server; zero without one.
+    fn staleness(&self) -> Duration {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|heard| heard.ago())
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn export_staleness(&self) {
+        metrics::gauge!("hearth_store_staleness_seconds").set(self.staleness().as_secs_f64());
     }
 
     fn newest(&self) -> i64 {
@@ -171,10 +207,14 @@ impl Cluster {
     /// All records under a prefix at one revision, fetched page by page.
     async fn list(&self, prefix: &str) -> Result<(Listing, Head), Error> {
         let list = async |member: Arc<Member>| self.list_from(&member, prefix).await;
-        self.members.read(|member| list(member)).await
+        self.members.read(list).await
     }
 
-    async fn list_from(&self, member: &Member, prefix: &str) -> Result<(Listing, Head), etcd_client::Error> {
+    async fn list_from(
+        &self,
+        member: &Member,
+        prefix: &str,
+    ) -> Result<(Listing, Head), etcd_client::Error> {
         let mut client = member.kv().await?;
         let mut from = self.full(prefix).into_bytes();
         let end = range_end(&from);
@@ -197,7 +237,15 @@ impl Cluster {
                     last.push(0);
                     from = last;
                 }
-                _ => return Ok((Listing { entries, revision: head.revision }, *head)),
+                _ => {
+                    return Ok((
+                        Listing {
+                            entries,
+                            revision: head.revision,
+                        },
+                        *head,
+                    ));
+                }
             }
         }
     }
@@ -206,10 +254,14 @@ impl Cluster {
     async fn head(&self) -> Result<Head, Error> {
         let head = async |member: Arc<Member>| {
             let options = GetOptions::new().with_count_only();
-            let response = member.kv().await?.get(self.root.as_str(), Some(options)).await?;
+            let response = member
+                .kv()
+                .await?
+                .get(self.root.as_str(), Some(options))
+                .await?;
             Ok(self.heard(response.header()))
         };
-        self.members.read(|member| head(member)).await
+        self.members.read(head).await
     }
 }
 

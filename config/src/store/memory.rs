@@ -17,7 +17,9 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// Makes an empty store.
     pub fn new() -> Self {
-        Self { records: LocalRecords::new(Records::default()) }
+        Self {
+            records: LocalRecords::new(Records::default()),
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{Change, Entry, Error, Listing, Precondition, Revision, Transaction, WATCH_BUFFER, Watch, WatchEvent, Write};
+use super::{
+    Change, Entry, Error, Listing, Precondition, Revision, Transaction, WATCH_BUFFER, Watch,
+    WatchEvent, Write,
+};
 
 /// Commits kept for watches that are behind; one further behind is told everything anew.
 const RECENT_COMMITS_MAX: usize = 1024;
@@ -49,7 +52,10 @@ impl Records {
     /// Records as they were found on disk.
     pub(super) fn new(entries: impl IntoIterator<Item = Entry>, revision: Revision) -> Self {
         Self {
-            entries: entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect(),
+            entries: entries
+                .into_iter()
+                .map(|entry| (entry.key.clone(), entry))
+                .collect(),
             revision,
             forgotten: revision,
             ..Self::default()
@@ -61,9 +67,15 @@ impl Records {
     }
 
     fn list(&self, prefix: &str) -> Listing {
-        let entries = self.entries.range(prefix.to_owned()..).map(|(_, entry)| entry);
+        let entries = self
+            .entries
+            .range(prefix.to_owned()..)
+            .map(|(_, entry)| entry);
         Listing {
-            entries: entries.take_while(|entry| entry.key.starts_with(prefix)).cloned().collect(),
+            entries: entries
+                .take_while(|entry| entry.key.starts_with(prefix))
+                .cloned()
+                .collect(),
             revision: self.revision,
         }
     }
@@ -86,13 +98,32 @@ impl Records {
             .writes
             .into_iter()
             .filter_map(|write| match write {
-                Write::Put(key, value) => Some(Change::Put(Entry { key, value, revision })),
-                Write::Delete(key) => self.entries.contains_key(&key).then_some(Change::Deleted(key)),
+                Write::Put(key, value) => Some(Change::Put(Entry {
+                    key,
+                    value,
+                    revision,
+                })),
+                Write::Delete(key) => self
+                    .entries
+                    .contains_key(&key)
+                    .then_some(Change::Deleted(key)),
             })
             .collect();
         changes.sort_by(|a, b| a.key().cmp(b.key()));
-        debug_assert!(changes.windows(2).all(|pair| pair[0].key() != pair[1].key()), "a key is written twice");
-        Ok(Commit { revision: if changes.is_empty() { self.revision } else { revision }, changes })
+        debug_assert!(
+            changes
+                .windows(2)
+                .all(|pair| pair[0].key() != pair[1].key()),
+            "a key is written twice"
+        );
+        Ok(Commit {
+            revision: if changes.is_empty() {
+                self.revision
+            } else {
+                revision
+            },
+            changes,
+        })
     }
 
     /// Makes a prepared commit's changes.
@@ -114,7 +145,9 @@ impl Records {
         self.recent_bytes += commit.bytes();
         self.recent.push_back(commit);
         while self.recent.len() > RECENT_COMMITS_MAX || self.recent_bytes > RECENT_BYTES_MAX {
-            let Some(oldest) = self.recent.pop_front() else { break };
+            let Some(oldest) = self.recent.pop_front() else {
+                break;
+            };
             self.recent_bytes -= oldest.bytes();
             self.forgotten = oldest.revision;
         }
@@ -125,16 +158,25 @@ impl Records {
         if after < self.forgotten || after > self.revision {
             return (vec![WatchEvent::Reset(self.list(prefix))], self.revision);
         }
-        let start = self.recent.partition_point(|commit| commit.revision <= after);
+        let start = self
+            .recent
+            .partition_point(|commit| commit.revision <= after);
         let commits = self.recent.range(start..).take(REPLAY_MAX);
         let mut seen = after;
         let mut events = Vec::new();
         for commit in commits {
             seen = commit.revision;
-            let changes = commit.changes.iter().filter(|change| change.key().starts_with(prefix)).cloned();
+            let changes = commit
+                .changes
+                .iter()
+                .filter(|change| change.key().starts_with(prefix))
+                .cloned();
             let changes: Vec<_> = changes.collect();
             if !changes.is_empty() {
-                events.push(WatchEvent::Changes { revision: commit.revision, changes });
+                events.push(WatchEvent::Changes {
+                    revision: commit.revision,
+                    changes,
+                });
             }
         }
         (events, seen)
@@ -197,7 +239,10 @@ impl LocalRecords {
         let changed = watch::Sender::new(records.revision);
         let stop = CancellationToken::new();
         Self {
-            shared: Arc::new(Shared { records: Mutex::new(records), changed }),
+            shared: Arc::new(Shared {
+                records: Mutex::new(records),
+                changed,
+            }),
             tasks: TaskTracker::new(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
@@ -236,7 +281,12 @@ impl LocalRecords {
 }
 
 /// Tells a watch every commit after `after`, at the pace of its receiver, until that is dropped.
-async fn follow(shared: Arc<Shared>, prefix: String, mut after: Revision, sender: mpsc::Sender<WatchEvent>) {
+async fn follow(
+    shared: Arc<Shared>,
+    prefix: String,
+    mut after: Revision,
+    sender: mpsc::Sender<WatchEvent>,
+) {
     let mut changed = shared.changed.subscribe();
     loop {
         let newest = *changed.borrow_and_update();
@@ -264,7 +314,10 @@ mod tests {
     use super::*;
 
     fn put(key: &str) -> Transaction {
-        Transaction { preconditions: Vec::new(), writes: vec![Write::Put(key.into(), Bytes::from_static(b"v"))] }
+        Transaction {
+            preconditions: Vec::new(),
+            writes: vec![Write::Put(key.into(), Bytes::from_static(b"v"))],
+        }
     }
 
     #[test]
@@ -279,15 +332,30 @@ mod tests {
         assert!(matches!(&events[..], [WatchEvent::Reset(listing)] if listing.entries.len() == 7));
         assert_eq!(seen, records.revision);
         let (events, seen) = records.since("k", Revision(10));
-        assert!(matches!(events[0], WatchEvent::Changes { revision: Revision(11), .. }));
-        assert_eq!((events.len(), seen), (REPLAY_MAX, Revision(10 + REPLAY_MAX as u64)));
+        assert!(matches!(
+            events[0],
+            WatchEvent::Changes {
+                revision: Revision(11),
+                ..
+            }
+        ));
+        assert_eq!(
+            (events.len(), seen),
+            (REPLAY_MAX, Revision(10 + REPLAY_MAX as u64))
+        );
     }
 
     #[test]
     fn a_watch_from_a_revision_of_another_past_is_told_everything_anew() {
         let records = Records::new([], Revision(5));
-        assert!(matches!(&records.since("", Revision(6)).0[..], [WatchEvent::Reset(_)]));
-        assert!(matches!(&records.since("", Revision(4)).0[..], [WatchEvent::Reset(_)]));
+        assert!(matches!(
+            &records.since("", Revision(6)).0[..],
+            [WatchEvent::Reset(_)]
+        ));
+        assert!(matches!(
+            &records.since("", Revision(4)).0[..],
+            [WatchEvent::Reset(_)]
+        ));
         assert!(records.since("", Revision(5)).0.is_empty());
     }
 
@@ -297,16 +365,57 @@ mod tests {
         let value = Bytes::from(vec![0; RECENT_BYTES_MAX / 4]);
         for _ in 0..10 {
             let write = Write::Put("k".into(), value.clone());
-            let commit = records.prepare(Transaction { preconditions: Vec::new(), writes: vec![write] }).unwrap();
+            let commit = records
+                .prepare(Transaction {
+                    preconditions: Vec::new(),
+                    writes: vec![write],
+                })
+                .unwrap();
             records.apply(commit);
         }
         assert!(records.recent_bytes <= RECENT_BYTES_MAX && records.recent.len() <= 4);
     }
 
+    #[tokio::test]
+    async fn a_watch_ends_with_its_receiver_and_with_its_store() {
+        let records = LocalRecords::new(Records::default());
+        let (first, mut second) = (
+            records.watch("", Revision(0)),
+            records.watch("", Revision(0)),
+        );
+        drop(first);
+        while records.tasks.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(records);
+        assert_eq!(second.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_watch_does_not_hold_up_writers_and_hears_all() {
+        let records = LocalRecords::new(Records::default());
+        let mut watch = records.watch("", Revision(0));
+        for index in 0..WATCH_BUFFER as u64 * 3 {
+            assert_eq!(
+                records.writer().commit(put("k")).unwrap(),
+                Revision(index + 1)
+            );
+        }
+        for index in 0..WATCH_BUFFER as u64 * 3 {
+            let event = watch.recv().await;
+            assert!(
+                matches!(event, Some(WatchEvent::Changes { revision, .. }) if revision == Revision(index + 1))
+            );
+        }
+    }
+
     #[test]
     fn removing_nothing_changes_nothing() {
         let records = Records::new([], Revision(5));
-        let nothing = Transaction { preconditions: Vec::new(), writes: vec![Write::Delete("k".into())] };
+        let nothing = Transaction {
+            preconditions: Vec::new(),
+            writes: vec![Write::Delete("k".into())],
+        };
         let commit = records.prepare(nothing).unwrap();
         assert!(commit.changes.is_empty());
         assert_eq!(commit.revision, Revision(5));

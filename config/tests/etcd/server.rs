@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use config::settings::EtcdSettings;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +44,14 @@ impl Etcd {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("{scheme}://127.0.0.1:{}", free_port());
         let peer_url = format!("http://127.0.0.1:{}", free_port());
-        Self { child: None, arguments: Vec::new(), dir, url, peer_url, name: name.into() }
+        Self {
+            child: None,
+            arguments: Vec::new(),
+            dir,
+            url,
+            peer_url,
+            name: name.into(),
+        }
     }
 
     /// Starts a server that is a cluster by itself, and waits until it answers.
@@ -82,8 +90,14 @@ impl Etcd {
 
     /// Starts a cluster of three.
     pub(crate) async fn start_three() -> Vec<Self> {
-        let mut members: Vec<_> = ["a", "b", "c"].iter().map(|name| Self::new("http", name)).collect();
-        let cluster: Vec<_> = members.iter().map(|member| format!("{}={}", member.name, member.peer_url)).collect();
+        let mut members: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .map(|name| Self::new("http", name))
+            .collect();
+        let cluster: Vec<_> = members
+            .iter()
+            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .collect();
         for member in &mut members {
             member.configure(&cluster.join(","), &[]);
             member.run();
@@ -117,7 +131,8 @@ impl Etcd {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.child = Some(spawned.expect("these tests start the etcd found on PATH; install etcd-server"));
+        self.child =
+            Some(spawned.expect("these tests start the etcd found on PATH; install etcd-server"));
     }
 
     /// Kills the process with signal 9.
@@ -133,9 +148,21 @@ impl Etcd {
         std::fs::remove_dir_all(self.dir.path().join("data")).unwrap();
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Stops the process with signal 19, and waits until all its threads have stopped.
+    pub(crate) fn stop(&self) {
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+        let status = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
+    }
+
+    /// Lets a stopped process go on.
+    pub(crate) fn go_on(&self) {
+        kill(self.pid(), Signal::SIGCONT).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
         let child = self.child.as_ref().expect("it runs");
-        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        Pid::from_raw(i32::try_from(child.id()).unwrap())
     }
 
     /// Waits until it answers from its cluster.
@@ -145,14 +172,19 @@ impl Etcd {
             let answer = async { self.client().await.get("ready", None).await };
             match tokio::time::timeout(Duration::from_secs(2), answer).await {
                 Ok(Ok(_)) => return,
-                other => assert!(start.elapsed() < PATIENCE, "etcd does not answer: {other:?}"),
+                other => assert!(
+                    start.elapsed() < PATIENCE,
+                    "etcd does not answer: {other:?}"
+                ),
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub(crate) async fn client(&self) -> etcd_client::Client {
-        etcd_client::Client::connect([&self.url], None).await.unwrap()
+        etcd_client::Client::connect([&self.url], None)
+            .await
+            .unwrap()
     }
 
     fn address(&self) -> SocketAddr {
@@ -205,7 +237,11 @@ impl Proxy {
                 }
             }
         });
-        Self { url, mode, _accept: AbortOnDropHandle::new(accept) }
+        Self {
+            url,
+            mode,
+            _accept: AbortOnDropHandle::new(accept),
+        }
     }
 
     /// Passes requests on, and breaks the connection instead of passing the next answer.
@@ -224,7 +260,9 @@ impl Proxy {
 }
 
 async fn pass(mut client: TcpStream, server: SocketAddr, mode: Arc<AtomicU8>) {
-    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    let Ok(mut server) = TcpStream::connect(server).await else {
+        return;
+    };
     let (mut up, mut down) = ([0; 16384], [0; 16384]);
     loop {
         tokio::select! {

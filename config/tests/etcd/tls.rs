@@ -30,7 +30,11 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
 }
 
 /// A certificate and its key, as files.
-fn certificate(dir: &Path, name: &str, authority: &CertifiedIssuer<'static, KeyPair>) -> (PathBuf, PathBuf) {
+fn certificate(
+    dir: &Path,
+    name: &str,
+    authority: &CertifiedIssuer<'static, KeyPair>,
+) -> (PathBuf, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let certificate = params(name).signed_by(&key, authority).unwrap();
     (
@@ -61,15 +65,34 @@ async fn tls_works_with_an_authority_and_a_client_certificate() {
     store.put("a", "1".into(), None).await.unwrap();
     told.until(&mut watch, &["a"]).await;
 
-    let no_certificate = EtcdSettings { cert_file: None, key_file: None, ..right.clone() };
+    let no_certificate = EtcdSettings {
+        cert_file: None,
+        key_file: None,
+        ..right.clone()
+    };
     let short = std::time::Duration::from_millis(500);
-    let refused = EtcdStore::connect(&EtcdSettings { operation_timeout: short, ..no_certificate }, "test").await.unwrap();
+    let refused = EtcdStore::connect(
+        &EtcdSettings {
+            operation_timeout: short,
+            ..no_certificate
+        },
+        "test",
+    )
+    .await
+    .unwrap();
     refused.get("a").await.unwrap_err();
     let other = write(dir.path(), "other.crt", &authority("other").pem());
-    let wrong = EtcdSettings { ca_file: Some(other), operation_timeout: short, ..right.clone() };
+    let wrong = EtcdSettings {
+        ca_file: Some(other),
+        operation_timeout: short,
+        ..right.clone()
+    };
     let refused = EtcdStore::connect(&wrong, "test").await.unwrap();
     refused.get("a").await.unwrap_err();
-    let missing = EtcdSettings { ca_file: Some(dir.path().join("none")), ..right };
+    let missing = EtcdSettings {
+        ca_file: Some(dir.path().join("none")),
+        ..right
+    };
     let error = EtcdStore::connect(&missing, "test").await.unwrap_err();
     assert!(error.to_string().contains("none: No such file"), "{error}");
 }

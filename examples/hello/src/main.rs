@@ -2,6 +2,7 @@
 
 mod http;
 
+use std::path::Path;
 use std::{env, io, process};
 
 fn main() -> io::Result<()> {
@@ -16,9 +17,9 @@ fn main() -> io::Result<()> {
 
 /// What tells this instance from others: the container's host name, or the process id outside of one.
 fn instance() -> String {
-    match (process::id(), env::var("HOSTNAME")) {
-        (1, Ok(host)) => host,
-        (pid, _) => pid.to_string(),
+    match env::var("HOSTNAME") {
+        Ok(host) if Path::new("/.dockerenv").exists() => host,
+        _ => process::id().to_string(),
     }
 }
 

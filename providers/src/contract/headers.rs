@@ -1,4 +1,5 @@
-//! The CloudEvents 1.0 binary-mode headers of an invocation, as containers, processes and webhooks see them.
+//! What containers, processes and webhooks share of an invocation by HTTP: its CloudEvents 1.0 binary-mode headers, and what an
+//! answer comes to.
 
 use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use protocol::{Function, Invocation};
@@ -19,8 +20,12 @@ pub(crate) struct EventHeaders {
 
 impl EventHeaders {
     pub(crate) fn new(function: &Function) -> Self {
-        let source = format!("/v1/spaces/{}/functions/{}", function.space, function.function_id);
-        let source = HeaderValue::try_from(source).expect("names hold only letters, digits, '.', '-' and '_'");
+        let source = format!(
+            "/v1/spaces/{}/functions/{}",
+            function.space, function.function_id
+        );
+        let source = HeaderValue::try_from(source)
+            .expect("names hold only letters, digits, '.', '-' and '_'");
         Self { source }
     }
 
@@ -37,7 +42,10 @@ impl EventHeaders {
         headers.insert(INVOCATION, id);
         let trace = &invocation.trace;
         for (name, value) in [(TRACE_PARENT, &trace.parent), (TRACE_STATE, &trace.state)] {
-            if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            if let Some(value) = value
+                .as_deref()
+                .and_then(|value| HeaderValue::from_str(value).ok())
+            {
                 headers.insert(name, value);
             }
         }
@@ -48,13 +56,17 @@ impl EventHeaders {
 fn content_type(value: &str) -> HeaderValue {
     match value {
         "application/json" => HeaderValue::from_static("application/json"),
-        _ => HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("application/octet-stream")),
+        _ => HeaderValue::from_str(value)
+            .unwrap_or(HeaderValue::from_static("application/octet-stream")),
     }
 }
 
 /// The media type an answer names, if it can be read.
 pub(crate) fn answered_type(headers: &HeaderMap) -> Option<String> {
-    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
 }
 
 /// What an answer other than 2xx comes to: the status and the beginning of what it said.
@@ -66,6 +78,13 @@ pub(crate) fn status_failure(status: ::http::StatusCode, body: &[u8]) -> crate::
         false => format!("status {}: {said}", status.as_u16()),
     };
     crate::Error::Failed { why }
+}
+
+/// The error of a run that was stopped after `limit`.
+pub(crate) fn timed_out(limit: std::time::Duration) -> crate::Error {
+    crate::Error::TimedOut {
+        timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 /// Characters of a failed answer that an error repeats.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::http::header::{HOST, HeaderValue};
+use ::http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use ::http::{Method, Request, Response, Uri};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::connection::{CollectError, Connection, SendError};
 use super::Fate;
-use super::headers::{EventHeaders, answered_type, status_failure};
+use super::headers::{EventHeaders, answered_type, status_failure, timed_out};
 use crate::output::Running;
 use crate::{Error, Invoke};
 
@@ -76,7 +76,10 @@ impl HttpInstance {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static("/");
         *request.headers_mut() = self.events.of(invocation);
-        request.headers_mut().insert(HOST, self.host.clone());
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        // Said also of an empty payload, which some servers would wait for otherwise.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(invocation.payload.len()));
         request
     }
 
@@ -89,7 +92,9 @@ impl HttpInstance {
             match connection.send(request).await {
                 Ok(response) => return self.read(connection, response).await,
                 // Closed between the look and the write: nothing ran.
-                Err(SendError::NotSent { request: unsent, .. }) => request = unsent,
+                Err(SendError::NotSent {
+                    request: unsent, ..
+                }) => request = unsent,
                 Err(SendError::Broken(error)) => return Err(self.broken(&error).await),
             }
         }
@@ -101,16 +106,25 @@ impl HttpInstance {
         }
     }
 
-    async fn read(&self, mut connection: Connection, response: Response<Incoming>) -> Result<Reply, Error> {
+    async fn read(
+        &self,
+        mut connection: Connection,
+        response: Response<Incoming>,
+    ) -> Result<Reply, Error> {
         let (head, body) = response.into_parts();
         let body = match connection.collect(body, self.answer_bytes_max).await {
             Ok(body) => body,
             Err(CollectError::TooLarge) => {
-                return Err(Error::AnswerTooLarge { bytes_max: self.answer_bytes_max as u64 });
+                return Err(Error::AnswerTooLarge {
+                    bytes_max: self.answer_bytes_max as u64,
+                });
             }
             Err(CollectError::Broken(error)) => return Err(self.broken(&error).await),
             Err(CollectError::Closed) => {
-                let why = self.fate.explain("the connection closed in the middle of the answer".into()).await;
+                let why = self
+                    .fate
+                    .explain("the connection closed in the middle of the answer".into())
+                    .await;
                 return Err(Error::Interrupted { why });
             }
         };
@@ -121,32 +135,54 @@ impl HttpInstance {
         if !head.status.is_success() {
             return Err(status_failure(head.status, &body));
         }
-        Ok(Reply { status: head.status.as_u16(), content_type: answered_type(&head.headers), body })
+        Ok(Reply {
+            status: head.status.as_u16(),
+            content_type: answered_type(&head.headers),
+            body,
+        })
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(self.unreachable(&error)),
-            Err(_) => return Err(self.unreachable(&format!("no answer within {CONNECT_TIMEOUT:?}"))),
-        };
-        Connection::open(stream).await.map_err(|error| self.unreachable(&error))
+        let stream =
+            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return Err(self.unreachable(&error)),
+                Err(_) => {
+                    return Err(self.unreachable(&format!("no answer within {CONNECT_TIMEOUT:?}")));
+                }
+            };
+        Connection::open(stream)
+            .await
+            .map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
-        Error::Unreachable { why: format!("connecting to {}: {error}", self.address), retry_after_ms: None }
+        Error::Unreachable {
+            why: format!("connecting to {}: {error}", self.address),
+            retry_after_ms: None,
+        }
     }
 
     /// What a connection that broke after the request may have arrived comes to.
     async fn broken(&self, error: &hyper::Error) -> Error {
         if connection::is_garbage(error) {
-            return Error::Malformed { why: format!("no HTTP answer: {error}") };
+            return Error::Malformed {
+                why: format!("no HTTP answer: {error}"),
+            };
         }
-        Error::Interrupted { why: self.fate.explain(format!("the connection broke: {error}")).await }
+        Error::Interrupted {
+            why: self
+                .fate
+                .explain(format!("the connection broke: {error}"))
+                .await,
+        }
     }
 
     fn take_idle(&self) -> Option<Connection> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
     }
 
     fn put_idle(&self, connection: Connection) {
@@ -169,11 +205,6 @@ impl Invoke for HttpInstance {
             Err(_) => Err(timed_out(until - began)),
         }
     }
-}
-
-/// The error of a run that was stopped after `limit`.
-pub(crate) fn timed_out(limit: Duration) -> Error {
-    Error::TimedOut { timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
 }
 
 #[cfg(test)]

@@ -16,7 +16,11 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(answer_bytes_max: usize, output: Writer) -> Self {
-        Self { result: BytesMut::new(), answer_bytes_max, output }
+        Self {
+            result: BytesMut::new(),
+            answer_bytes_max,
+            output,
+        }
     }
 
     /// Takes a piece of stdout.
@@ -25,7 +29,9 @@ impl Run {
     /// When the result is larger than its limit.
     pub(crate) fn stdout(&mut self, piece: &[u8]) -> Result<(), Error> {
         if self.result.len() + piece.len() > self.answer_bytes_max {
-            return Err(Error::AnswerTooLarge { bytes_max: self.answer_bytes_max as u64 });
+            return Err(Error::AnswerTooLarge {
+                bytes_max: self.answer_bytes_max as u64,
+            });
         }
         self.result.extend_from_slice(piece);
         Ok(())
@@ -41,9 +47,15 @@ impl Run {
         self.output.flush();
         if exit_code == 0 {
             let body: Bytes = self.result.freeze();
-            return Ok(Reply { status: 200, content_type: None, body });
+            return Ok(Reply {
+                status: 200,
+                content_type: None,
+                body,
+            });
         }
-        Err(Error::Failed { why: describe_exit(exit_code, note, &self.output.tail()) })
+        Err(Error::Failed {
+            why: describe_exit(exit_code, note, &self.output.tail()),
+        })
     }
 }
 
@@ -73,6 +85,11 @@ mod tests {
     fn an_end_is_told_with_what_is_known_of_it() {
         check(3, None, "", "exit code 3");
         check(3, None, "no such file", "exit code 3: no such file");
-        check(137, Some("out of memory"), "", "exit code 137, out of memory");
+        check(
+            137,
+            Some("out of memory"),
+            "",
+            "exit code 137, out of memory",
+        );
     }
 }

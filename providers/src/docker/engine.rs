@@ -34,6 +34,17 @@ pub(super) enum State {
     Down,
 }
 
+/// Why a look found no engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// Nobody is there, or it is no engine.
+    #[error("{0}")]
+    Failed(String),
+    /// It did not answer in time.
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+}
+
 /// Why a call has no result.
 #[derive(Debug, Clone)]
 pub(super) enum CallError {
@@ -82,7 +93,11 @@ impl Engine {
     /// Waits until the engine answers.
     pub(super) async fn until_up(&self) {
         // The sender lives in `self`, so the wait can not fail.
-        let _ = self.state.subscribe().wait_for(|state| *state == State::Up).await;
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| *state == State::Up)
+            .await;
     }
 
     /// Waits until a call found that the engine does not answer.
@@ -90,32 +105,47 @@ impl Engine {
         self.doubt.notified().await;
     }
 
-    /// Looks whether the engine answers and returns the state before and now.
-    pub(super) async fn look(&self, within: Duration) -> (State, Result<(), String>) {
+    /// Looks whether the engine answers, and returns whether it did before. An answer counts at once; a failure is judged by the
+    /// monitor, since an engine that is busy may be late.
+    pub(super) async fn look(&self, within: Duration) -> (State, Result<(), NoAnswer>) {
         let before = *self.state.borrow();
         let outcome = match tokio::time::timeout(within, self.ask(before)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {within:?}")),
+            Ok(outcome) => outcome.map_err(NoAnswer::Failed),
+            Err(_) => Err(NoAnswer::Silent(within)),
         };
-        self.state.send_replace(if outcome.is_ok() { State::Up } else { State::Down });
+        if outcome.is_ok() && before != State::Up {
+            self.state.send_replace(State::Up);
+        }
         (before, outcome)
     }
 
-    /// Counts the engine as answering although a look failed.
-    pub(super) fn trust(&self) {
-        self.state.send_replace(State::Up);
+    /// Counts the engine as away, until a look finds it again.
+    pub(super) fn give_up(&self) {
+        self.state.send_replace(State::Down);
     }
 
     async fn ask(&self, before: State) -> Result<(), String> {
         let client = self.client()?;
         if before == State::Up {
-            return client.ping().await.map(|_| ()).map_err(|error| error.to_string());
+            return client
+                .ping()
+                .await
+                .map(|_| ())
+                .map_err(|error| error.to_string());
         }
         // Clones share the negotiated version.
-        client.clone().negotiate_version().await.map_err(|error| error.to_string())?;
+        client
+            .clone()
+            .negotiate_version()
+            .await
+            .map_err(|error| error.to_string())?;
         if self.cpus.get().is_none() {
             let info = client.info().await.map_err(|error| error.to_string())?;
-            if let Some(cpus) = info.ncpu.filter(|cpus| *cpus > 0).and_then(|cpus| i32::try_from(cpus).ok()) {
+            if let Some(cpus) = info
+                .ncpu
+                .filter(|cpus| *cpus > 0)
+                .and_then(|cpus| i32::try_from(cpus).ok())
+            {
                 let _ = self.cpus.set(f64::from(cpus));
             }
         }
@@ -147,8 +177,14 @@ impl Engine {
         let outcome = tokio::time::timeout(timeout, async {
             self.check().await?;
             let client = self.client().map_err(CallError::Unavailable)?;
-            let _permit = self.calls.acquire().await.expect("the semaphore is never closed");
-            make(client).await.map_err(|error| self.classify(what, error))
+            let _permit = self
+                .calls
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
+            make(client)
+                .await
+                .map_err(|error| self.classify(what, error))
         })
         .await;
         match outcome {
@@ -156,7 +192,9 @@ impl Engine {
             Err(_) => {
                 self.doubt.notify_one();
                 metrics::counter!("hearth_engine_timeouts_total").increment(1);
-                Err(CallError::Unavailable(format!("{what} took longer than {timeout:?}")))
+                Err(CallError::Unavailable(format!(
+                    "{what} took longer than {timeout:?}"
+                )))
             }
         }
     }
@@ -173,11 +211,16 @@ impl Engine {
     async fn check(&self) -> Result<(), CallError> {
         if *self.state.borrow() == State::Unknown {
             let mut state = self.state.subscribe();
-            let _ = tokio::time::timeout(FIRST_LOOK, state.wait_for(|state| *state != State::Unknown)).await;
+            let _ =
+                tokio::time::timeout(FIRST_LOOK, state.wait_for(|state| *state != State::Unknown))
+                    .await;
         }
         match *self.state.borrow() {
             State::Up => Ok(()),
-            State::Unknown | State::Down => Err(CallError::Unavailable(format!("no engine answers at {}", self.host))),
+            State::Unknown | State::Down => Err(CallError::Unavailable(format!(
+                "no engine answers at {}",
+                self.host
+            ))),
         }
     }
 
@@ -198,9 +241,13 @@ impl Engine {
 
     pub(super) fn classify(&self, what: &'static str, error: bollard::errors::Error) -> CallError {
         match error {
-            bollard::errors::Error::DockerResponseServerError { status_code, message } => {
-                CallError::Answered { status: status_code, message: message.trim().to_owned() }
-            }
+            bollard::errors::Error::DockerResponseServerError {
+                status_code,
+                message,
+            } => CallError::Answered {
+                status: status_code,
+                message: message.trim().to_owned(),
+            },
             error => {
                 self.doubt.notify_one();
                 CallError::Unavailable(format!("{what} failed: {error}"))
@@ -212,9 +259,9 @@ impl Engine {
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Answered { status, message } => {
-                Self::EngineUnavailable { why: format!("it answered with status {status}: {message}") }
-            }
+            CallError::Answered { status, message } => Self::EngineUnavailable {
+                why: format!("it answered with status {status}: {message}"),
+            },
             CallError::Unavailable(why) => Self::EngineUnavailable { why },
         }
     }

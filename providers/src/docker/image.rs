@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use self::collect::Pulled;
 use self::index::Index;
+use super::Docker;
 use super::engine::CallError;
 use super::registry::{Reference, credentials};
-use super::Docker;
 use crate::Error;
 
 /// What is known of the engine's images.
@@ -84,17 +84,30 @@ pub(super) async fn keep_index(docker: Docker) {
 }
 
 async fn list(docker: &Docker) -> Result<(), CallError> {
-    let options = ListImagesOptionsBuilder::new().all(false).digests(true).build();
-    let call = docker.shared.engine.call("listing images", |client| async move { client.list_images(Some(options)).await });
+    let options = ListImagesOptionsBuilder::new()
+        .all(false)
+        .digests(true)
+        .build();
+    let call = docker
+        .shared
+        .engine
+        .call("listing images", |client| async move {
+            client.list_images(Some(options)).await
+        });
     let listed = call.await?;
     docker.shared.images.index().replace(listed);
     Ok(())
 }
 
 /// The id of the image a function runs, pulled first if it is missing, and how long the pull took in microseconds.
-pub(super) async fn ensure(docker: &Docker, function: &Function) -> Result<(String, Option<u64>), Error> {
+pub(super) async fn ensure(
+    docker: &Docker,
+    function: &Function,
+) -> Result<(String, Option<u64>), Error> {
     let Provider::Container(container) = &function.provider else {
-        return Err(Error::StartFailed { why: format!("a function of type {} has no image", function.type_name()) });
+        return Err(Error::StartFailed {
+            why: format!("a function of type {} has no image", function.type_name()),
+        });
     };
     let images = &docker.shared.images;
     let wanted = container.digest.as_deref().unwrap_or(&container.image);
@@ -118,7 +131,11 @@ pub(super) async fn ensure(docker: &Docker, function: &Function) -> Result<(Stri
 }
 
 /// Looks for the image again after the engine said that it does not have `id`.
-pub(super) async fn refind(docker: &Docker, function: &Function, id: &str) -> Result<String, Error> {
+pub(super) async fn refind(
+    docker: &Docker,
+    function: &Function,
+    id: &str,
+) -> Result<String, Error> {
     docker.shared.images.index().remove(id);
     Ok(ensure(docker, function).await?.0)
 }
@@ -133,19 +150,32 @@ async fn find(docker: &Docker, image: &str, digest: Option<&str>) -> Result<Opti
     for name in names {
         if let Some(inspected) = inspect(docker, &name).await? {
             let id = inspected.id.unwrap_or(name);
-            docker.shared.images.index().add(digest.unwrap_or(image), &id);
+            docker
+                .shared
+                .images
+                .index()
+                .add(digest.unwrap_or(image), &id);
             return Ok(Some(id));
         }
     }
     Ok(None)
 }
 
-async fn inspect(docker: &Docker, name: &str) -> Result<Option<bollard::models::ImageInspect>, Error> {
+async fn inspect(
+    docker: &Docker,
+    name: &str,
+) -> Result<Option<bollard::models::ImageInspect>, Error> {
     let engine = &docker.shared.engine;
-    let inspected = engine.call("inspecting an image", |client| async move { client.inspect_image(name).await }).await;
+    let inspected = engine
+        .call("inspecting an image", |client| async move {
+            client.inspect_image(name).await
+        })
+        .await;
     match inspected {
         Ok(image) => Ok(Some(image)),
-        Err(CallError::Answered { status: 400 | 404, .. }) => Ok(None),
+        Err(CallError::Answered {
+            status: 400 | 404, ..
+        }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -159,34 +189,51 @@ async fn pull(docker: &Docker, image: &str, digest: Option<&str>) -> Result<(), 
         None if image.len() == reference.repository.len() => (reference.repository, "latest"),
         None => (image, ""),
     };
-    let options = CreateImageOptionsBuilder::new().from_image(from).tag(tag).build();
+    let options = CreateImageOptionsBuilder::new()
+        .from_image(from)
+        .tag(tag)
+        .build();
     let credentials = credentials(&settings.registries, &reference);
     let pulled = docker
         .shared
         .engine
-        .call_within(settings.pull_timeout, "pulling an image", |client| async move {
-            let mut progress = std::pin::pin!(client.create_image(Some(options), None, credentials));
-            while let Some(step) = progress.next().await {
-                step?;
-            }
-            Ok(())
-        })
+        .call_within(
+            settings.pull_timeout,
+            "pulling an image",
+            |client| async move {
+                let mut progress =
+                    std::pin::pin!(client.create_image(Some(options), None, credentials));
+                while let Some(step) = progress.next().await {
+                    step?;
+                }
+                Ok(())
+            },
+        )
         .await;
     metrics::counter!("hearth_image_pulls_total", "outcome" => if pulled.is_ok() { "ok" } else { "failed" }).increment(1);
     match pulled {
         Ok(()) => Ok(()),
-        Err(CallError::Answered { message, .. }) => Err(Error::ImageNotFound { image: image.to_owned(), why: message }),
+        Err(CallError::Answered { message, .. }) => Err(Error::ImageNotFound {
+            image: image.to_owned(),
+            why: message,
+        }),
         Err(error) => Err(error.into()),
     }
 }
 
 /// The digest of an image that is present: the registry's where it has one, else the engine's id.
 pub(super) async fn resolve_present(docker: &Docker, image: &str) -> Result<Option<String>, Error> {
-    let Some(inspected) = inspect(docker, image).await? else { return Ok(None) };
+    let Some(inspected) = inspect(docker, image).await? else {
+        return Ok(None);
+    };
     let repository = Reference::parse(image).full_repository();
     let digests = inspected.repo_digests.unwrap_or_default();
-    let of_same_repository = digests.iter().find(|digest| Reference::parse(digest).full_repository() == repository);
-    let digest = of_same_repository.or(digests.first()).and_then(|text| Reference::parse(text).digest);
+    let of_same_repository = digests
+        .iter()
+        .find(|digest| Reference::parse(digest).full_repository() == repository);
+    let digest = of_same_repository
+        .or_else(|| digests.first())
+        .and_then(|text| Reference::parse(text).digest);
     let resolved = digest.map(str::to_owned).or_else(|| inspected.id.clone());
     if let (Some(digest), Some(id)) = (&resolved, &inspected.id) {
         docker.shared.images.index().add(digest, id);
@@ -201,16 +248,26 @@ pub(super) async fn resolve_remote(docker: &Docker, image: &str) -> Result<Strin
     let asked = docker
         .shared
         .engine
-        .call_within(settings.resolve_timeout, "asking a registry", |client| async move {
-            client.inspect_registry_image(image, credentials).await
-        })
+        .call_within(
+            settings.resolve_timeout,
+            "asking a registry",
+            |client| async move { client.inspect_registry_image(image, credentials).await },
+        )
         .await;
-    let not_found = |why: String| Error::ImageNotFound { image: image.to_owned(), why };
+    let not_found = |why: String| Error::ImageNotFound {
+        image: image.to_owned(),
+        why,
+    };
     match asked {
-        Ok(found) => found.descriptor.digest.ok_or_else(|| not_found("its registry names no digest".into())),
+        Ok(found) => found
+            .descriptor
+            .digest
+            .ok_or_else(|| not_found("its registry names no digest".into())),
         Err(CallError::Answered { message, .. }) => Err(not_found(message)),
         // Whether it was the engine or the registry that did not answer in time can not be told from here, unless the engine is down.
-        Err(CallError::Unavailable(why)) if docker.shared.engine.is_available() => Err(not_found(why)),
+        Err(CallError::Unavailable(why)) if docker.shared.engine.is_available() => {
+            Err(not_found(why))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerState, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, HostConfig, HostConfigLogConfig,
+    RestartPolicy, RestartPolicyNameEnum,
+};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use protocol::function::{Contract, Provider};
 use protocol::{Function, InstanceId, Phases};
@@ -27,6 +30,8 @@ use crate::{Error, Found, Invoke, LaunchSpec, Launched};
 pub(super) struct Created {
     pub(super) id: InstanceId,
     pub(super) guard: Guard,
+    /// Why it died, once it did.
+    fate: Arc<Fate>,
 }
 
 /// The port an instance listens on when its record names none.
@@ -38,15 +43,32 @@ const LOG_FILE_SIZE: &str = "1m";
 
 pub(super) async fn start(docker: &Docker, spec: LaunchSpec) -> Result<Launched, Error> {
     let until = Instant::from_std(spec.deadline.moment());
-    match tokio::time::timeout_at(until, start_unbounded(docker, &spec, until)).await {
+    let mut phases = Phases::default();
+    match tokio::time::timeout_at(until, start_until(docker, &spec, until, &mut phases)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::StartFailed { why: "it was not ready in time".into() }),
+        Err(_) => Err(not_in_time(&phases)),
     }
 }
 
-async fn start_unbounded(docker: &Docker, spec: &LaunchSpec, until: Instant) -> Result<Launched, Error> {
-    let mut phases = Phases::default();
-    let created = create(docker, spec, Contract::Http, &mut phases).await?;
+/// Names the phase that took too long.
+pub(super) fn not_in_time(phases: &Phases) -> Error {
+    let what = match (phases.create, phases.start) {
+        (None, _) => "was not created",
+        (Some(_), None) => "was not started",
+        (Some(_), Some(_)) => "was not ready",
+    };
+    Error::StartFailed {
+        why: format!("it {what} in time"),
+    }
+}
+
+async fn start_until(
+    docker: &Docker,
+    spec: &LaunchSpec,
+    until: Instant,
+    phases: &mut Phases,
+) -> Result<Launched, Error> {
+    let created = create(docker, spec, Contract::Http, phases).await?;
     let began = Instant::now();
     if let Err(error) = start_created(docker, spec, &created.id).await {
         created.guard.remove().await;
@@ -64,29 +86,76 @@ async fn start_unbounded(docker: &Docker, spec: &LaunchSpec, until: Instant) -> 
     };
     phases.ready = Some(micros(began));
     let running = Arc::new(Running::default());
-    let fate = Arc::new(Fate::default());
-    docker.shared.instances.insert(created.id.clone(), Arc::clone(&fate));
-    let follow = logs::follow(docker, &spec.function, &created.id, Arc::clone(&running), logs::From::Start);
-    let invoke = HttpInstance::new(address, Some(stream), &spec.function, docker.shared.setup.answer_bytes_max, running, fate).await;
+    let follow = logs::follow(
+        docker,
+        &spec.function,
+        &created.id,
+        Arc::clone(&running),
+        logs::From::Start,
+    );
+    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
+    let (function, fate) = (&spec.function, created.fate);
+    let instance = HttpInstance::new(
+        address,
+        Some(stream),
+        function,
+        answer_bytes_max,
+        running,
+        fate,
+    )
+    .await;
+    created.guard.disarm()?;
     docker.shared.setup.tasks.spawn(follow);
-    created.guard.disarm();
-    Ok(Launched { id: created.id, invoke: Arc::new(invoke), phases })
+    Ok(Launched {
+        id: created.id,
+        invoke: Arc::new(instance),
+        phases: *phases,
+    })
 }
 
 /// Takes over a container of an earlier generation.
-pub(super) async fn adopt(docker: &Docker, found: &Found, function: &Function) -> Result<Arc<dyn Invoke>, Error> {
-    let inspected = inspect(docker, &found.id).await?;
-    let address = address(&inspected, port_of(&inspected).unwrap_or_else(|| port(function)))?;
+pub(super) async fn adopt(
+    docker: &Docker,
+    found: &Found,
+    function: &Function,
+) -> Result<Arc<dyn Invoke>, Error> {
+    let instances = &docker.shared.instances;
+    let fate = Arc::new(Fate::default());
+    // Before the look, so that a death after it is noticed.
+    instances.insert(found.id.clone(), Arc::clone(&fate));
+    let address = match running_address(docker, &found.id, function).await {
+        Ok(address) => address,
+        Err(error) => {
+            instances.remove(&found.id);
+            return Err(error);
+        }
+    };
+    let running = Arc::new(Running::default());
+    let follow = logs::follow(
+        docker,
+        function,
+        &found.id,
+        Arc::clone(&running),
+        logs::From::Now,
+    );
+    docker.shared.setup.tasks.spawn(follow);
+    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
+    let instance =
+        HttpInstance::new(address, None, function, answer_bytes_max, running, fate).await;
+    Ok(Arc::new(instance))
+}
+
+async fn running_address(
+    docker: &Docker,
+    id: &InstanceId,
+    function: &Function,
+) -> Result<SocketAddr, Error> {
+    let inspected = inspect(docker, id).await?;
     if let Err(NotRunning(why)) = runs(&inspected) {
         return Err(Error::StartFailed { why });
     }
-    let running = Arc::new(Running::default());
-    let fate = Arc::new(Fate::default());
-    docker.shared.instances.insert(found.id.clone(), Arc::clone(&fate));
-    let follow = logs::follow(docker, function, &found.id, Arc::clone(&running), logs::From::Now);
-    docker.shared.setup.tasks.spawn(follow);
-    let instance = HttpInstance::new(address, None, function, docker.shared.setup.answer_bytes_max, running, fate).await;
-    Ok(Arc::new(instance))
+    let port = port_of(&inspected).unwrap_or_else(|| port(function));
+    address(&inspected, port)
 }
 
 /// Creates a container; a missing image is pulled and a missing network is made.
@@ -107,31 +176,46 @@ pub(super) async fn create(
         let network = network(docker, &spec.function, contract).await?;
         let body = body(docker, spec, contract, image.clone(), network)?;
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let call = shared.engine.call("creating a container", |client| client.create_container(Some(options), body));
+        let call = shared.engine.call("creating a container", |client| {
+            client.create_container(Some(options), body)
+        });
         match call.await {
             Ok(created) => break created.id,
             // The image or the network was removed behind our back.
-            Err(CallError::Answered { status: 404, message }) if !is_second => {
+            Err(CallError::Answered {
+                status: 404,
+                message,
+            }) if !is_second => {
                 tracing::debug!(container = name, message, "creating a container again");
                 is_second = true;
                 shared.networks.forget().await;
                 image = image::refind(docker, &spec.function, &image).await?;
             }
-            Err(CallError::Answered { message, .. }) => return Err(start_failed(&spec.function, &message, "")),
+            Err(CallError::Answered { message, .. }) => {
+                return Err(start_failed(&spec.function, &message, ""));
+            }
             Err(error) => return Err(error.into()),
         }
     };
-    guard.created();
     phases.create = Some(micros(began));
-    let id = id.parse().map_err(|_| Error::StartFailed { why: format!("the engine named the container {id:?}") })?;
-    Ok(Created { id, guard })
+    let id: InstanceId = id.parse().map_err(|_| Error::StartFailed {
+        why: format!("the engine named the container {id:?}"),
+    })?;
+    let fate = guard.created(&id);
+    Ok(Created { id, guard, fate })
 }
 
 /// Starts what was created.
-pub(super) async fn start_created(docker: &Docker, spec: &LaunchSpec, id: &InstanceId) -> Result<(), Error> {
+pub(super) async fn start_created(
+    docker: &Docker,
+    spec: &LaunchSpec,
+    id: &InstanceId,
+) -> Result<(), Error> {
     let engine = &docker.shared.engine;
     let name = id.as_str();
-    let call = engine.call("starting a container", |client| client.start_container(name, None::<StartContainerOptions>));
+    let call = engine.call("starting a container", |client| {
+        client.start_container(name, None::<StartContainerOptions>)
+    });
     match call.await {
         Ok(()) => Ok(()),
         Err(CallError::Answered { status, message }) => {
@@ -156,12 +240,18 @@ async fn wait_until_ready(
     }
     let address = address(&inspected, port(function))?;
     // A little before the deadline, so that there is time to say why.
-    let until = until - Duration::from_millis(200).min(until.saturating_duration_since(Instant::now()));
+    let until =
+        until - (until.saturating_duration_since(Instant::now()) / 8).min(Duration::from_secs(1));
     match wait_ready(address, until, ended(docker, id)).await {
         Ok(stream) => Ok((address, stream)),
-        Err(NotReady::Ended(why)) => Err(start_failed(function, &why, &logs::end(docker, id).await)),
+        Err(NotReady::Ended(why)) => {
+            Err(start_failed(function, &why, &logs::end(docker, id).await))
+        }
         Err(NotReady::TimedOut(last)) => {
-            let why = format!("nothing listened on port {} in time ({last})", address.port());
+            let why = format!(
+                "nothing listened on port {} in time ({last})",
+                address.port()
+            );
             Err(start_failed(function, &why, &logs::end(docker, id).await))
         }
     }
@@ -171,18 +261,30 @@ async fn wait_until_ready(
 async fn ended(docker: &Docker, id: &InstanceId) -> String {
     loop {
         tokio::time::sleep(EXIT_CHECK_INTERVAL).await;
-        let Ok(inspected) = inspect(docker, id).await else { continue };
+        let Ok(inspected) = inspect(docker, id).await else {
+            continue;
+        };
         if let Err(NotRunning(why)) = runs(&inspected) {
             return why;
         }
     }
 }
 
-pub(super) async fn inspect(docker: &Docker, id: &InstanceId) -> Result<ContainerInspectResponse, Error> {
+pub(super) async fn inspect(
+    docker: &Docker,
+    id: &InstanceId,
+) -> Result<ContainerInspectResponse, Error> {
     let name = id.as_str();
-    let call = docker.shared.engine.call("inspecting a container", |client| client.inspect_container(name, None));
+    let call = docker
+        .shared
+        .engine
+        .call("inspecting a container", |client| {
+            client.inspect_container(name, None)
+        });
     match call.await {
-        Err(CallError::Answered { status: 404, .. }) => Err(Error::StartFailed { why: "the container is gone".into() }),
+        Err(CallError::Answered { status: 404, .. }) => Err(Error::StartFailed {
+            why: "the container is gone".into(),
+        }),
         outcome => Ok(outcome?),
     }
 }
@@ -190,7 +292,9 @@ pub(super) async fn inspect(docker: &Docker, id: &InstanceId) -> Result<Containe
 struct NotRunning(String);
 
 fn runs(inspected: &ContainerInspectResponse) -> Result<(), NotRunning> {
-    let Some(state) = &inspected.state else { return Err(NotRunning("the engine tells no state".into())) };
+    let Some(state) = &inspected.state else {
+        return Err(NotRunning("the engine tells no state".into()));
+    };
     if state.paused == Some(true) {
         return Err(NotRunning("the container is paused".into()));
     }
@@ -220,7 +324,9 @@ fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
         Some("sandbox.readOnlyRoot forbids writing")
     } else if said.contains("operation not permitted") || said.contains("permission denied") {
         Some("all capabilities are dropped unless sandbox.capabilities lists them")
-    } else if !sandbox.network && (said.contains("network is unreachable") || said.contains("name resolution")) {
+    } else if !sandbox.network
+        && (said.contains("network is unreachable") || said.contains("name resolution"))
+    {
         Some("sandbox.network is false")
     } else {
         None
@@ -233,12 +339,20 @@ fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
 }
 
 /// A run that reaches nothing needs no network at all; an instance without one is still reached by its node.
-async fn network(docker: &Docker, function: &Function, contract: Contract) -> Result<String, Error> {
+async fn network(
+    docker: &Docker,
+    function: &Function,
+    contract: Contract,
+) -> Result<String, Error> {
     let reaches_outside = function.sandbox().network;
     if !reaches_outside && contract == Contract::Stdio {
         return Ok("none".to_owned());
     }
-    Ok(docker.shared.networks.id(&docker.shared.engine, reaches_outside).await?)
+    Ok(docker
+        .shared
+        .networks
+        .id(&docker.shared.engine, reaches_outside)
+        .await?)
 }
 
 fn body(
@@ -250,17 +364,31 @@ fn body(
 ) -> Result<ContainerCreateBody, Error> {
     let function = &spec.function;
     let Provider::Container(container) = &function.provider else {
-        return Err(Error::StartFailed { why: format!("a function of type {} has no container", function.type_name()) });
+        return Err(Error::StartFailed {
+            why: format!(
+                "a function of type {} has no container",
+                function.type_name()
+            ),
+        });
     };
     let port = port(function);
-    let mut env: Vec<String> = container.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut env: Vec<String> = container
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     env.push(format!("PORT={port}"));
     let is_stdio = contract == Contract::Stdio;
     Ok(ContainerCreateBody {
         image: Some(image),
         cmd: (!container.command.is_empty()).then(|| container.command.clone()),
         env: Some(env),
-        labels: Some(name::container_labels(&docker.shared.setup, spec, contract, port)),
+        labels: Some(name::container_labels(
+            &docker.shared.setup,
+            spec,
+            contract,
+            port,
+        )),
         open_stdin: Some(is_stdio),
         stdin_once: Some(is_stdio),
         attach_stdin: Some(is_stdio),
@@ -271,18 +399,32 @@ fn body(
     })
 }
 
-fn host_config(docker: &Docker, function: &Function, contract: Contract, network: String) -> HostConfig {
+fn host_config(
+    docker: &Docker,
+    function: &Function,
+    contract: Contract,
+    network: String,
+) -> HostConfig {
     let limits = function.limits();
     let sandbox = function.sandbox();
     let memory_bytes = i64::from(limits.memory_mb) * 1024 * 1024;
-    #[expect(clippy::cast_possible_truncation, reason = "at most 1024 processors, so 2^40 at most")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "at most 1024 processors, so 2^40 at most"
+    )]
     let nano_cpus = (docker.shared.engine.cpus(limits.cpus) * 1e9) as i64;
     // The output of a run is read while it is attached; that of an instance is read from the engine's files, which are bounded.
     let log_config = match contract {
-        Contract::Stdio => HostConfigLogConfig { typ: Some("none".into()), config: None },
+        Contract::Stdio => HostConfigLogConfig {
+            typ: Some("none".into()),
+            config: None,
+        },
         Contract::Http => HostConfigLogConfig {
             typ: Some("json-file".into()),
-            config: Some(HashMap::from([("max-size".into(), LOG_FILE_SIZE.into()), ("max-file".into(), "2".into())])),
+            config: Some(HashMap::from([
+                ("max-size".into(), LOG_FILE_SIZE.into()),
+                ("max-file".into(), "2".into()),
+            ])),
         },
     };
     HostConfig {
@@ -298,7 +440,10 @@ fn host_config(docker: &Docker, function: &Function, contract: Contract, network
         network_mode: Some(network),
         // A function that handles no signals, as most do not, ends at once instead of after the grace.
         init: Some(true),
-        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
         log_config: Some(log_config),
         ..HostConfig::default()
     }
@@ -312,13 +457,28 @@ fn port(function: &Function) -> u16 {
 }
 
 fn port_of(inspected: &ContainerInspectResponse) -> Option<u16> {
-    inspected.config.as_ref()?.labels.as_ref()?.get(labels::PORT)?.parse().ok()
+    inspected
+        .config
+        .as_ref()?
+        .labels
+        .as_ref()?
+        .get(labels::PORT)?
+        .parse()
+        .ok()
 }
 
 fn address(inspected: &ContainerInspectResponse, port: u16) -> Result<SocketAddr, Error> {
-    let networks = inspected.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let mut addresses = networks.into_iter().flat_map(HashMap::values).filter_map(|network| network.ip_address.as_deref());
+    let networks = inspected
+        .network_settings
+        .as_ref()
+        .and_then(|settings| settings.networks.as_ref());
+    let mut addresses = networks
+        .into_iter()
+        .flat_map(HashMap::values)
+        .filter_map(|network| network.ip_address.as_deref());
     let address = addresses.find_map(|address| address.parse::<IpAddr>().ok());
-    let address = address.ok_or_else(|| Error::StartFailed { why: "the container has no address on its network".into() })?;
+    let address = address.ok_or_else(|| Error::StartFailed {
+        why: "the container has no address on its network".into(),
+    })?;
     Ok(SocketAddr::new(address, port))
 }

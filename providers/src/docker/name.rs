@@ -29,7 +29,12 @@ pub(super) fn container(setup: &Setup, spec: &LaunchSpec) -> String {
 }
 
 /// The labels of a container.
-pub(super) fn container_labels(setup: &Setup, spec: &LaunchSpec, contract: Contract, port: u16) -> HashMap<String, String> {
+pub(super) fn container_labels(
+    setup: &Setup,
+    spec: &LaunchSpec,
+    contract: Contract,
+    port: u16,
+) -> HashMap<String, String> {
     let function = &spec.function;
     let contract = match contract {
         Contract::Http => "http",
@@ -43,7 +48,10 @@ pub(super) fn container_labels(setup: &Setup, spec: &LaunchSpec, contract: Contr
         (labels::FUNCTION, function.function_id.to_string()),
         (labels::INSTANCE_KEY, spec.key.to_string()),
         (labels::CONTRACT, contract.to_owned()),
-        (labels::CONCURRENCY, function.limits().concurrency.to_string()),
+        (
+            labels::CONCURRENCY,
+            function.limits().concurrency.to_string(),
+        ),
         (labels::PORT, port.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

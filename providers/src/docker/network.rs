@@ -1,9 +1,11 @@
 //! The networks of function containers: ours, with inter-container traffic off.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::models::{Network, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
+use protocol::InstanceKey;
 use tokio::sync::Mutex;
 
 use super::engine::{CallError, Engine};
@@ -30,14 +32,30 @@ impl Networks {
         let name = format!("{network}-{cluster}");
         Self {
             cluster: cluster.to_owned(),
-            internal: Kept { name: format!("{name}-internal"), is_internal: true, id: Mutex::default() },
-            open: Kept { name, is_internal: false, id: Mutex::default() },
+            internal: Kept {
+                name: format!("{name}-internal"),
+                is_internal: true,
+                id: Mutex::default(),
+            },
+            open: Kept {
+                name,
+                is_internal: false,
+                id: Mutex::default(),
+            },
         }
     }
 
     /// The id of the network whose containers reach the outside, or of the one whose containers reach only their node.
-    pub(super) async fn id(&self, engine: &Engine, reaches_outside: bool) -> Result<String, CallError> {
-        let kept = if reaches_outside { &self.open } else { &self.internal };
+    pub(super) async fn id(
+        &self,
+        engine: &Engine,
+        reaches_outside: bool,
+    ) -> Result<String, CallError> {
+        let kept = if reaches_outside {
+            &self.open
+        } else {
+            &self.internal
+        };
         let mut id = kept.id.lock().await;
         if let Some(id) = &*id {
             return Ok(id.clone());
@@ -51,48 +69,86 @@ impl Networks {
         *self.internal.id.lock().await = None;
     }
 
-    /// The engine allows equal names, and nodes that share it may all create one at once: all then use the oldest.
+    /// Nodes that share the engine may all make the network at once. The engine allows equal names, but no two bridges of one name,
+    /// so exactly one of them makes it.
     async fn find_or_create(&self, engine: &Engine, kept: &Kept) -> Result<String, CallError> {
         if let Some(id) = oldest(engine, &kept.name).await? {
             return Ok(id);
         }
+        let options = [
+            ("com.docker.network.bridge.enable_icc", "false"),
+            (BRIDGE_NAME, &bridge(&kept.name)),
+        ];
         let request = NetworkCreateRequest {
             name: kept.name.clone(),
             driver: Some("bridge".into()),
             internal: Some(kept.is_internal),
-            options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".into(), "false".into())])),
-            labels: Some(HashMap::from([(labels::CLUSTER.into(), self.cluster.clone())])),
+            options: Some(
+                options
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+            ),
+            labels: Some(HashMap::from([(
+                labels::CLUSTER.into(),
+                self.cluster.clone(),
+            )])),
             ..NetworkCreateRequest::default()
         };
-        let created = engine.call("creating a network", |docker| async move { docker.create_network(request).await }).await;
-        let ours = match created {
-            Ok(created) => Some(created.id),
-            // Newer engines refuse a second one of the same name.
-            Err(CallError::Answered { status: 409, .. }) => None,
+        let created = engine
+            .call("creating a network", |docker| async move {
+                docker.create_network(request).await
+            })
+            .await;
+        let refused = match created {
+            Ok(created) => return Ok(created.id),
+            Err(refused @ CallError::Answered { .. }) => refused,
             Err(error) => return Err(error),
         };
-        let id = oldest(engine, &kept.name).await?.or_else(|| ours.clone());
-        let missing = || CallError::Answered { status: 404, message: format!("network {} vanished while it was made", kept.name) };
-        let id = id.ok_or_else(missing)?;
-        if let Some(ours) = ours.filter(|ours| *ours != id) {
-            let removed = engine.call("removing a network", |docker| async move { docker.remove_network(&ours).await }).await;
-            if let Err(error) = removed {
-                tracing::debug!(network = kept.name, ?error, "a second network of the same name stays");
+        // Another node makes it; it is listed a moment later.
+        for _ in 0..LISTINGS_MAX {
+            if let Some(id) = oldest(engine, &kept.name).await? {
+                return Ok(id);
             }
+            tokio::time::sleep(LISTING_PAUSE).await;
         }
-        Ok(id)
+        Err(refused)
     }
+}
+
+/// The option that names the bridge.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// How often a network that another node is making is looked for.
+const LISTINGS_MAX: u32 = 20;
+const LISTING_PAUSE: Duration = Duration::from_millis(50);
+
+/// The name of a network's bridge: always the same for the same network, and within the kernel's 15 characters.
+fn bridge(network: &str) -> String {
+    let hash = InstanceKey::hash([network.as_bytes()]).to_string();
+    format!("hth{}", &hash[..12])
 }
 
 async fn oldest(engine: &Engine, name: &str) -> Result<Option<String>, CallError> {
     let filters = HashMap::from([("name", vec![name])]);
     let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-    let networks = engine.call("listing networks", |docker| async move { docker.list_networks(Some(options)).await }).await?;
+    let networks = engine
+        .call("listing networks", |docker| async move {
+            docker.list_networks(Some(options)).await
+        })
+        .await?;
     // The engine's filter also finds names that only contain the text.
-    let same = networks.into_iter().filter(|network| network.name.as_deref() == Some(name));
+    let same = networks
+        .into_iter()
+        .filter(|network| network.name.as_deref() == Some(name));
     Ok(same.min_by_key(age).and_then(|network| network.id))
 }
 
 fn age(network: &Network) -> (String, Option<String>) {
-    (network.created.as_ref().map(ToString::to_string).unwrap_or_default(), network.id.clone())
+    (
+        network
+            .created
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        network.id.clone(),
+    )
 }

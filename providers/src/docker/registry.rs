@@ -25,7 +25,9 @@ impl<'a> Reference<'a> {
         };
         // A colon after the last slash begins a tag; one before it is a registry's port.
         let path_start = name.rfind('/').map_or(0, |slash| slash + 1);
-        let repository = name[path_start..].find(':').map_or(name, |colon| &name[..path_start + colon]);
+        let repository = name[path_start..]
+            .find(':')
+            .map_or(name, |colon| &name[..path_start + colon]);
         Self { repository, digest }
     }
 
@@ -40,7 +42,10 @@ impl<'a> Reference<'a> {
     /// The full name: equal for all the ways to write the same repository.
     pub(super) fn full_repository(&self) -> String {
         let registry = self.registry();
-        let path = self.repository.strip_prefix(registry).map_or(self.repository, |path| path.trim_start_matches('/'));
+        let path = self
+            .repository
+            .strip_prefix(registry)
+            .map_or(self.repository, |path| path.trim_start_matches('/'));
         match registry == DEFAULT_REGISTRY && !path.contains('/') {
             true => format!("{registry}/library/{path}"),
             false => format!("{registry}/{path}"),
@@ -69,7 +74,11 @@ mod tests {
 
     fn check(text: &str, repository: &str, digest: Option<&str>, full: &str) {
         let reference = Reference::parse(text);
-        assert_eq!((reference.repository, reference.digest), (repository, digest), "{text}");
+        assert_eq!(
+            (reference.repository, reference.digest),
+            (repository, digest),
+            "{text}"
+        );
         assert_eq!(reference.full_repository(), full, "{text}");
     }
 
@@ -78,9 +87,29 @@ mod tests {
         check("hello", "hello", None, "docker.io/library/hello");
         check("hello:1.2", "hello", None, "docker.io/library/hello");
         check("team/hello:1", "team/hello", None, "docker.io/team/hello");
-        check("docker.io/team/hello", "docker.io/team/hello", None, "docker.io/team/hello");
-        check("localhost:5000/hello", "localhost:5000/hello", None, "localhost:5000/hello");
-        check("localhost:5000/hello:1", "localhost:5000/hello", None, "localhost:5000/hello");
-        check("ghcr.io/a/b:x@sha256:12", "ghcr.io/a/b", Some("sha256:12"), "ghcr.io/a/b");
+        check(
+            "docker.io/team/hello",
+            "docker.io/team/hello",
+            None,
+            "docker.io/team/hello",
+        );
+        check(
+            "localhost:5000/hello",
+            "localhost:5000/hello",
+            None,
+            "localhost:5000/hello",
+        );
+        check(
+            "localhost:5000/hello:1",
+            "localhost:5000/hello",
+            None,
+            "localhost:5000/hello",
+        );
+        check(
+            "ghcr.io/a/b:x@sha256:12",
+            "ghcr.io/a/b",
+            Some("sha256:12"),
+            "ghcr.io/a/b",
+        );
     }
 }

@@ -8,7 +8,7 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use protocol::InstanceId;
 
-use super::engine::State;
+use super::engine::{NoAnswer, State};
 use super::name::labels;
 use super::{Docker, launch, now_seconds};
 use crate::Life;
@@ -40,19 +40,23 @@ pub(super) async fn monitor(docker: Docker) {
                 docker.shared.images.changed();
                 docker.shared.watchers.tell(Life::Restored);
             }
-            (State::Up, Err(why)) => {
+            (State::Up, Err(NoAnswer::Silent(_))) if failed_looks + 1 < FAILED_LOOKS_MAX => {
                 failed_looks += 1;
-                if failed_looks < FAILED_LOOKS_MAX {
-                    engine.trust();
-                } else {
-                    has_told_missing = true;
-                    tracing::warn!(host = settings.host, why, "the container engine does not answer any more");
-                    docker.shared.watchers.tell(Life::Lost);
-                }
+            }
+            (State::Up, Err(why)) => {
+                has_told_missing = true;
+                engine.give_up();
+                tracing::warn!(host = settings.host, %why, "the container engine does not answer any more");
+                docker.shared.watchers.tell(Life::Lost);
             }
             (_, Err(why)) => {
+                engine.give_up();
                 if !std::mem::replace(&mut has_told_missing, true) {
-                    tracing::warn!(host = settings.host, why, "no container engine answers; functions of type container do not run on this node until one does");
+                    tracing::warn!(
+                        host = settings.host,
+                        %why,
+                        "no container engine answers; functions of type container do not run on this node until one does"
+                    );
                 }
             }
         }
@@ -75,12 +79,24 @@ pub(super) async fn follow_events(docker: Docker) {
         if let Ok(client) = docker.shared.engine.stream_client().await {
             let filters = HashMap::from([
                 ("type", vec!["container", "image"]),
-                ("event", vec!["die", "destroy", "pause", "oom", "pull", "load", "import", "tag", "untag", "delete"]),
+                (
+                    "event",
+                    vec![
+                        "die", "destroy", "pause", "oom", "pull", "load", "import", "tag", "untag",
+                        "delete",
+                    ],
+                ),
             ]);
-            let options = EventsOptionsBuilder::new().since(&since.to_string()).filters(&filters).build();
+            let options = EventsOptionsBuilder::new()
+                .since(&since.to_string())
+                .filters(&filters)
+                .build();
             let mut events = std::pin::pin!(client.events(Some(options)));
             while let Some(Ok(event)) = events.next().await {
-                since = event.time.and_then(|time| u64::try_from(time).ok()).unwrap_or(since);
+                since = event
+                    .time
+                    .and_then(|time| u64::try_from(time).ok())
+                    .unwrap_or(since);
                 hear(&docker, &event);
             }
         }
@@ -91,7 +107,10 @@ pub(super) async fn follow_events(docker: Docker) {
 
 fn hear(docker: &Docker, event: &EventMessage) {
     let action = event.action.as_deref().unwrap_or_default();
-    if matches!(action, "pull" | "load" | "import" | "tag" | "untag" | "delete") {
+    if matches!(
+        action,
+        "pull" | "load" | "import" | "tag" | "untag" | "delete"
+    ) {
         docker.shared.images.changed();
         return;
     }
@@ -99,10 +118,17 @@ fn hear(docker: &Docker, event: &EventMessage) {
     let attributes = actor.attributes.as_ref();
     let is_ours = attributes.is_some_and(|attributes| {
         attributes.get(labels::CLUSTER) == Some(&docker.shared.setup.cluster)
-            && attributes.get(labels::NODE).map(String::as_str) == Some(docker.shared.setup.node.as_str())
+            && attributes.get(labels::NODE).map(String::as_str)
+                == Some(docker.shared.setup.node.as_str())
     });
-    let id = actor.id.as_deref().and_then(|id| id.parse::<InstanceId>().ok());
-    let (true, Some(id)) = (is_ours, id) else { return };
+    let id = actor
+        .id
+        .as_deref()
+        .and_then(|id| id.parse::<InstanceId>().ok());
+    let (true, Some(id)) = (is_ours, id) else {
+        return;
+    };
+    let name = attributes.and_then(|attributes| attributes.get("name"));
     match action {
         "oom" => {
             if let Some(fate) = docker.shared.instances.fate(&id) {
@@ -110,25 +136,44 @@ fn hear(docker: &Docker, event: &EventMessage) {
             }
         }
         "die" => {
-            let code = attributes.and_then(|attributes| attributes.get("exitCode")).map_or("unknown", String::as_str);
-            lose(docker, id, &format!("the instance ended with exit code {code}"));
+            let code = attributes
+                .and_then(|attributes| attributes.get("exitCode"))
+                .map_or("unknown", String::as_str);
+            lose(
+                docker,
+                id,
+                name,
+                &format!("the instance ended with exit code {code}"),
+            );
         }
-        "pause" => lose(docker, id, "the instance was paused"),
-        _ => lose(docker, id, "the instance was removed"),
+        "pause" => lose(docker, id, name, "the instance was paused"),
+        _ => lose(docker, id, name, "the instance was removed"),
     }
 }
 
 /// An instance that was up is so no more, and not because we stopped it: what is left of it goes.
-fn lose(docker: &Docker, id: InstanceId, why: &str) {
-    let Some(fate) = docker.shared.instances.remove(&id) else { return };
+fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, why: &str) {
+    let Some(fate) = docker.shared.instances.remove(&id) else {
+        return;
+    };
+    if name.is_some_and(|name| docker.shared.instances.begun().contains(name)) {
+        // Its start or run is not over: that sees the death, tells of it and removes the container.
+        return;
+    }
     metrics::counter!("hearth_instances_lost_total").increment(1);
     docker.shared.watchers.tell(Life::Gone(id.clone()));
     let docker = docker.clone();
     let why = why.to_owned();
-    let (stop, tasks) = (docker.shared.setup.stop.clone(), docker.shared.setup.tasks.clone());
+    let (stop, tasks) = (
+        docker.shared.setup.stop.clone(),
+        docker.shared.setup.tasks.clone(),
+    );
     tasks.spawn(stop.run_until_cancelled_owned(async move {
         // The event of the death may come before the one that tells of the memory.
-        let inspected = launch::inspect(&docker, &id).await.ok().and_then(|inspected| inspected.state);
+        let inspected = launch::inspect(&docker, &id)
+            .await
+            .ok()
+            .and_then(|inspected| inspected.state);
         match inspected.filter(|state| state.oom_killed == Some(true)) {
             Some(_) => fate.seal("the instance ran out of memory"),
             None => fate.seal(why),

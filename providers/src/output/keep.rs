@@ -35,7 +35,13 @@ const DROP_BYTES: usize = 64 * 1024;
 
 impl Keep {
     pub(super) fn new(function_bytes_max: usize, total_bytes_max: usize) -> Self {
-        Self { functions: HashMap::new(), bytes: 0, function_bytes_max, total_bytes_max, reads: 0 }
+        Self {
+            functions: HashMap::new(),
+            bytes: 0,
+            function_bytes_max,
+            total_bytes_max,
+            reads: 0,
+        }
     }
 
     pub(super) fn push(&mut self, space: &Space, function_id: &FunctionId, line: Bytes) {
@@ -43,7 +49,10 @@ impl Keep {
         let book = self
             .functions
             .entry((space.clone(), function_id.clone()))
-            .or_insert_with(|| Book { read_at: reads, ..Book::default() });
+            .or_insert_with(|| Book {
+                read_at: reads,
+                ..Book::default()
+            });
         if let Some(live) = &book.live
             && live.send(line.clone()).is_err()
         {
@@ -70,13 +79,17 @@ impl Keep {
         self.reads += 1;
         let key = (space.clone(), function_id.clone());
         if !follow {
-            let Some(book) = self.functions.get_mut(&key) else { return (Vec::new(), None) };
+            let Some(book) = self.functions.get_mut(&key) else {
+                return (Vec::new(), None);
+            };
             book.read_at = self.reads;
             return (book.lines.iter().cloned().collect(), None);
         }
         let book = self.functions.entry(key).or_default();
         book.read_at = self.reads;
-        let live = book.live.get_or_insert_with(|| broadcast::channel(BEHIND_LINES_MAX).0);
+        let live = book
+            .live
+            .get_or_insert_with(|| broadcast::channel(BEHIND_LINES_MAX).0);
         (book.lines.iter().cloned().collect(), Some(live.subscribe()))
     }
 
@@ -88,7 +101,11 @@ impl Keep {
 
     /// Drops the oldest lines of the output that was unread the longest.
     fn shrink(&mut self) {
-        let longest_unread = self.functions.values_mut().filter(|book| book.bytes > 0).min_by_key(|book| book.read_at);
+        let longest_unread = self
+            .functions
+            .values_mut()
+            .filter(|book| book.bytes > 0)
+            .min_by_key(|book| book.read_at);
         let Some(book) = longest_unread else { return };
         let mut dropped = 0;
         while dropped < DROP_BYTES && book.bytes > 0 {

@@ -41,14 +41,25 @@ impl Running {
     /// that ended last shortly before.
     pub(crate) fn at(&self, at_us: u64) -> Vec<String> {
         let runs = self.lock();
-        let now = runs.now.iter().filter(|(_, began_us)| *began_us <= at_us).map(|(id, _)| id);
-        let then = runs.ended.iter().filter(|run| run.began_us <= at_us && at_us <= run.ended_us).map(|run| &run.id);
+        let now = runs
+            .now
+            .iter()
+            .filter(|(_, began_us)| *began_us <= at_us)
+            .map(|(id, _)| id);
+        let then = runs
+            .ended
+            .iter()
+            .filter(|run| run.began_us <= at_us && at_us <= run.ended_us)
+            .map(|run| &run.id);
         let ids: Vec<String> = then.chain(now).map(ToString::to_string).collect();
         if !ids.is_empty() {
             return ids;
         }
         let last = runs.ended.iter().rev().find(|run| run.ended_us <= at_us);
-        last.filter(|run| at_us - run.ended_us <= LATE_US_MAX).map(|run| run.id.to_string()).into_iter().collect()
+        last.filter(|run| at_us - run.ended_us <= LATE_US_MAX)
+            .map(|run| run.id.to_string())
+            .into_iter()
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
@@ -66,18 +77,26 @@ pub(crate) struct Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         let mut runs = self.running.lock();
-        let Some(index) = runs.now.iter().position(|(id, _)| id == self.id) else { return };
+        let Some(index) = runs.now.iter().position(|(id, _)| id == self.id) else {
+            return;
+        };
         let (id, began_us) = runs.now.swap_remove(index);
         if runs.ended.len() == ENDED_MAX {
             runs.ended.pop_front();
         }
-        runs.ended.push_back(Ended { id, began_us, ended_us: now_us() });
+        runs.ended.push_back(Ended {
+            id,
+            began_us,
+            ended_us: now_us(),
+        });
     }
 }
 
 /// The time in microseconds since 1970.
 pub(crate) fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -96,7 +115,11 @@ mod tests {
         assert_eq!(running.at(now_us()), ["one", "other"]);
         drop(first);
         drop(second);
-        assert_eq!(running.at(now_us()), ["other"], "a late line belongs to the one that ended last");
+        assert_eq!(
+            running.at(now_us()),
+            ["other"],
+            "a late line belongs to the one that ended last"
+        );
         assert!(running.at(before).is_empty());
         assert!(running.at(now_us() + 2 * LATE_US_MAX).is_empty());
     }

@@ -7,7 +7,9 @@ use protocol::{Function, InvocationId};
 use super::*;
 
 fn function(id: &str) -> Function {
-    let record = format!(r#"{{"space":"default","functionId":"{id}","type":"process","provider":{{"command":["x"]}}}}"#);
+    let record = format!(
+        r#"{{"space":"default","functionId":"{id}","type":"process","provider":{{"command":["x"]}}}}"#
+    );
     serde_json::from_str(&record).unwrap()
 }
 
@@ -24,7 +26,10 @@ fn outputs(function_max: u64, total_max: u64) -> Outputs {
 fn kept(outputs: &Outputs, function: &Function) -> Vec<Line> {
     let stream = outputs.read(&function.space, &function.function_id, false);
     let lines = stream.map(|line| serde_json::from_slice(&line.unwrap()).unwrap());
-    lines.collect::<Vec<Line>>().now_or_never().expect("what is kept is read at once")
+    lines
+        .collect::<Vec<Line>>()
+        .now_or_never()
+        .expect("what is kept is read at once")
 }
 
 fn texts(lines: &[Line]) -> Vec<&str> {
@@ -46,7 +51,11 @@ async fn pieces_become_lines_tagged_with_stream_and_invocation() {
     drop(writer);
     let lines = kept(&outputs, &function);
     assert_eq!(texts(&lines), ["oops", "hello", "rest"]);
-    assert!(lines.iter().all(|line| line.invocations == ["one"] && line.node == "n1" && line.instance == "i1"));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.invocations == ["one"] && line.node == "n1" && line.instance == "i1")
+    );
     assert_eq!(lines[0].stream, "stderr");
     assert_eq!(lines[1].stream, "stdout");
 }
@@ -58,7 +67,10 @@ async fn a_long_line_is_cut_and_says_so() {
     let mut writer = Writer::new(&outputs, &function, "i1", Arc::default());
     writer.write(Stream::Stdout, &[b'x'; 100], None);
     writer.write(Stream::Stdout, b"yy\nshort\n", None);
-    assert_eq!(texts(&kept(&outputs, &function)), ["xxxxxxxxxxxxxxxx [cut]", "short"]);
+    assert_eq!(
+        texts(&kept(&outputs, &function)),
+        ["xxxxxxxxxxxxxxxx [cut]", "short"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +85,10 @@ async fn a_flood_is_bounded_and_counted() {
     writer.write(Stream::Stdout, b"after\n", None);
     let lines = kept(&outputs, &function);
     let texts = texts(&lines);
-    assert!(texts.contains(&"800 lines were left out, the instance writes too fast"), "{texts:?}");
+    assert!(
+        texts.contains(&"800 lines were left out, the instance writes too fast"),
+        "{texts:?}"
+    );
     assert_eq!(texts.last(), Some(&"after"));
     assert!(lines.iter().map(|line| render(line).len()).sum::<usize>() <= 2_000);
 }
@@ -122,5 +137,8 @@ async fn a_slow_follower_is_told_how_many_lines_it_missed() {
         writer.write(Stream::Stdout, b"x\n", None);
     }
     let line: Line = serde_json::from_slice(&follower.next().await.unwrap().unwrap()).unwrap();
-    assert_eq!((line.stream.as_str(), line.text.as_str()), ("hearth", "476 lines are missing, the reader was too slow"));
+    assert_eq!(
+        (line.stream.as_str(), line.text.as_str()),
+        ("hearth", "476 lines are missing, the reader was too slow")
+    );
 }

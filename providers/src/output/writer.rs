@@ -65,7 +65,12 @@ const TAIL_BYTES_MAX: usize = 1024;
 const WINDOW: Duration = Duration::from_secs(1);
 
 impl Writer {
-    pub(crate) fn new(outputs: &Outputs, function: &Function, instance: &str, running: Arc<Running>) -> Self {
+    pub(crate) fn new(
+        outputs: &Outputs,
+        function: &Function,
+        instance: &str,
+        running: Arc<Running>,
+    ) -> Self {
         Self {
             outputs: outputs.clone(),
             space: function.space.clone(),
@@ -76,7 +81,11 @@ impl Writer {
             stderr: Partial::default(),
             tail: VecDeque::new(),
             tail_bytes: 0,
-            window: Window { began: Instant::now(), bytes: 0, left_out: 0 },
+            window: Window {
+                began: Instant::now(),
+                bytes: 0,
+                left_out: 0,
+            },
         }
     }
 
@@ -95,7 +104,9 @@ impl Writer {
             }
             let room = line_bytes_max - partial.text.len();
             partial.is_cut |= text.len() > room;
-            partial.text.extend_from_slice(&text[..text.len().min(room)]);
+            partial
+                .text
+                .extend_from_slice(&text[..text.len().min(room)]);
             if is_whole {
                 self.end_line(stream);
             }
@@ -114,7 +125,11 @@ impl Writer {
 
     /// The end of what was written, for an error's text.
     pub(crate) fn tail(&self) -> String {
-        self.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        self.tail
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     fn partial(&mut self, stream: Stream) -> &mut Partial {
@@ -136,7 +151,11 @@ impl Writer {
         }
         if self.window.began.elapsed() >= WINDOW {
             self.tell_left_out();
-            self.window = Window { began: Instant::now(), bytes: 0, left_out: 0 };
+            self.window = Window {
+                began: Instant::now(),
+                bytes: 0,
+                left_out: 0,
+            };
         }
         self.window.bytes += text.len();
         if self.window.bytes > self.outputs.shared.function_bytes_max {
@@ -144,7 +163,13 @@ impl Writer {
             return;
         }
         let invocations = self.running.at(partial.at_us);
-        self.append(Entry { at_us: partial.at_us, stream, instance: &self.instance, invocations, text });
+        self.append(Entry {
+            at_us: partial.at_us,
+            stream,
+            instance: &self.instance,
+            invocations,
+            text,
+        });
     }
 
     fn tell_left_out(&mut self) {
@@ -152,7 +177,13 @@ impl Writer {
         if lines > 0 {
             let text = format!("{lines} lines were left out, the instance writes too fast");
             let at_us = now_us();
-            self.append(Entry { at_us, stream: Stream::Hearth, instance: &self.instance, invocations: Vec::new(), text });
+            self.append(Entry {
+                at_us,
+                stream: Stream::Hearth,
+                instance: &self.instance,
+                invocations: Vec::new(),
+                text,
+            });
         }
     }
 

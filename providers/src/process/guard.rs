@@ -51,24 +51,41 @@ const EXIT_NOT_RUN: u8 = 127;
 
 /// Runs the guard until its command is gone, and returns the command's exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Some(task) = parse(arguments) else { return ExitCode::from(EXIT_USAGE) };
-    let link = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    let Ok(mut link) = link else { return ExitCode::from(EXIT_USAGE) };
+    let Some(task) = parse(arguments) else {
+        return ExitCode::from(EXIT_USAGE);
+    };
+    let link = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixStream::from);
+    let Ok(mut link) = link else {
+        return ExitCode::from(EXIT_USAGE);
+    };
     // An interrupt or a stop of the whole terminal is for the node; the guard ends with its link. A command starts with an empty mask.
-    let _ = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]).thread_block();
+    let _ = SigSet::from_iter([
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ])
+    .thread_block();
     match begin(&task, &mut link) {
         Ok(command) => {
             let code = watch(&task, &mut link, command);
-            let _ = writeln!(link, "{}", Report::Exited(code));
+            tell(&mut link, Report::Exited(code));
             ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
         }
         Err(why) => {
-            // With the link broken there is nobody to tell.
-            let _ = writeln!(link, "{}", Report::Failed(why));
-            let _ = writeln!(link, "{}", Report::Exited(EXIT_NOT_RUN.into()));
+            tell(&mut link, Report::Failed(why));
+            tell(&mut link, Report::Exited(EXIT_NOT_RUN.into()));
             ExitCode::from(EXIT_NOT_RUN)
         }
     }
+}
+
+/// Tells the node in one write. With the link broken there is nobody to tell.
+fn tell(link: &mut UnixStream, report: Report) {
+    let _ = link.write_all(format!("{report}\n").as_bytes());
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
@@ -77,7 +94,9 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
     loop {
         match arguments.next()?.to_str()? {
             "--memory-mb" => task.memory_mb = Some(arguments.next()?.to_str()?.parse().ok()?),
-            "--payload-bytes" => task.payload_bytes = Some(arguments.next()?.to_str()?.parse().ok()?),
+            "--payload-bytes" => {
+                task.payload_bytes = Some(arguments.next()?.to_str()?.parse().ok()?);
+            }
             "--" => break,
             _ => return None,
         }
@@ -88,25 +107,40 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
 
 fn begin(task: &Task, link: &mut UnixStream) -> Result<Child, String> {
     let mut payload = vec![0; task.payload_bytes.unwrap_or(0)];
-    link.read_exact(&mut payload).map_err(|error| format!("reading the payload: {error}"))?;
+    link.read_exact(&mut payload)
+        .map_err(|error| format!("reading the payload: {error}"))?;
     // Descendants whose parent ends become ours, whatever group or session they moved to.
     set_child_subreaper(true).map_err(|error| format!("becoming the subreaper: {error}"))?;
     let (program, arguments) = task.command.split_first().ok_or("no command")?;
-    let stdin = if task.payload_bytes.is_some() { Stdio::piped() } else { Stdio::null() };
-    let spawned = Command::new(program).args(arguments).stdin(stdin).process_group(0).spawn();
+    let stdin = if task.payload_bytes.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    };
+    let spawned = Command::new(program)
+        .args(arguments)
+        .stdin(stdin)
+        .process_group(0)
+        .spawn();
     let mut command = spawned.map_err(|error| format!("running {}: {error}", program.display()))?;
     if let Some(mut stdin) = command.stdin.take() {
         // A command that does not read its input must not keep the guard from noticing that the node is gone.
         thread::spawn(move || stdin.write_all(&payload));
     }
-    let _ = writeln!(link, "{}", Report::Started(i32::try_from(command.id()).unwrap_or(i32::MAX)));
+    let _ = writeln!(
+        link,
+        "{}",
+        Report::Started(i32::try_from(command.id()).unwrap_or(i32::MAX))
+    );
     Ok(command)
 }
 
 /// Waits for what comes first, and leaves no process behind.
 fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
     let group = Pid::from_raw(i32::try_from(command.id()).unwrap_or(i32::MAX));
-    let mut memory = task.memory_mb.map(|limit_mb| Memory::bound(group, limit_mb));
+    let mut memory = task
+        .memory_mb
+        .map(|limit_mb| Memory::bound(group, limit_mb));
     let (events, received) = mpsc::channel();
     if let Ok(link) = link.try_clone() {
         let events = events.clone();
@@ -117,7 +151,7 @@ fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
         match received.recv_timeout(SAMPLE_INTERVAL) {
             Ok(Event::CommandEnded(code)) => {
                 if let Some(why) = memory.as_ref().and_then(Memory::was_killed_for) {
-                    let _ = writeln!(link, "{}", Report::Killed(why));
+                    tell(link, Report::Killed(why));
                 }
                 break code;
             }
@@ -127,7 +161,7 @@ fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
             Ok(Event::NodeGone) | Err(RecvTimeoutError::Disconnected) => break KILLED,
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(why) = memory.as_mut().and_then(Memory::exceeded) {
-                    let _ = writeln!(link, "{}", Report::Killed(why));
+                    tell(link, Report::Killed(why));
                     break KILLED;
                 }
             }
@@ -178,13 +212,20 @@ mod tests {
 
     fn check(line: &str, expected: Option<(Option<u64>, Option<usize>, usize)>) {
         let parsed = parse(line.split_whitespace().map(OsString::from));
-        assert_eq!(parsed.map(|task| (task.memory_mb, task.payload_bytes, task.command.len())), expected, "{line}");
+        assert_eq!(
+            parsed.map(|task| (task.memory_mb, task.payload_bytes, task.command.len())),
+            expected,
+            "{line}"
+        );
     }
 
     #[test]
     fn the_command_line_is_read() {
         check("-- sleep 5", Some((None, None, 2)));
-        check("--memory-mb 64 --payload-bytes 3 -- cat", Some((Some(64), Some(3), 1)));
+        check(
+            "--memory-mb 64 --payload-bytes 3 -- cat",
+            Some((Some(64), Some(3), 1)),
+        );
         check("-- cmd --memory-mb 1", Some((None, None, 3)));
         check("--memory-mb x -- cat", None);
         check("--", None);

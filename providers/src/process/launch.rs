@@ -78,20 +78,44 @@ pub(super) async fn start(process: &Process, spec: LaunchSpec) -> Result<Launche
     }
 }
 
-async fn start_at(process: &Process, spec: &LaunchSpec, port: u16, until: Instant) -> Result<Launched, Error> {
+async fn start_at(
+    process: &Process,
+    spec: &LaunchSpec,
+    port: u16,
+    until: Instant,
+) -> Result<Launched, Error> {
     let setup = &process.shared.setup;
     let id = process.next_id();
     let began = Instant::now();
-    let Spawned { handle, stdout, stderr } = spawn(process, &spec.function, Some(port), None)?;
+    let Spawned {
+        handle,
+        stdout,
+        stderr,
+    } = spawn(process, &spec.function, Some(port), None)?;
     let running = Arc::new(Running::default());
-    let writer = Writer::new(&setup.outputs, &spec.function, id.as_str(), Arc::clone(&running));
+    let writer = Writer::new(
+        &setup.outputs,
+        &spec.function,
+        id.as_str(),
+        Arc::clone(&running),
+    );
     let output = setup.tasks.spawn(read_output(stdout, stderr, writer));
     let mut state = handle.state.clone();
-    let started = tokio::time::timeout_at(until, wait(&mut state, |state| state.group.is_some() || state.exit_code.is_some()));
+    let started = tokio::time::timeout_at(
+        until,
+        wait(&mut state, |state| {
+            state.group.is_some() || state.exit_code.is_some()
+        }),
+    );
     if started.await.is_err() {
-        return Err(Error::StartFailed { why: "its guard did not start in time".into() });
+        return Err(Error::StartFailed {
+            why: "its guard did not start in time".into(),
+        });
     }
-    let mut phases = Phases { start: Some(micros(began)), ..Phases::default() };
+    let mut phases = Phases {
+        start: Some(micros(began)),
+        ..Phases::default()
+    };
     let began = Instant::now();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ended = wait(&mut state, |state| state.exit_code.is_some());
@@ -99,18 +123,34 @@ async fn start_at(process: &Process, spec: &LaunchSpec, port: u16, until: Instan
         Ok(stream) => stream,
         Err(NotReady::Ended(end)) => {
             let tail = tail(output).await;
-            return Err(Error::StartFailed { why: describe_exit(end.exit_code.unwrap_or(-1), end.note.as_deref(), &tail) });
+            return Err(Error::StartFailed {
+                why: describe_exit(end.exit_code.unwrap_or(-1), end.note.as_deref(), &tail),
+            });
         }
         Err(NotReady::TimedOut(last)) => {
             handle.kill().await;
             let tail = tail(output).await;
             let why = format!("nothing listened on 127.0.0.1:$PORT (here {port}) in time ({last})");
-            return Err(Error::StartFailed { why: if tail.is_empty() { why } else { format!("{why}; the end of its output: {tail}") } });
+            return Err(Error::StartFailed {
+                why: if tail.is_empty() {
+                    why
+                } else {
+                    format!("{why}; the end of its output: {tail}")
+                },
+            });
         }
     };
     phases.ready = Some(micros(began));
     let fate = Arc::new(Fate::default());
-    let invoke = HttpInstance::new(address, Some(stream), &spec.function, setup.answer_bytes_max, running, Arc::clone(&fate)).await;
+    let invoke = HttpInstance::new(
+        address,
+        Some(stream),
+        &spec.function,
+        setup.answer_bytes_max,
+        running,
+        Arc::clone(&fate),
+    )
+    .await;
     let up = Up {
         handle: Arc::new(handle),
         space: spec.function.space.clone(),
@@ -119,12 +159,23 @@ async fn start_at(process: &Process, spec: &LaunchSpec, port: u16, until: Instan
         created_at: SystemTime::now(),
     };
     process.instances().insert(id.clone(), up);
-    setup.tasks.spawn(attend(process.clone(), id.clone(), state, fate));
-    Ok(Launched { id, invoke: Arc::new(invoke), phases })
+    setup
+        .tasks
+        .spawn(attend(process.clone(), id.clone(), state, fate));
+    Ok(Launched {
+        id,
+        invoke: Arc::new(invoke),
+        phases,
+    })
 }
 
 /// Tells of the end of an instance that was up.
-async fn attend(process: Process, id: protocol::InstanceId, mut state: watch::Receiver<State>, fate: Arc<Fate>) {
+async fn attend(
+    process: Process,
+    id: protocol::InstanceId,
+    mut state: watch::Receiver<State>,
+    fate: Arc<Fate>,
+) {
     let end = wait(&mut state, |state| state.exit_code.is_some()).await;
     let what = describe_exit(end.exit_code.unwrap_or(-1), end.note.as_deref(), "");
     fate.seal(format!("the instance ended with {what}"));
@@ -146,23 +197,41 @@ pub(super) fn spawn(
 ) -> Result<Spawned, Error> {
     let setup = &process.shared.setup;
     let Provider::Process(provider) = &function.provider else {
-        return Err(Error::StartFailed { why: format!("a function of type {} has no command", function.type_name()) });
+        return Err(Error::StartFailed {
+            why: format!("a function of type {} has no command", function.type_name()),
+        });
     };
-    let failed = |what: &str, error: &dyn std::fmt::Display| Error::StartFailed { why: format!("{what}: {error}") };
-    let (program, arguments) = setup.guard.split_first().ok_or_else(|| failed("starting a guard", &"no program is set"))?;
-    let (ours, theirs) = UnixStream::pair().map_err(|error| failed("making a link to a guard", &error))?;
-    let theirs = theirs.into_std().and_then(|theirs| theirs.set_nonblocking(false).map(|()| theirs));
+    let failed = |what: &str, error: &dyn std::fmt::Display| Error::StartFailed {
+        why: format!("{what}: {error}"),
+    };
+    let (program, arguments) = setup
+        .guard
+        .split_first()
+        .ok_or_else(|| failed("starting a guard", &"no program is set"))?;
+    let (ours, theirs) =
+        UnixStream::pair().map_err(|error| failed("making a link to a guard", &error))?;
+    let theirs = theirs
+        .into_std()
+        .and_then(|theirs| theirs.set_nonblocking(false).map(|()| theirs));
     let theirs = theirs.map_err(|error| failed("making a link to a guard", &error))?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .arg("--memory-mb")
         .arg(function.limits().memory_mb.to_string())
-        .args(payload_bytes.iter().flat_map(|bytes| ["--payload-bytes".to_owned(), bytes.to_string()]))
+        .args(
+            payload_bytes
+                .iter()
+                .flat_map(|bytes| ["--payload-bytes".to_owned(), bytes.to_string()]),
+        )
         .arg("--")
         .args(&provider.command)
         .env_clear()
-        .envs(KEPT_ENV.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
+        .envs(
+            KEPT_ENV
+                .iter()
+                .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
+        )
         .envs(&provider.env)
         .envs(port.map(|port| ("PORT", port.to_string())))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -170,14 +239,32 @@ pub(super) fn spawn(
         .stderr(Stdio::piped())
         // A group of its own: the terminal's interrupt is for the node, which then drains.
         .process_group(0);
-    let mut child = command.spawn().map_err(|error| failed(&format!("starting the guard {}", program.display()), &error))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| failed(&format!("starting the guard {}", program.display()), &error))?;
     let missing = || failed("starting a guard", &"it has no output");
-    let (stdout, stderr) = (child.stdout.take().ok_or_else(missing)?, child.stderr.take().ok_or_else(missing)?);
+    let (stdout, stderr) = (
+        child.stdout.take().ok_or_else(missing)?,
+        child.stderr.take().ok_or_else(missing)?,
+    );
     let (reports, link) = ours.into_split();
     let (sender, state) = watch::channel(State::default());
     let guard = child.id();
-    setup.tasks.spawn(setup.stop.clone().run_until_cancelled_owned(hear(child, reports, sender)));
-    Ok(Spawned { handle: Handle { link: Mutex::new(Some(link)), state, guard }, stdout, stderr })
+    setup.tasks.spawn(
+        setup
+            .stop
+            .clone()
+            .run_until_cancelled_owned(hear(child, reports, sender)),
+    );
+    Ok(Spawned {
+        handle: Handle {
+            link: Mutex::new(Some(link)),
+            state,
+            guard,
+        },
+        stdout,
+        stderr,
+    })
 }
 
 impl Handle {
@@ -238,7 +325,9 @@ async fn hear(mut guard: Child, reports: OwnedReadHalf, state: watch::Sender<Sta
             Some(Report::Started(group)) => {
                 state.send_modify(|state| state.group = Some(group));
             }
-            Some(Report::Killed(why) | Report::Failed(why)) => state.send_modify(|state| state.note = Some(why)),
+            Some(Report::Killed(why) | Report::Failed(why)) => {
+                state.send_modify(|state| state.note = Some(why));
+            }
             Some(Report::Exited(code)) => exit_code = Some(code),
             None => tracing::warn!(report, "a guard said something that can not be understood"),
         }
@@ -249,13 +338,22 @@ async fn hear(mut guard: Child, reports: OwnedReadHalf, state: watch::Sender<Sta
         let group = state.borrow().group;
         kill_all(group, None);
         state.send_modify(|state| {
-            state.note.get_or_insert_with(|| format!("its guard died ({})", status.map_or_else(|error| error.to_string(), |status| status.to_string())));
+            state.note.get_or_insert_with(|| {
+                format!(
+                    "its guard died ({})",
+                    status.map_or_else(|error| error.to_string(), |status| status.to_string())
+                )
+            });
         });
     }
     state.send_modify(|state| state.exit_code = Some(exit_code.unwrap_or(KILLED)));
 }
 
-async fn read_output(mut stdout: ChildStdout, mut stderr: ChildStderr, mut writer: Writer) -> String {
+async fn read_output(
+    mut stdout: ChildStdout,
+    mut stderr: ChildStderr,
+    mut writer: Writer,
+) -> String {
     let (mut out, mut err) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
     let (mut has_out, mut has_err) = (true, true);
     while has_out || has_err {
@@ -283,7 +381,10 @@ async fn tail(output: JoinHandle<String>) -> String {
 }
 
 /// Waits until the state is such, or the guard is gone without having said so.
-pub(super) async fn wait(state: &mut watch::Receiver<State>, is_such: impl FnMut(&State) -> bool) -> State {
+pub(super) async fn wait(
+    state: &mut watch::Receiver<State>,
+    is_such: impl FnMut(&State) -> bool,
+) -> State {
     if let Ok(state) = state.wait_for(is_such).await {
         return state.clone();
     }
@@ -292,8 +393,13 @@ pub(super) async fn wait(state: &mut watch::Receiver<State>, is_such: impl FnMut
 
 /// A port of the loopback interface that is free now; the kernel hands out another one each time.
 fn free_port() -> Result<u16, Error> {
-    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    bound.map(|address| address.port()).map_err(|error| Error::StartFailed { why: format!("choosing a port: {error}") })
+    let bound =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    bound
+        .map(|address| address.port())
+        .map_err(|error| Error::StartFailed {
+            why: format!("choosing a port: {error}"),
+        })
 }
 
 fn is_taken(port: u16) -> bool {

@@ -9,23 +9,33 @@ use tokio::time::Instant;
 
 use super::Process;
 use super::launch::{self, Spawned, micros, wait};
-use crate::contract::http::timed_out;
+use crate::contract::headers::timed_out;
 use crate::contract::stdio;
 use crate::output::{Running, Writer};
 use crate::{Error, LaunchSpec};
 
 const READ_BYTES: usize = 16 * 1024;
 
-pub(super) async fn run(process: &Process, spec: &LaunchSpec, invocation: &Invocation) -> (Phases, Result<Reply, Error>) {
+pub(super) async fn run(
+    process: &Process,
+    spec: &LaunchSpec,
+    invocation: &Invocation,
+) -> (Phases, Result<Reply, Error>) {
     let mut phases = Phases::default();
     let began = Instant::now();
-    let spawned = match launch::spawn(process, &spec.function, None, Some(invocation.payload.len())) {
+    let spawned = match launch::spawn(
+        process,
+        &spec.function,
+        None,
+        Some(invocation.payload.len()),
+    ) {
         Ok(spawned) => spawned,
         Err(error) => return (phases, Err(error)),
     };
     phases.start = Some(micros(began));
     let began = Instant::now();
-    let until = (began + spec.function.limits().timeout).min(Instant::from_std(invocation.deadline.moment()));
+    let until = (began + spec.function.limits().timeout)
+        .min(Instant::from_std(invocation.deadline.moment()));
     // The handle is dropped with the future, and the command is then killed.
     let converse = converse(process, spec, invocation, spawned);
     let outcome = match tokio::time::timeout_at(until, converse).await {
@@ -36,15 +46,32 @@ pub(super) async fn run(process: &Process, spec: &LaunchSpec, invocation: &Invoc
     (phases, outcome)
 }
 
-async fn converse(process: &Process, spec: &LaunchSpec, invocation: &Invocation, spawned: Spawned) -> Result<Reply, Error> {
+async fn converse(
+    process: &Process,
+    spec: &LaunchSpec,
+    invocation: &Invocation,
+    spawned: Spawned,
+) -> Result<Reply, Error> {
     let setup = &process.shared.setup;
-    let Spawned { handle, stdout, stderr } = spawned;
+    let Spawned {
+        handle,
+        stdout,
+        stderr,
+    } = spawned;
     let running = Arc::new(Running::default());
     let _run = running.enter(&invocation.id);
     let id = process.next_id();
-    let writer = Writer::new(&setup.outputs, &spec.function, id.as_str(), Arc::clone(&running));
+    let writer = Writer::new(
+        &setup.outputs,
+        &spec.function,
+        id.as_str(),
+        Arc::clone(&running),
+    );
     let mut run = stdio::Run::new(setup.answer_bytes_max, writer);
-    let ((), read) = tokio::join!(handle.write(&invocation.payload), read(stdout, stderr, &mut run));
+    let ((), read) = tokio::join!(
+        handle.write(&invocation.payload),
+        read(stdout, stderr, &mut run)
+    );
     read?;
     let end = wait(&mut handle.state(), |state| state.exit_code.is_some()).await;
     if let (None, Some(why)) = (end.group, &end.note) {
@@ -53,7 +80,11 @@ async fn converse(process: &Process, spec: &LaunchSpec, invocation: &Invocation,
     run.finish(end.exit_code.unwrap_or(-1), end.note.as_deref())
 }
 
-async fn read(mut stdout: ChildStdout, mut stderr: ChildStderr, run: &mut stdio::Run) -> Result<(), Error> {
+async fn read(
+    mut stdout: ChildStdout,
+    mut stderr: ChildStderr,
+    run: &mut stdio::Run,
+) -> Result<(), Error> {
     let (mut out, mut err) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
     let (mut has_out, mut has_err) = (true, true);
     while has_out || has_err {

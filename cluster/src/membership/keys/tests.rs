@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALL: Bounds = Bounds { hints_max: 100, images_max: 100 };
+const ALL: Bounds = Bounds {
+    hints_max: 100,
+    images_max: 100,
+};
 
 fn state() -> LocalState {
     LocalState {
@@ -14,7 +17,13 @@ fn state() -> LocalState {
         is_draining: true,
         has_engine: true,
         allows_processes: false,
-        load: Load { in_flight: 3, instances: 2, instances_max: 64, memory_used_mb: 256, memory_max_mb: 4096 },
+        load: Load {
+            in_flight: 3,
+            instances: 2,
+            instances_max: 64,
+            memory_used_mb: 256,
+            memory_max_mb: 4096,
+        },
         hints: vec![Hint::new(key(1), 5, 2)],
         images: vec!["sha256:aa".into(), "sha256:bb".into()],
     }
@@ -25,7 +34,11 @@ fn key(n: u8) -> InstanceKey {
 }
 
 fn reread(entries: &BTreeMap<String, String>) -> Option<(LocalState, Fingerprint)> {
-    read(entries.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+    read(
+        entries
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str())),
+    )
 }
 
 #[test]
@@ -39,7 +52,15 @@ fn hints_and_images_are_bounded_to_the_first() {
     let mut state = state();
     state.hints = (0..10).map(|n| Hint::new(key(n), 1, 1)).collect();
     state.images = (0..10).map(|n| format!("sha256:{n}")).collect();
-    let (read, _) = reread(&write(&state, Fingerprint([0; 32]), Bounds { hints_max: 3, images_max: 2 })).unwrap();
+    let (read, _) = reread(&write(
+        &state,
+        Fingerprint([0; 32]),
+        Bounds {
+            hints_max: 3,
+            images_max: 2,
+        },
+    ))
+    .unwrap();
     let mut keys: Vec<_> = read.hints.iter().map(|hint| hint.key).collect();
     let mut expected = vec![key(0), key(1), key(2)];
     keys.sort();
@@ -55,7 +76,11 @@ fn a_call_more_changes_only_the_load() {
     busier.load.in_flight += 1;
     busier.hints[0].free_slots = 4; // 5 was said as 4
     let after = write(&busier, Fingerprint([7; 32]), ALL);
-    let changed: Vec<_> = after.iter().filter(|(key, value)| before.get(*key) != Some(value)).map(|(key, _)| key.as_str()).collect();
+    let changed: Vec<_> = after
+        .iter()
+        .filter(|(key, value)| before.get(*key) != Some(value))
+        .map(|(key, _)| key.as_str())
+        .collect();
     assert_eq!(changed, ["load"]);
 }
 
@@ -67,8 +92,16 @@ fn a_malformed_value_costs_only_itself() {
         assert_eq!(reread(&entries).is_some(), is_read, "{key} = {value}");
     };
     check("about", "{", false);
-    check("about", r#"{"name":"a b","protocol":1,"fingerprint":"00"}"#, false);
-    check("addresses", r#"{"functions":"nowhere","config":"127.0.0.1:1"}"#, false);
+    check(
+        "about",
+        r#"{"name":"a b","protocol":1,"fingerprint":"00"}"#,
+        false,
+    );
+    check(
+        "addresses",
+        r#"{"functions":"nowhere","config":"127.0.0.1:1"}"#,
+        false,
+    );
     check("status", "[]", true);
     check("load", r#"{"in_flight":-1}"#, true);
     check("hint:xyz", "1/1", true);
@@ -81,7 +114,10 @@ fn a_malformed_value_costs_only_itself() {
 #[test]
 fn fields_of_a_later_version_are_passed_over_and_missing_ones_have_defaults() {
     let mut entries = write(&state(), Fingerprint([7; 32]), ALL);
-    entries.insert("status".into(), r#"{"draining":true,"hibernating":true}"#.into());
+    entries.insert(
+        "status".into(),
+        r#"{"draining":true,"hibernating":true}"#.into(),
+    );
     entries.remove("load");
     let (read, _) = reread(&entries).unwrap();
     assert!(read.is_draining && !read.has_engine);

@@ -64,7 +64,9 @@ impl Kind {
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Whole, Self::First, Self::Rest, Self::Hello].into_iter().find(|kind| kind.code() == code)
+        [Self::Whole, Self::First, Self::Rest, Self::Hello]
+            .into_iter()
+            .find(|kind| kind.code() == code)
     }
 }
 
@@ -103,7 +105,12 @@ impl Seal {
     pub(super) fn new(key: &[u8; 32], cluster_id: &str) -> Self {
         let mut bound = vec![VERSION];
         bound.extend_from_slice(cluster_id.as_bytes());
-        Self { cipher: XChaCha20Poly1305::new(key.into()), bound, session: Session::random(), counter: 0 }
+        Self {
+            cipher: XChaCha20Poly1305::new(key.into()),
+            bound,
+            session: Session::random(),
+            counter: 0,
+        }
     }
 
     /// This incarnation.
@@ -120,7 +127,9 @@ impl Seal {
     /// Seals one datagram; gives its counter too.
     pub(super) fn seal(&mut self, kind: Kind, to: Session, payload: &[u8]) -> (u64, Vec<u8>) {
         let counter = self.counter;
-        self.counter = counter.checked_add(1).expect("no process sends 2^64 datagrams");
+        self.counter = counter
+            .checked_add(1)
+            .expect("no process sends 2^64 datagrams");
         let mut inner = Vec::with_capacity(INNER_BYTES + payload.len() + TAG_BYTES);
         inner.push(kind.code());
         inner.extend_from_slice(&to.0);
@@ -138,7 +147,9 @@ impl Seal {
 
     /// Opens one datagram.
     pub(super) fn open(&self, datagram: &[u8]) -> Result<Opened, Unopened> {
-        let (header, sealed) = datagram.split_first_chunk::<HEADER_BYTES>().ok_or(Unopened::Short)?;
+        let (header, sealed) = datagram
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(Unopened::Short)?;
         if header[0] != VERSION {
             return Err(Unopened::Version);
         }
@@ -152,19 +163,36 @@ impl Seal {
         let counter = u64::from_be_bytes(counter);
         let inner = self
             .cipher
-            .decrypt(&nonce(from, counter), Payload { msg: sealed, aad: &self.bound })
+            .decrypt(
+                &nonce(from, counter),
+                Payload {
+                    msg: sealed,
+                    aad: &self.bound,
+                },
+            )
             .map_err(|_| Unopened::Key)?;
-        let (inner_header, payload) = inner.split_first_chunk::<INNER_BYTES>().ok_or(Unopened::Malformed)?;
+        let (inner_header, payload) = inner
+            .split_first_chunk::<INNER_BYTES>()
+            .ok_or(Unopened::Malformed)?;
         let kind = Kind::from_code(inner_header[0]).ok_or(Unopened::Malformed)?;
         let mut to = Session::UNKNOWN;
         to.0.copy_from_slice(&inner_header[1..]);
-        Ok(Opened { from, counter, kind, to, payload: payload.to_vec() })
+        Ok(Opened {
+            from,
+            counter,
+            kind,
+            to,
+            payload: payload.to_vec(),
+        })
     }
 }
 
 impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seal").field("session", &self.session).field("counter", &self.counter).finish_non_exhaustive()
+        f.debug_struct("Seal")
+            .field("session", &self.session)
+            .field("counter", &self.counter)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,19 +210,25 @@ mod tests {
     use super::*;
 
     fn check_unopened(datagram: &[u8], expected: Unopened) {
-        assert_eq!(Seal::new(&[1; 32], "hearth").open(datagram).unwrap_err(), expected);
+        assert_eq!(
+            Seal::new(&[1; 32], "hearth").open(datagram).unwrap_err(),
+            expected
+        );
     }
 
     #[test]
     fn what_can_not_be_opened_says_why() {
-        let (_, datagram) = Seal::new(&[1; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
+        let (_, datagram) =
+            Seal::new(&[1; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
         check_unopened(b"", Unopened::Short);
         check_unopened(&datagram[..OVERHEAD_BYTES - 1], Unopened::Short);
         check_unopened(&datagram[..datagram.len() - 1], Unopened::Key);
         check_unopened(&[&[9], &datagram[1..]].concat(), Unopened::Version);
-        let (_, other_secret) = Seal::new(&[2; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
+        let (_, other_secret) =
+            Seal::new(&[2; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
         check_unopened(&other_secret, Unopened::Key);
-        let (_, other_cluster) = Seal::new(&[1; 32], "hearts").seal(Kind::Whole, Session::UNKNOWN, b"hello");
+        let (_, other_cluster) =
+            Seal::new(&[1; 32], "hearts").seal(Kind::Whole, Session::UNKNOWN, b"hello");
         check_unopened(&other_cluster, Unopened::Key);
     }
 

@@ -115,7 +115,12 @@ struct Route {
 
 impl Sessions {
     pub(super) fn new(key: &[u8; 32], cluster_id: &str) -> Self {
-        Self { seal: Seal::new(key, cluster_id), senders: HashMap::new(), routes: HashMap::new(), uses: 0 }
+        Self {
+            seal: Seal::new(key, cluster_id),
+            senders: HashMap::new(),
+            routes: HashMap::new(),
+            uses: 0,
+        }
     }
 
     /// Seals a message for an address: one datagram, or two when it does not fit into one.
@@ -142,7 +147,10 @@ impl Sessions {
             self.senders.clear();
             return self.misaddressed(address, &opened);
         }
-        let sender = self.senders.entry(opened.from).or_insert_with(|| Sender { window: Window::new(), first: None });
+        let sender = self.senders.entry(opened.from).or_insert_with(|| Sender {
+            window: Window::new(),
+            first: None,
+        });
         if !sender.window.accept(opened.counter) {
             return Incoming::Dropped(Dropped::Replay, None);
         }
@@ -170,7 +178,9 @@ impl Sessions {
         if opened.kind == Kind::Hello {
             return Incoming::Dropped(Dropped::Stale, None);
         }
-        let (_, hello) = self.seal.seal(Kind::Hello, opened.from, &opened.counter.to_be_bytes());
+        let (_, hello) = self
+            .seal
+            .seal(Kind::Hello, opened.from, &opened.counter.to_be_bytes());
         if opened.to == Session::UNKNOWN {
             Incoming::Send(address, vec![hello])
         } else {
@@ -186,7 +196,11 @@ impl Sessions {
         let answers = |route: &Route| route.recent.contains(&counter);
         let reached_at = match self.routes.get(&address) {
             Some(route) if answers(route) => Some(address),
-            _ => self.routes.iter().find(|(_, route)| answers(route)).map(|(address, _)| *address),
+            _ => self
+                .routes
+                .iter()
+                .find(|(_, route)| answers(route))
+                .map(|(address, _)| *address),
         };
         let Some(reached_at) = reached_at else {
             return Incoming::Nothing;
@@ -194,7 +208,9 @@ impl Sessions {
         self.learn(reached_at, opened.from);
         let route = route(&mut self.routes, &mut self.uses, reached_at);
         match route.held.take() {
-            Some(message) => Incoming::Send(reached_at, seal_message(&mut self.seal, route, &message)),
+            Some(message) => {
+                Incoming::Send(reached_at, seal_message(&mut self.seal, route, &message))
+            }
             None => Incoming::Nothing,
         }
     }
@@ -204,9 +220,16 @@ impl Sessions {
     }
 }
 
-fn route<'a>(routes: &'a mut HashMap<SocketAddr, Route>, uses: &mut u64, address: SocketAddr) -> &'a mut Route {
+fn route<'a>(
+    routes: &'a mut HashMap<SocketAddr, Route>,
+    uses: &mut u64,
+    address: SocketAddr,
+) -> &'a mut Route {
     if routes.len() >= ROUTES_MAX && !routes.contains_key(&address) {
-        let oldest = routes.iter().min_by_key(|(_, route)| route.used).map(|(address, _)| *address);
+        let oldest = routes
+            .iter()
+            .min_by_key(|(_, route)| route.used)
+            .map(|(address, _)| *address);
         oldest.and_then(|address| routes.remove(&address));
     }
     *uses += 1;
@@ -217,10 +240,11 @@ fn route<'a>(routes: &'a mut HashMap<SocketAddr, Route>, uses: &mut u64, address
 
 fn seal_message(seal: &mut Seal, route: &mut Route, message: &[u8]) -> Vec<Vec<u8>> {
     let to = route.session.unwrap_or(Session::UNKNOWN);
-    let parts: &[(Kind, &[u8])] = match message.split_at_checked(DATAGRAM_BYTES_MAX - OVERHEAD_BYTES) {
-        None | Some((_, [])) => &[(Kind::Whole, message)],
-        Some((first, rest)) => &[(Kind::First, first), (Kind::Rest, rest)],
-    };
+    let parts: &[(Kind, &[u8])] =
+        match message.split_at_checked(DATAGRAM_BYTES_MAX - OVERHEAD_BYTES) {
+            None | Some((_, [])) => &[(Kind::Whole, message)],
+            Some((first, rest)) => &[(Kind::First, first), (Kind::Rest, rest)],
+        };
     let mut datagrams = Vec::with_capacity(parts.len());
     for (kind, payload) in parts {
         let (counter, datagram) = seal.seal(*kind, to, payload);

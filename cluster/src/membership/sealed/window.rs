@@ -17,7 +17,10 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new() -> Self {
-        Self { next: 0, seen: [0; WORDS] }
+        Self {
+            next: 0,
+            seen: [0; WORDS],
+        }
     }
 
     /// Whether this counter is new; it is not from now on.
@@ -71,7 +74,9 @@ mod tests {
     impl Model {
         fn accept(&mut self, counter: u64) -> bool {
             let highest = self.seen.last().copied().unwrap_or(0);
-            counter != u64::MAX && highest.saturating_sub(counter) < WIDTH && self.seen.insert(counter)
+            counter != u64::MAX
+                && highest.saturating_sub(counter) < WIDTH
+                && self.seen.insert(counter)
         }
     }
 

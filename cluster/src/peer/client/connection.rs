@@ -53,14 +53,24 @@ impl Connection {
     pub(super) async fn open(address: SocketAddr, tls: Arc<ClientConfig>) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(tls).connect(tls::server_name(), stream).await?;
-        let (sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        Ok(Self { sender, driver: Some(Box::new(driver)), idle_since: Instant::now() })
+        let stream = TlsConnector::from(tls)
+            .connect(tls::server_name(), stream)
+            .await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            sender,
+            driver: Some(Box::new(driver)),
+            idle_since: Instant::now(),
+        })
     }
 
     /// Sends a request and waits for the head of its response.
-    pub(super) async fn send(&mut self, request: Request<Message>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Message>,
+    ) -> Result<Response<Incoming>, SendError> {
         let response = self.sender.try_send_request(request);
         let response = drive(&mut self.driver, pin!(response)).await;
         response.map_err(|mut error| match error.take_message() {
@@ -70,7 +80,11 @@ impl Connection {
     }
 
     /// Reads the body of a response that this connection gave.
-    pub(super) async fn read(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<Bytes, BodyError<hyper::Error>> {
+    pub(super) async fn read(
+        &mut self,
+        body: &mut Incoming,
+        bytes_max: usize,
+    ) -> Result<Bytes, BodyError<hyper::Error>> {
         drive(&mut self.driver, pin!(read_body(body, bytes_max))).await
     }
 
@@ -78,14 +92,20 @@ impl Connection {
     pub(super) async fn is_reusable(&mut self) -> bool {
         poll_fn(|cx| {
             poll_driver(&mut self.driver, cx);
-            Poll::Ready(self.driver.is_some() && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
+            Poll::Ready(
+                self.driver.is_some() && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))),
+            )
         })
         .await
     }
 
     /// Gives the pieces of a body as they come; the connection ends with the stream, and the stream when the peer is gone.
     pub(super) fn into_stream(self, body: Incoming, gone: CancellationToken) -> Pieces {
-        Pieces { driver: self.driver, body: Some(body), gone: Box::pin(gone.cancelled_owned()) }
+        Pieces {
+            driver: self.driver,
+            body: Some(body),
+            gone: Box::pin(gone.cancelled_owned()),
+        }
     }
 }
 
@@ -127,9 +147,10 @@ impl Stream for Pieces {
         };
         let item = match outcome {
             Poll::Ready(item) => item,
-            Poll::Pending if pieces.gone.as_mut().poll(cx).is_ready() => {
-                Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is gone")))
-            }
+            Poll::Pending if pieces.gone.as_mut().poll(cx).is_ready() => Some(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the peer is gone",
+            ))),
             Poll::Pending => return Poll::Pending,
         };
         if !matches!(item, Some(Ok(_))) {

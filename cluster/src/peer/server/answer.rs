@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,22 +15,32 @@ use protocol::peer::InvokeHead;
 
 use super::Shared;
 use crate::peer::frame::{
-    self, BodyError, FRAME_BYTES_MAX, Logs, Message, Operation, Refusal, ResolveImage, ResolvedImage, SMALL_BYTES_MAX,
-    discard_body, read_body, read_small,
+    self, BodyError, FRAME_BYTES_MAX, Logs, Message, Operation, Refusal, ResolveImage,
+    ResolvedImage, SMALL_BYTES_MAX, discard_body, read_body, read_small,
 };
 
 /// Answers one request. Dropped when the caller hangs up, and the handler's future with it.
-pub(super) async fn answer(shared: &Shared, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn answer(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+) -> Response<AnswerBody> {
     match perform(shared, &mut request).await {
         Ok(response) => response,
         Err(refusal) => {
-            discard_body(request.body_mut(), shared.body_bytes_max.saturating_add(FRAME_BYTES_MAX)).await;
+            discard_body(
+                request.body_mut(),
+                shared.body_bytes_max.saturating_add(FRAME_BYTES_MAX),
+            )
+            .await;
             refusal.response().map(AnswerBody::Message)
         }
     }
 }
 
-async fn perform(shared: &Shared, request: &mut Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+async fn perform(
+    shared: &Shared,
+    request: &mut Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refusal> {
     match Operation::of(request)? {
         Operation::Invoke => invoke(shared, request).await,
         Operation::Probe => Ok(frame::probe_response().map(AnswerBody::Message)),
@@ -39,11 +49,18 @@ async fn perform(shared: &Shared, request: &mut Request<Incoming>) -> Result<Res
     }
 }
 
-async fn invoke(shared: &Shared, request: &mut Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+async fn invoke(
+    shared: &Shared,
+    request: &mut Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refusal> {
     if shared.is_draining.load(Ordering::Acquire) {
         return Err(Refusal::Draining);
     }
-    let message = read(request, shared.body_bytes_max.saturating_add(FRAME_BYTES_MAX)).await?;
+    let message = read(
+        request,
+        shared.body_bytes_max.saturating_add(FRAME_BYTES_MAX),
+    )
+    .await?;
     let (head, payload): (InvokeHead, Bytes) =
         protocol::peer::decode(message).map_err(|error| Refusal::Malformed(error.to_string()))?;
     if payload.len() > shared.body_bytes_max {
@@ -53,25 +70,39 @@ async fn invoke(shared: &Shared, request: &mut Request<Incoming>) -> Result<Resp
     Ok(frame::invoke_response(&head, body).map(AnswerBody::Message))
 }
 
-async fn resolve_image(shared: &Shared, request: &mut Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+async fn resolve_image(
+    shared: &Shared,
+    request: &mut Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refusal> {
     let ResolveImage { image } = read_small(&read(request, SMALL_BYTES_MAX).await?)?;
     let digest = shared.handler.resolve_image(&image).await;
     Ok(frame::small_response(&ResolvedImage { digest }).map(AnswerBody::Message))
 }
 
-async fn logs(shared: &Shared, request: &mut Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
-    let Logs { space, function_id, follow } = read_small(&read(request, SMALL_BYTES_MAX).await?)?;
+async fn logs(
+    shared: &Shared,
+    request: &mut Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refusal> {
+    let Logs {
+        space,
+        function_id,
+        follow,
+    } = read_small(&read(request, SMALL_BYTES_MAX).await?)?;
     let output = shared.handler.logs(&space, &function_id, follow).await;
     // Output that is followed has no end, and a drain should not wait for it.
-    let output = output.take_until(shared.quiet.clone().cancelled_owned()).boxed();
+    let output = output
+        .take_until(shared.quiet.clone().cancelled_owned())
+        .boxed();
     Ok(Response::new(AnswerBody::Pieces(output)))
 }
 
 async fn read(request: &mut Request<Incoming>, bytes_max: usize) -> Result<Bytes, Refusal> {
-    read_body(request.body_mut(), bytes_max).await.map_err(|error| match error {
-        BodyError::TooLarge => Refusal::TooLarge(bytes_max),
-        BodyError::Lost(error) => Refusal::Malformed(error.to_string()),
-    })
+    read_body(request.body_mut(), bytes_max)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge => Refusal::TooLarge(bytes_max),
+            BodyError::Lost(error) => Refusal::Malformed(error.to_string()),
+        })
 }
 
 /// The body of an answer: a message of known length, or pieces as they come.
@@ -84,12 +115,18 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
-            Self::Message(message) => {
-                Pin::new(message).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
-            }
-            Self::Pieces(pieces) => pieces.as_mut().poll_next(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Self::Message(message) => Pin::new(message)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Pieces(pieces) => pieces
+                .as_mut()
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 

@@ -25,7 +25,11 @@ pub(super) struct Callers {
 
 impl Callers {
     pub(super) fn new(members: watch::Receiver<Arc<Members>>, stop: CancellationToken) -> Self {
-        Self { members, stop, present: Mutex::default() }
+        Self {
+            members,
+            stop,
+            present: Mutex::default(),
+        }
     }
 
     /// Waits until the holder of a certificate is a member; gives the token that ends its connections. `None` when it is not.
@@ -34,7 +38,12 @@ impl Callers {
         let known = members.wait_for(|members| is_member(members, fingerprint));
         timeout(UNKNOWN_TIMEOUT, known).await.ok()?.ok()?;
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(present.entry(fingerprint).or_insert_with(|| self.stop.child_token()).clone())
+        Some(
+            present
+                .entry(fingerprint)
+                .or_insert_with(|| self.stop.child_token())
+                .clone(),
+        )
     }
 
     fn keep_members(&self, members: &Members) {
@@ -63,5 +72,7 @@ pub(super) async fn watch_members(shared: Arc<Shared>) {
 
 /// A dead member counts: it may be alive and only this node does not hear it.
 fn is_member(members: &Members, fingerprint: Fingerprint) -> bool {
-    members.values().any(|member| member.peer.fingerprint == fingerprint)
+    members
+        .values()
+        .any(|member| member.peer.fingerprint == fingerprint)
 }

@@ -40,7 +40,10 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// Shakes hands, and finds out whether the caller is a member.
-async fn admit(stream: TcpStream, shared: &Shared) -> Option<(TlsStream<TcpStream>, Option<CancellationToken>)> {
+async fn admit(
+    stream: TcpStream,
+    shared: &Shared,
+) -> Option<(TlsStream<TcpStream>, Option<CancellationToken>)> {
     let handshake = async {
         stream.set_nodelay(true)?;
         shared.acceptor.accept(stream).await
@@ -83,8 +86,14 @@ async fn serve_member(stream: TlsStream<TcpStream>, shared: Arc<Shared>, gone: C
 
 /// Tells the caller that it is no member. It may be one that gossip has yet to bring, so it should know that nothing ran.
 async fn refuse_stranger(stream: TlsStream<TcpStream>) {
-    let service = service_fn(|_: http::Request<Incoming>| async { Ok::<_, Infallible>(Refusal::Stranger.response()) });
-    log_end(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    let service = service_fn(|_: http::Request<Incoming>| async {
+        Ok::<_, Infallible>(Refusal::Stranger.response())
+    });
+    log_end(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 fn log_end(ended: hyper::Result<()>) {

@@ -7,12 +7,21 @@ use super::*;
 use crate::settings::Secret;
 
 /// Loads from a file's text, variables and flags.
-fn load(file: &str, variables: &[(&str, &str)], flags: &[(&str, serde_json::Value)]) -> Result<Settings, Error> {
+fn load(
+    file: &str,
+    variables: &[(&str, &str)],
+    flags: &[(&str, serde_json::Value)],
+) -> Result<Settings, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.toml");
     std::fs::write(&path, file).unwrap();
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let flags = flags
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
     Settings::merge(Some(&path), variables, &flags)
 }
 
@@ -20,7 +29,9 @@ fn load(file: &str, variables: &[(&str, &str)], flags: &[(&str, serde_json::Valu
 fn refused(file: &str, variables: &[(&str, &str)], flags: &[(&str, serde_json::Value)]) -> String {
     let message = load(file, variables, flags).unwrap_err().to_string();
     match (message.find("(file "), message.find("hearth.toml")) {
-        (Some(start), Some(end)) if start < end => format!("{}{}", &message[..start + 6], &message[end..]),
+        (Some(start), Some(end)) if start < end => {
+            format!("{}{}", &message[..start + 6], &message[end..])
+        }
         _ => message,
     }
 }
@@ -29,16 +40,33 @@ fn refused(file: &str, variables: &[(&str, &str)], flags: &[(&str, serde_json::V
 fn defaults_are_valid_and_the_advertised_host_follows_the_peer_listener() {
     let settings = load("", &[], &[]).unwrap();
     assert_eq!(settings.node.advertise.as_deref(), Some("127.0.0.1"));
-    let settings = load("[cluster]\nsecret_file = \"s\"\n[listen]\npeer = \"[::1]:7400\"", &[], &[]).unwrap();
+    let settings = load(
+        "[cluster]\nsecret_file = \"s\"\n[listen]\npeer = \"[::1]:7400\"",
+        &[],
+        &[],
+    )
+    .unwrap();
     assert_eq!(settings.node.advertise.as_deref(), Some("::1"));
 }
 
 #[test]
 fn a_flag_beats_the_environment_which_beats_the_file() {
     let file = "[node]\nname = \"file\"\ndrain_timeout = \"1s\"\nstart_timeout = \"2s\"\n";
-    let variables = [("HEARTH_NODE__NAME", "environment"), ("HEARTH_NODE__DRAIN_TIMEOUT", "3s")];
-    let node = load(file, &variables, &[("node.name", json!("flag"))]).unwrap().node;
-    assert_eq!((node.name.as_str(), node.drain_timeout.as_secs(), node.start_timeout.as_secs()), ("flag", 3, 2));
+    let variables = [
+        ("HEARTH_NODE__NAME", "environment"),
+        ("HEARTH_NODE__DRAIN_TIMEOUT", "3s"),
+    ];
+    let node = load(file, &variables, &[("node.name", json!("flag"))])
+        .unwrap()
+        .node;
+    assert_eq!(
+        (
+            node.name.as_str(),
+            node.drain_timeout.as_secs(),
+            node.start_timeout.as_secs()
+        ),
+        ("flag", 3, 2)
+    );
 }
 
 #[test]
@@ -56,7 +84,10 @@ fn variables_are_read_as_what_their_setting_holds() {
             ("HEARTH_LIMITS__BODY_MAX", "1MiB"),
             ("HEARTH_LIMITS__ANSWER_MAX", "1048576"),
             ("HEARTH_LIMITS__IN_FLIGHT_MAX", "7"),
-            ("HEARTH_DOCKER__REGISTRIES", r#"{"r.example.com"={user="u",password="p"}}"#),
+            (
+                "HEARTH_DOCKER__REGISTRIES",
+                r#"{"r.example.com"={user="u",password="p"}}"#,
+            ),
             ("HEARTH_URL", "http://127.0.0.1:1"),
             ("PATH", "/bin"),
         ],
@@ -69,9 +100,15 @@ fn variables_are_read_as_what_their_setting_holds() {
     assert_eq!(settings.cluster.seeds, ["c:3", "d:4"]);
     assert_eq!(settings.cluster.phi_threshold, 4.0);
     assert!(settings.process.allow);
-    assert_eq!((settings.limits.body_max.0, settings.limits.answer_max.0), (1 << 20, 1 << 20));
+    assert_eq!(
+        (settings.limits.body_max.0, settings.limits.answer_max.0),
+        (1 << 20, 1 << 20)
+    );
     assert_eq!(settings.limits.in_flight_max, 7);
-    assert_eq!(settings.docker.registries["r.example.com"].password, Secret::new("p"));
+    assert_eq!(
+        settings.docker.registries["r.example.com"].password,
+        Secret::new("p")
+    );
 }
 
 #[test]
@@ -89,8 +126,14 @@ fn a_refusal_names_key_value_expectation_and_origin() {
         "[limits]\nbody_max = \"6 apples\"",
         "setting limits.body_max is \"6 apples\" (file hearth.toml), expected a size such as 6MiB",
     );
-    check("[process]\nallow = \"yes\"", "setting process.allow is \"yes\" (file hearth.toml), expected true or false");
-    check("[auth]\nmode = 1", "setting auth.mode is 1 (file hearth.toml), expected one of: off, required");
+    check(
+        "[process]\nallow = \"yes\"",
+        "setting process.allow is \"yes\" (file hearth.toml), expected true or false",
+    );
+    check(
+        "[auth]\nmode = 1",
+        "setting auth.mode is 1 (file hearth.toml), expected one of: off, required",
+    );
     check(
         "[auth]\nmode = \"open\"",
         "setting auth.mode is \"open\" (file hearth.toml), expected one of: off, required",
@@ -99,7 +142,10 @@ fn a_refusal_names_key_value_expectation_and_origin() {
         "[limits]\nin_flight_max = -1",
         "setting limits.in_flight_max is -1 (file hearth.toml), expected a whole number, zero or more",
     );
-    check("node = 3", "setting node is <redacted> (file hearth.toml), expected a table with the keys name, data_dir, advertise, start_timeout, drain_timeout, drain_delay");
+    check(
+        "node = 3",
+        "setting node is <redacted> (file hearth.toml), expected a table with the keys name, data_dir, advertise, start_timeout, drain_timeout, drain_delay",
+    );
     assert_eq!(
         refused("", &[("HEARTH_NODE__START_TIMEOUT", "soon")], &[]),
         "setting node.start_timeout is \"soon\" (environment variable HEARTH_NODE__START_TIMEOUT), expected a duration such as 250ms"
@@ -108,23 +154,42 @@ fn a_refusal_names_key_value_expectation_and_origin() {
         refused("", &[], &[("auth.mode", json!("maybe"))]),
         "setting auth.mode is \"maybe\" (flag), expected one of: off, required"
     );
-    assert!(refused("[http]\nfailures_max = 99999999999", &[], &[]).contains("http.failures_max is 99999999999"));
+    assert!(
+        refused("[http]\nfailures_max = 99999999999", &[], &[])
+            .contains("http.failures_max is 99999999999")
+    );
 }
 
 #[test]
 fn unknown_keys_are_refused_at_every_level_without_showing_their_value() {
     let check = |file: &str, key: &str| {
         let message = refused(file, &[], &[]);
-        assert!(message.starts_with(&format!("setting {key} is not known (file hearth.toml), expected one of the keys ")), "{message}");
+        assert!(
+            message.starts_with(&format!(
+                "setting {key} is not known (file hearth.toml), expected one of the keys "
+            )),
+            "{message}"
+        );
         assert!(!message.contains("hunter2"), "{message}");
     };
     check("nodes = \"hunter2\"", "nodes");
     check("[node]\nnam = \"hunter2\"", "node.nam");
     check("[store.etcd]\npasswrd = \"hunter2\"", "store.etcd.passwrd");
-    check("[docker.registries.\"r.example.com\"]\npasswort = \"hunter2\"", "docker.registries.r.example.com.passwort");
-    for name in ["HEARTH_NODE__NAMEN", "HEARTH_NODE_NAME", "HEARTH_STORE__ETCD__X", "HEARTH_"] {
+    check(
+        "[docker.registries.\"r.example.com\"]\npasswort = \"hunter2\"",
+        "docker.registries.r.example.com.passwort",
+    );
+    for name in [
+        "HEARTH_NODE__NAMEN",
+        "HEARTH_NODE_NAME",
+        "HEARTH_STORE__ETCD__X",
+        "HEARTH_",
+    ] {
         let message = refused("", &[(name, "hunter2")], &[]);
-        assert!(message.contains(name) && message.contains("not known") && !message.contains("hunter2"), "{message}");
+        assert!(
+            message.contains(name) && message.contains("not known") && !message.contains("hunter2"),
+            "{message}"
+        );
     }
     assert!(refused("", &[], &[("node.nam", json!(1))]).contains("node.nam is not known (flag)"));
 }
@@ -132,18 +197,38 @@ fn unknown_keys_are_refused_at_every_level_without_showing_their_value() {
 #[test]
 fn secrets_are_never_shown() {
     let message = refused("[store.etcd]\nuser = \"u\"\npassword = 4711", &[], &[]);
-    assert_eq!(message, "setting store.etcd.password is <redacted> (file hearth.toml), expected a text");
+    assert_eq!(
+        message,
+        "setting store.etcd.password is <redacted> (file hearth.toml), expected a text"
+    );
     let message = refused("[store.etcd]\npassword = \"hunter2", &[], &[]);
-    assert!(message.contains("line 2") && !message.contains("hunter2"), "{message}");
-    let settings = load("[store.etcd]\nuser = \"u\"\npassword = \"hunter2\"", &[], &[]).unwrap();
-    assert!(!settings.to_toml().contains("hunter2") && !format!("{settings:?}").contains("hunter2"));
+    assert!(
+        message.contains("line 2") && !message.contains("hunter2"),
+        "{message}"
+    );
+    let settings = load(
+        "[store.etcd]\nuser = \"u\"\npassword = \"hunter2\"",
+        &[],
+        &[],
+    )
+    .unwrap();
+    assert!(
+        !settings.to_toml().contains("hunter2") && !format!("{settings:?}").contains("hunter2")
+    );
 }
 
 #[test]
 fn a_file_that_can_not_be_read_is_refused() {
     let none = PathBuf::from("/nowhere/hearth.toml");
-    let message = Settings::merge(Some(&none), std::iter::empty(), &Flags::new()).unwrap_err().to_string();
-    assert!(message.starts_with("settings file /nowhere/hearth.toml can not be used, expected a settings file"), "{message}");
+    let message = Settings::merge(Some(&none), std::iter::empty(), &Flags::new())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with(
+            "settings file /nowhere/hearth.toml can not be used, expected a settings file"
+        ),
+        "{message}"
+    );
     let message = refused("[node]\nname = = 3\n", &[], &[]);
     assert!(message.contains("expected TOML; line 2:"), "{message}");
 }
@@ -157,17 +242,35 @@ fn numbers_out_of_range_are_refused() {
         ("[executor]\npack_until = 1.5", "executor.pack_until"),
         ("[telemetry]\nsample_ratio = -0.1", "telemetry.sample_ratio"),
         ("[cluster]\nphi_threshold = 0.5", "cluster.phi_threshold"),
-        ("[cluster]\ngossip_interval = \"0s\"", "cluster.gossip_interval"),
+        (
+            "[cluster]\ngossip_interval = \"0s\"",
+            "cluster.gossip_interval",
+        ),
         ("[cluster]\nid = \"a/b\"", "cluster.id"),
-        ("[cluster]\nsecret_file = \"s\"\nseeds = [\"nohost\"]", "cluster.seeds"),
+        (
+            "[cluster]\nsecret_file = \"s\"\nseeds = [\"nohost\"]",
+            "cluster.seeds",
+        ),
         ("[http]\nfailures_max = 4", "http.failures_max"),
         ("[node]\nname = \"a b\"", "node.name"),
         ("[node]\nname = \"\"", "node.name"),
         ("[node]\nadvertise = \"0.0.0.0\"", "node.advertise"),
-        ("[store.etcd]\nwatch_silence_max = \"1s\"", "store.etcd.watch_silence_max"),
-        ("[store.etcd]\nendpoints = [\"a:2379\"]", "store.etcd.endpoints"),
-        ("[store.etcd]\nca_file = \"ca\"\nendpoints = [\"http://a:2379\"]", "store.etcd.endpoints"),
-        ("[store.etcd]\nendpoints = [\"https://a:2379\"]", "store.etcd.ca_file"),
+        (
+            "[store.etcd]\nwatch_silence_max = \"1s\"",
+            "store.etcd.watch_silence_max",
+        ),
+        (
+            "[store.etcd]\nendpoints = [\"a:2379\"]",
+            "store.etcd.endpoints",
+        ),
+        (
+            "[store.etcd]\nca_file = \"ca\"\nendpoints = [\"http://a:2379\"]",
+            "store.etcd.endpoints",
+        ),
+        (
+            "[store.etcd]\nendpoints = [\"https://a:2379\"]",
+            "store.etcd.ca_file",
+        ),
         ("[store.etcd]\nuser = \"u\"", "store.etcd.password"),
         ("[store.etcd]\ncert_file = \"c\"", "store.etcd.key_file"),
         ("[store.etcd]\nprefix = \"/x\"", "store.etcd.prefix"),
@@ -188,15 +291,28 @@ fn nothing_is_open_to_others_without_a_credential() {
          start with --auth required --admin-token-file FILE, or listen on 127.0.0.1"
     );
     let message = refused("[auth]\nmode = \"required\"", &[], &[]);
-    assert!(message.contains("auth.admin_token_file is not set") && message.contains("--admin-token-file FILE"), "{message}");
+    assert!(
+        message.contains("auth.admin_token_file is not set")
+            && message.contains("--admin-token-file FILE"),
+        "{message}"
+    );
     let open = "[listen]\nfunctions = \"0.0.0.0:3000\"\n[auth]\nmode = \"required\"\nadmin_token_file = \"t\"";
     assert!(load(open, &[], &[]).is_ok());
     let message = refused("[cluster]\nseeds = [\"10.0.0.2:7400\"]", &[], &[]);
-    assert!(message.contains("cluster.secret_file is not set") && message.contains("seeds"), "{message}");
+    assert!(
+        message.contains("cluster.secret_file is not set") && message.contains("seeds"),
+        "{message}"
+    );
     let message = refused("[listen]\npeer = \"10.0.0.1:7400\"", &[], &[]);
-    assert!(message.contains("cluster.secret_file is not set") && message.contains("10.0.0.1:7400"), "{message}");
+    assert!(
+        message.contains("cluster.secret_file is not set") && message.contains("10.0.0.1:7400"),
+        "{message}"
+    );
     let message = refused("[listen]\npeer = \"0.0.0.0:7400\"", &[], &[]);
-    assert!(message.contains("node.advertise is not set") && message.contains("--advertise HOST"), "{message}");
+    assert!(
+        message.contains("node.advertise is not set") && message.contains("--advertise HOST"),
+        "{message}"
+    );
     let spread = "[listen]\npeer = \"0.0.0.0:7400\"\n[node]\nadvertise = \"n1.example.com\"\n[cluster]\nsecret_file = \"s\"";
     assert!(load(spread, &[], &[]).is_ok());
 }
@@ -218,17 +334,27 @@ fn any_value() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|number| number.to_string()),
         any::<bool>().prop_map(|truth| truth.to_string()),
         prop_oneof![Just("nan"), Just("-inf"), Just("1e308"), Just("0.5")].prop_map(str::to_owned),
-        prop_oneof![Just("1979-05-27T07:32:00Z"), Just("07:32:00"), Just("\"30s\""), Just("\"6MiB\"")].prop_map(str::to_owned),
+        prop_oneof![
+            Just("1979-05-27T07:32:00Z"),
+            Just("07:32:00"),
+            Just("\"30s\""),
+            Just("\"6MiB\"")
+        ]
+        .prop_map(str::to_owned),
         "[a-z0-9.:/\u{e9}-]{0,12}".prop_map(|text| format!("\"{text}\"")),
     ];
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+            prop::collection::vec(inner.clone(), 0..4)
+                .prop_map(|items| format!("[{}]", items.join(", "))),
             prop::collection::vec(("[a-z]{1,4}", inner), 0..3).prop_map(|pairs| {
                 let mut pairs = pairs;
                 pairs.sort();
                 pairs.dedup_by(|a, b| a.0 == b.0);
-                let pairs: Vec<_> = pairs.into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+                let pairs: Vec<_> = pairs
+                    .into_iter()
+                    .map(|(key, value)| format!("{key} = {value}"))
+                    .collect();
                 format!("{{ {} }}", pairs.join(", "))
             }),
         ]
@@ -239,8 +365,23 @@ fn any_value() -> impl Strategy<Value = String> {
 fn any_key() -> impl Strategy<Value = String> {
     let keys: Vec<String> = crate::settings::table()
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next().map(|key| key.replace("<HOST>", "h")))
-        .chain(["x", "node", "node.x", "docker.registries", "store.etcd", "listen.peer.x"].map(str::to_owned))
+        .filter_map(|line| {
+            line.strip_prefix("| `")?
+                .split('`')
+                .next()
+                .map(|key| key.replace("<HOST>", "h"))
+        })
+        .chain(
+            [
+                "x",
+                "node",
+                "node.x",
+                "docker.registries",
+                "store.etcd",
+                "listen.peer.x",
+            ]
+            .map(str::to_owned),
+        )
         .collect();
     prop::sample::select(keys)
 }

@@ -36,7 +36,12 @@ impl Cluster {
         let mut may_have_happened = false;
         let mut attempts = self.members.attempts();
         while let Some(attempt) = attempts.next().await {
-            let call = self.send(Arc::clone(&attempt.member), request.clone(), &number, &transaction);
+            let call = self.send(
+                Arc::clone(&attempt.member),
+                request.clone(),
+                &number,
+                &transaction,
+            );
             match attempt.run(call).await {
                 Ok(Answer::Written(revision)) => {
                     attempts.answered();
@@ -46,31 +51,52 @@ impl Cluster {
                     attempts.answered();
                     if may_have_happened && marked_at > begun_at {
                         let why = "an earlier attempt of the write got no answer, and others wrote meanwhile".to_owned();
-                        return Err(Error::Unavailable { why, effect: Effect::Interrupted });
+                        return Err(Error::Unavailable {
+                            why,
+                            effect: Effect::Interrupted,
+                        });
                     }
                     return Err(Error::Precondition { key });
                 }
                 Err(fault) => {
                     may_have_happened |= fault.kind == FaultKind::Unknown;
                     let failed = attempts.failed(&attempt, fault).await;
-                    failed.map_err(|error| if may_have_happened { interrupted(error) } else { error })?;
+                    failed.map_err(|error| {
+                        if may_have_happened {
+                            interrupted(error)
+                        } else {
+                            error
+                        }
+                    })?;
                 }
             }
         }
-        Err(attempts.exhausted(if may_have_happened { Effect::Interrupted } else { Effect::Refused }))
+        Err(attempts.exhausted(if may_have_happened {
+            Effect::Interrupted
+        } else {
+            Effect::Refused
+        }))
     }
 
     /// When the preconditions hold: the writes and the marker, unless the marker has our number. Else: what is there.
-    fn request(&self, transaction: &Transaction, marker: &str, number: &[u8]) -> Result<Txn, Error> {
+    fn request(
+        &self,
+        transaction: &Transaction,
+        marker: &str,
+        number: &[u8],
+    ) -> Result<Txn, Error> {
         let mut compares = Vec::with_capacity(transaction.preconditions.len());
         let mut found = vec![TxnOp::get(marker, None)];
         for (key, precondition) in &transaction.preconditions {
             let key = self.full(key);
             compares.push(match precondition {
                 Precondition::Absent => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
-                Precondition::Present => Compare::create_revision(key.clone(), CompareOp::Greater, 0),
+                Precondition::Present => {
+                    Compare::create_revision(key.clone(), CompareOp::Greater, 0)
+                }
                 Precondition::At(revision) => {
-                    let revision = i64::try_from(revision.0).map_err(|_| refused(format!("no revision {}", revision.0)))?;
+                    let revision = i64::try_from(revision.0)
+                        .map_err(|_| refused(format!("no revision {}", revision.0)))?;
                     Compare::mod_revision(key.clone(), CompareOp::Equal, revision)
                 }
             });
@@ -85,7 +111,10 @@ impl Cluster {
             .when([Compare::value(marker, CompareOp::Equal, number)])
             .and_then([TxnOp::get(marker, None)])
             .or_else(writes);
-        Ok(Txn::new().when(compares).and_then([TxnOp::txn(once)]).or_else(found))
+        Ok(Txn::new()
+            .when(compares)
+            .and_then([TxnOp::txn(once)])
+            .or_else(found))
     }
 
     async fn send(
@@ -101,30 +130,41 @@ impl Cluster {
         if response.succeeded() {
             // An earlier attempt's revision is the marker's; our own is that of the answer.
             let earlier = match answers.first() {
-                Some(TxnOpResponse::Txn(once)) if once.succeeded() => once.op_responses().first().and_then(first_record),
+                Some(TxnOpResponse::Txn(once)) if once.succeeded() => {
+                    once.op_responses().first().and_then(first_record)
+                }
                 _ => None,
             };
-            return Ok(Answer::Written(earlier.map_or(head.revision, |marker| revision_of(&marker))));
+            return Ok(Answer::Written(
+                earlier.map_or(head.revision, |marker| revision_of(&marker)),
+            ));
         }
         let marker = answers.first().and_then(first_record);
         if let Some(marker) = marker.as_ref().filter(|marker| marker.value() == number) {
             return Ok(Answer::Written(revision_of(marker)));
         }
         let key = refused_key(transaction, answers.get(1..).unwrap_or_default());
-        Ok(Answer::Refused { key, marked_at: marker.map_or(0, |marker| marker.mod_revision()) })
+        Ok(Answer::Refused {
+            key,
+            marked_at: marker.map_or(0, |marker| marker.mod_revision()),
+        })
     }
 }
 
 /// The first key whose precondition does not hold of what was found.
 fn refused_key(transaction: &Transaction, found: &[TxnOpResponse]) -> String {
-    let refused = transaction.preconditions.iter().zip(found).find(|((_, precondition), found)| {
-        let found = first_record(found).map(|record| revision_of(&record));
-        match precondition {
-            Precondition::Absent => found.is_some(),
-            Precondition::Present => found.is_none(),
-            Precondition::At(revision) => found != Some(*revision),
-        }
-    });
+    let refused = transaction
+        .preconditions
+        .iter()
+        .zip(found)
+        .find(|((_, precondition), found)| {
+            let found = first_record(found).map(|record| revision_of(&record));
+            match precondition {
+                Precondition::Absent => found.is_some(),
+                Precondition::Present => found.is_none(),
+                Precondition::At(revision) => found != Some(*revision),
+            }
+        });
     refused.map_or_else(String::new, |((key, _), _)| key.clone())
 }
 
@@ -142,8 +182,10 @@ fn revision_of(record: &KeyValue) -> Revision {
 /// The same error for a write that may have happened in an earlier attempt.
 fn interrupted(error: Error) -> Error {
     match error {
-        Error::Unavailable { why, .. } => Error::Unavailable { why, effect: Effect::Interrupted },
+        Error::Unavailable { why, .. } => Error::Unavailable {
+            why,
+            effect: Effect::Interrupted,
+        },
         error => error,
     }
 }
-

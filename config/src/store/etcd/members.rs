@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient,
+};
 use protocol::Effect;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -39,7 +41,9 @@ pub(super) struct Member {
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Member")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,10 +61,15 @@ impl Member {
     }
 
     async fn authenticate(&self) -> Result<(), etcd_client::Error> {
-        let Some((user, password)) = &self.user else { return Ok(()) };
+        let Some((user, password)) = &self.user else {
+            return Ok(());
+        };
         let mut authenticated = self.authenticated.lock().await;
         if !*authenticated {
-            self.client.clone().update_user(Some((user.clone(), password.expose().to_owned()))).await?;
+            self.client
+                .clone()
+                .update_user(Some((user.clone(), password.expose().to_owned())))
+                .await?;
             *authenticated = true;
         }
         Ok(())
@@ -96,11 +105,17 @@ impl Members {
             if let Some(tls) = tls.clone().filter(|_| url.starts_with("https://")) {
                 options = options.with_tls(tls);
             }
-            let client = Client::connect([url], Some(options)).await.map_err(|error| refused(format!("{url}: {error}")))?;
+            let client = Client::connect([url], Some(options))
+                .await
+                .map_err(|error| refused(format!("{url}: {error}")))?;
             all.push(Arc::new(Member {
                 url: url.clone(),
-                kv: client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX),
-                watch: client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX),
+                kv: client
+                    .kv_client()
+                    .max_decoding_message_size(ANSWER_BYTES_MAX),
+                watch: client
+                    .watch_client()
+                    .max_decoding_message_size(ANSWER_BYTES_MAX),
                 client,
                 user: settings.user.clone().zip(settings.password.clone()),
                 authenticated: Mutex::new(false),
@@ -109,7 +124,11 @@ impl Members {
         if all.is_empty() {
             return Err(refused("store.etcd.endpoints is empty".into()));
         }
-        Ok(Self { all, preferred: AtomicUsize::new(0), operation_timeout: settings.operation_timeout })
+        Ok(Self {
+            all,
+            preferred: AtomicUsize::new(0),
+            operation_timeout: settings.operation_timeout,
+        })
     }
 
     /// The member at a place, counted on and on.
@@ -128,6 +147,8 @@ impl Members {
             members: self,
             index: self.preferred(),
             tried: 0,
+            unconnected: 0,
+            tokens_refused: 0,
             deadline: Instant::now() + self.operation_timeout,
             failures: Vec::new(),
         }
@@ -158,6 +179,10 @@ pub(super) struct Attempts<'a> {
     members: &'a Members,
     index: usize,
     tried: usize,
+    /// Attempts in a row that found no server to connect to.
+    unconnected: usize,
+    /// Attempts whose token was refused.
+    tokens_refused: usize,
     deadline: Instant,
     /// The last failure of each member.
     failures: Vec<(String, String)>,
@@ -172,11 +197,17 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Runs the attempt's call within its share of the operation's time.
-    pub(super) async fn run<T>(&self, call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, Fault> {
+    pub(super) async fn run<T>(
+        &self,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Fault> {
         match timeout(self.time, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Fault::of(&error)),
-            Err(_) => Err(Fault { kind: FaultKind::Unknown, why: format!("no answer within {:?}", self.time) }),
+            Err(_) => Err(Fault {
+                kind: FaultKind::Unknown,
+                why: format!("no answer within {:?}", self.time),
+            }),
         }
     }
 }
@@ -187,23 +218,35 @@ impl Attempts<'_> {
         let count = self.members.all.len();
         let (round, place) = (self.tried / count, self.tried % count);
         if place == 0 && round > 0 {
-            let pause = ROUND_PAUSE.saturating_mul(1 << (round - 1).min(8)).min(ROUND_PAUSE_MAX);
-            sleep_until((Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0))).min(self.deadline)).await;
+            let pause = ROUND_PAUSE
+                .saturating_mul(1 << (round - 1).min(8))
+                .min(ROUND_PAUSE_MAX);
+            sleep_until(
+                (Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0))).min(self.deadline),
+            )
+            .await;
         }
         let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        // Nothing runs at any of the addresses, twice over: who waits for this is better told at once.
+        if left.is_zero() || self.unconnected >= 2 * count {
             return None;
         }
         let member = Arc::clone(self.members.at(self.index + self.tried));
         self.tried += 1;
         // A member that hangs must leave time for each of the others.
         let share = self.members.operation_timeout / u32::try_from(count).unwrap_or(u32::MAX);
-        Some(Attempt { member, time: left.min(share) })
+        Some(Attempt {
+            member,
+            time: left.min(share),
+        })
     }
 
     /// The member tried last answered: the next operation begins with it.
     pub(super) fn answered(&self) {
-        self.members.preferred.store((self.index + self.tried - 1) % self.members.all.len(), Ordering::Relaxed);
+        self.members.preferred.store(
+            (self.index + self.tried - 1) % self.members.all.len(),
+            Ordering::Relaxed,
+        );
     }
 
     /// Notes a failure.
@@ -213,10 +256,20 @@ impl Attempts<'_> {
     pub(super) async fn failed(&mut self, attempt: &Attempt, fault: Fault) -> Result<(), Error> {
         let Fault { kind, why } = fault;
         tracing::debug!(member = attempt.member.url, why, "etcd operation failed");
-        match kind {
-            FaultKind::Final => return Err(refused(format!("{}: {why}", attempt.member.url))),
-            FaultKind::Token => attempt.member.forget_token().await,
-            FaultKind::NotDone | FaultKind::Unknown => {}
+        self.unconnected = if kind == FaultKind::Unconnected {
+            self.unconnected + 1
+        } else {
+            0
+        };
+        if kind == FaultKind::Token {
+            attempt.member.forget_token().await;
+            self.tokens_refused += 1;
+        }
+        // A new token for each member, and no more: one that is refused as well will not get better.
+        let hopeless =
+            attempt.member.user.is_none() || self.tokens_refused > self.members.all.len();
+        if kind == FaultKind::Final || (kind == FaultKind::Token && hopeless) {
+            return Err(refused(format!("{}: {why}", attempt.member.url)));
         }
         self.failures.retain(|(url, _)| *url != attempt.member.url);
         self.failures.push((attempt.member.url.clone(), why));
@@ -225,9 +278,22 @@ impl Attempts<'_> {
 
     /// The error once the time is up.
     pub(super) fn exhausted(&self, effect: Effect) -> Error {
-        let failures: Vec<_> = self.failures.iter().map(|(url, why)| format!("{url}: {why}")).collect();
-        let failures = if failures.is_empty() { "no time was left".to_owned() } else { failures.join("; ") };
-        let why = format!("tried for {:?}; {failures}", self.members.operation_timeout);
+        let failures: Vec<_> = self
+            .failures
+            .iter()
+            .map(|(url, why)| format!("{url}: {why}"))
+            .collect();
+        let failures = if failures.is_empty() {
+            "no time was left".to_owned()
+        } else {
+            failures.join("; ")
+        };
+        let times = if self.tried == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", self.tried)
+        };
+        let why = format!("tried {times}; {failures}");
         Error::Unavailable { why, effect }
     }
 }
@@ -242,6 +308,8 @@ pub(super) struct Fault {
 /// What a failed attempt means for the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FaultKind {
+    /// No server was found to connect to, so nothing was written.
+    Unconnected,
     /// Nothing was written; another member may answer.
     NotDone,
     /// Nothing was written; a new token may help.
@@ -255,7 +323,10 @@ pub(super) enum FaultKind {
 impl Fault {
     pub(super) fn of(error: &etcd_client::Error) -> Self {
         let etcd_client::Error::GRpcStatus(status) = error else {
-            return Self { kind: FaultKind::Unknown, why: error.to_string() };
+            return Self {
+                kind: FaultKind::Unknown,
+                why: error.to_string(),
+            };
         };
         let mut why = status.message().to_owned();
         let mut connected = true;
@@ -270,9 +341,14 @@ impl Fault {
         let message = status.message();
         let kind = match status.code() {
             // Never sent: no connection, or none was ready.
-            _ if !connected || message.starts_with("Service was not ready") => FaultKind::NotDone,
+            _ if !connected || message.starts_with("Service was not ready") => {
+                FaultKind::Unconnected
+            }
             Code::Unauthenticated => FaultKind::Token,
-            Code::InvalidArgument if message.contains("auth store is old") || message.contains("user name is empty") => {
+            Code::InvalidArgument
+                if message.contains("auth store is old")
+                    || message.contains("user name is empty") =>
+            {
                 FaultKind::Token
             }
             Code::Unavailable if message == "etcdserver: no leader" => FaultKind::NotDone,
@@ -292,18 +368,28 @@ impl Fault {
 }
 
 async fn tls(settings: &EtcdSettings) -> Result<Option<TlsOptions>, Error> {
-    let Some(ca) = &settings.ca_file else { return Ok(None) };
+    let Some(ca) = &settings.ca_file else {
+        return Ok(None);
+    };
     let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca).await?));
     if let (Some(certificate), Some(key)) = (&settings.cert_file, &settings.key_file) {
-        tls = tls.identity(Identity::from_pem(read(certificate).await?, read(key).await?));
+        tls = tls.identity(Identity::from_pem(
+            read(certificate).await?,
+            read(key).await?,
+        ));
     }
     Ok(Some(tls))
 }
 
 async fn read(file: &Path) -> Result<Vec<u8>, Error> {
-    tokio::fs::read(file).await.map_err(|error| refused(format!("file {}: {error}", file.display())))
+    tokio::fs::read(file)
+        .await
+        .map_err(|error| refused(format!("file {}: {error}", file.display())))
 }
 
 pub(super) fn refused(why: String) -> Error {
-    Error::Unavailable { why, effect: Effect::Refused }
+    Error::Unavailable {
+        why,
+        effect: Effect::Refused,
+    }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use etcd_client::{WatchOptions, WatchResponse, WatchResponseStream, WatchStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{
+    Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout, timeout_at,
+};
 
 use super::members::{Fault, FaultKind, Member};
 use super::{Cluster, Head};
@@ -42,16 +44,14 @@ impl Default for Heard {
 impl Heard {
     fn now(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.export();
     }
 
     /// How long ago that was.
     pub(super) fn ago(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    fn export(&self) {
-        metrics::gauge!("hearth_store_staleness_seconds").set(self.ago().as_secs_f64());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
     }
 }
 
@@ -88,7 +88,16 @@ impl Watcher {
         sender: mpsc::Sender<WatchEvent>,
         heard: Arc<Heard>,
     ) -> Self {
-        Self { cluster, pace, prefix, after, sender, heard, known: Head::default(), failures: 0 }
+        Self {
+            cluster,
+            pace,
+            prefix,
+            after,
+            sender,
+            heard,
+            known: Head::default(),
+            failures: 0,
+        }
     }
 
     /// Follows the cluster until nobody listens any more.
@@ -100,7 +109,11 @@ impl Watcher {
             match self.follow(member).await {
                 Ended::Unheard => return,
                 Ended::Gap(why) => {
-                    tracing::info!(why, prefix = self.prefix, "reading all records of the config store anew");
+                    tracing::info!(
+                        why,
+                        prefix = self.prefix,
+                        "reading all records of the config store anew"
+                    );
                     if self.relist().await.is_err() {
                         return;
                     }
@@ -131,7 +144,10 @@ impl Watcher {
         let (mut requests, mut responses) = stream.split();
         let mut assembly = Assembly::default();
         let mut deadline = Instant::now() + silence_max;
-        let mut progress = interval_at(Instant::now() + self.pace.progress_interval, self.pace.progress_interval);
+        let mut progress = interval_at(
+            Instant::now() + self.pace.progress_interval,
+            self.pace.progress_interval,
+        );
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let response = tokio::select! {
@@ -140,7 +156,7 @@ impl Watcher {
                     Err(why) => return Ended::Server(why),
                 },
                 _ = progress.tick() => {
-                    self.heard.export();
+                    self.cluster.export_staleness();
                     match timeout_at(deadline, requests.request_progress()).await {
                         Ok(Err(error)) => return Ended::Server(error.to_string()),
                         Ok(Ok(())) | Err(_) => continue,
@@ -149,6 +165,7 @@ impl Watcher {
                 () = sleep_until(deadline) => return Ended::Server(format!("silent for {silence_max:?}")),
             };
             self.heard.now();
+            self.cluster.export_staleness();
             if let Err(ended) = self.take(member, response, &mut assembly).await {
                 return ended;
             }
@@ -158,7 +175,9 @@ impl Watcher {
     }
 
     async fn open(&self, member: &Member) -> Result<WatchStream, etcd_client::Error> {
-        let start = i64::try_from(self.after.0).unwrap_or(i64::MAX).saturating_add(1);
+        let start = i64::try_from(self.after.0)
+            .unwrap_or(i64::MAX)
+            .saturating_add(1);
         let key = self.cluster.full(&self.prefix);
         let options = WatchOptions::new()
             .with_range(super::range_end(key.as_bytes()))
@@ -168,19 +187,34 @@ impl Watcher {
     }
 
     /// Takes in one message and tells what it completes.
-    async fn take(&mut self, member: &Member, response: WatchResponse, assembly: &mut Assembly) -> Result<(), Ended> {
+    async fn take(
+        &mut self,
+        member: &Member,
+        response: WatchResponse,
+        assembly: &mut Assembly,
+    ) -> Result<(), Ended> {
         if response.canceled() {
             if response.compact_revision() > 0 {
-                return Err(Ended::Gap(format!("etcd compacted everything up to revision {}", response.compact_revision())));
+                return Err(Ended::Gap(format!(
+                    "etcd compacted everything up to revision {}",
+                    response.compact_revision()
+                )));
             }
             // A token that is no longer good ends a watch in this way.
             member.forget_token().await;
-            return Err(Ended::Server(format!("the watch was refused: {}", response.cancel_reason())));
+            return Err(Ended::Server(format!(
+                "the watch was refused: {}",
+                response.cancel_reason()
+            )));
         }
         let head = self.cluster.heard(response.header());
         self.check_history(head).await?;
         if self.failures > 0 {
-            tracing::info!(member = member.url, prefix = self.prefix, "the config store answers again");
+            tracing::info!(
+                member = member.url,
+                prefix = self.prefix,
+                "the config store answers again"
+            );
         }
         self.failures = 0;
         let events = response.events().iter().filter_map(|event| {
@@ -190,7 +224,11 @@ impl Watcher {
             let value = || bytes::Bytes::copy_from_slice(record.value());
             // Compared as a number: the client's own accessor panics on a kind it does not know.
             let change = match event.0.r#type {
-                0 => Change::Put(Entry { key, value: value(), revision }),
+                0 => Change::Put(Entry {
+                    key,
+                    value: value(),
+                    revision,
+                }),
                 _ => Change::Deleted(key),
             };
             Some((revision, change))
@@ -213,7 +251,11 @@ impl Watcher {
             self.known = head;
             return Ok(());
         }
-        let head = self.cluster.head().await.map_err(|error| Ended::Server(error.to_string()))?;
+        let head = self
+            .cluster
+            .head()
+            .await
+            .map_err(|error| Ended::Server(error.to_string()))?;
         if self.is_other_history(head) {
             return Err(Ended::Gap(format!(
                 "the history of etcd changed: revision {} after {}, cluster {:x} after {:x}",
@@ -226,7 +268,9 @@ impl Watcher {
     fn is_other_history(&self, head: Head) -> bool {
         let known = self.known.cluster_id != 0;
         head.revision < self.after
-            || (known && (head.cluster_id != self.known.cluster_id || head.raft_term < self.known.raft_term))
+            || (known
+                && (head.cluster_id != self.known.cluster_id
+                    || head.raft_term < self.known.raft_term))
     }
 
     /// Reads all records and tells them; waits until that succeeds.
@@ -251,16 +295,28 @@ impl Watcher {
 
     /// Waits a while after a failure, at random, so that the nodes of a cluster do not come back all at once.
     async fn pause(&mut self, member: &str, why: &str) {
-        self.heard.export();
+        self.cluster.export_staleness();
         if self.failures == 0 {
-            tracing::warn!(member, why, prefix = self.prefix, "the watch of the config store broke off, trying on");
+            tracing::warn!(
+                member,
+                why,
+                prefix = self.prefix,
+                "the watch of the config store broke off, trying on"
+            );
         } else {
-            tracing::debug!(member, why, prefix = self.prefix, "the config store can not be watched yet");
+            tracing::debug!(
+                member,
+                why,
+                prefix = self.prefix,
+                "the config store can not be watched yet"
+            );
         }
-        let longest = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(self.pace.backoff_max);
+        let longest = BACKOFF_MIN
+            .saturating_mul(1 << self.failures.min(10))
+            .min(self.pace.backoff_max);
         self.failures = self.failures.saturating_add(1);
         sleep(longest.mul_f64(rand::random::<f64>())).await;
-        self.heard.export();
+        self.cluster.export_staleness();
     }
 }
 
@@ -280,7 +336,11 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn add(&mut self, events: impl Iterator<Item = (Revision, Change)>, is_fragment: bool) -> Vec<(Revision, Vec<Change>)> {
+    fn add(
+        &mut self,
+        events: impl Iterator<Item = (Revision, Change)>,
+        is_fragment: bool,
+    ) -> Vec<(Revision, Vec<Change>)> {
         let mut commits: Vec<_> = self.unfinished.take().into_iter().collect();
         for (revision, change) in events {
             match commits.last_mut() {
@@ -307,13 +367,19 @@ mod tests {
     }
 
     fn keys(commits: &[(Revision, Vec<Change>)]) -> Vec<(u64, Vec<&str>)> {
-        commits.iter().map(|(revision, changes)| (revision.0, changes.iter().map(Change::key).collect())).collect()
+        commits
+            .iter()
+            .map(|(revision, changes)| (revision.0, changes.iter().map(Change::key).collect()))
+            .collect()
     }
 
     #[test]
     fn events_of_one_revision_are_one_commit_in_the_order_of_the_keys() {
         let mut assembly = Assembly::default();
-        let commits = assembly.add([deleted(3, "b"), deleted(3, "a"), deleted(4, "a")].into_iter(), false);
+        let commits = assembly.add(
+            [deleted(3, "b"), deleted(3, "a"), deleted(4, "a")].into_iter(),
+            false,
+        );
         assert_eq!(keys(&commits), [(3, vec!["a", "b"]), (4, vec!["a"])]);
         assert!(assembly.add(std::iter::empty(), false).is_empty());
     }

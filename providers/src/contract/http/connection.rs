@@ -31,6 +31,10 @@ struct Driver {
 
 /// Why a request got no answer.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is returned"
+)]
 pub(super) enum SendError {
     /// Not a byte of it was written.
     NotSent {
@@ -56,7 +60,14 @@ impl Connection {
         // A request is one write; waiting for more of it would only delay it. A socket without the option still works.
         let _ = stream.set_nodelay(true);
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Driver { connection, is_closed: false }, kept_until: None })
+        Ok(Self {
+            sender,
+            driver: Driver {
+                connection,
+                is_closed: false,
+            },
+            kept_until: None,
+        })
     }
 
     /// Looks whether an idle connection can still take a request.
@@ -76,7 +87,10 @@ impl Connection {
         .await
     }
 
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, SendError> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let outcome = poll_fn(|context| {
             self.driver.drive(context);
@@ -84,12 +98,19 @@ impl Connection {
         })
         .await;
         outcome.map_err(|mut failure| match failure.take_message() {
-            Some(request) => SendError::NotSent { request, error: failure.into_error() },
+            Some(request) => SendError::NotSent {
+                request,
+                error: failure.into_error(),
+            },
             None => SendError::Broken(failure.into_error()),
         })
     }
 
-    pub(super) async fn collect(&mut self, mut body: Incoming, bytes_max: usize) -> Result<Bytes, CollectError> {
+    pub(super) async fn collect(
+        &mut self,
+        mut body: Incoming,
+        bytes_max: usize,
+    ) -> Result<Bytes, CollectError> {
         let hint = body.size_hint();
         if hint.lower() > bytes_max as u64 {
             return Err(CollectError::TooLarge);
@@ -112,7 +133,11 @@ impl Connection {
             }
             whole.extend_from_slice(&data);
         }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+        Ok(if whole.is_empty() {
+            first
+        } else {
+            whole.freeze()
+        })
     }
 
     async fn next_data(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, CollectError> {
@@ -124,7 +149,9 @@ impl Connection {
                 self.driver.drive(context);
                 match Pin::new(&mut *body).poll_frame(context) {
                     Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                    Poll::Pending if self.driver.is_closed => Poll::Ready(Err(CollectError::Closed)),
+                    Poll::Pending if self.driver.is_closed => {
+                        Poll::Ready(Err(CollectError::Closed))
+                    }
                     Poll::Pending => Poll::Pending,
                 }
             })
@@ -144,13 +171,19 @@ impl Connection {
 
     /// Heeds `keep-alive: timeout=N`, half a second early: a request that crosses the close can not be told from one that ran.
     pub(super) fn note_keep_alive(&mut self, headers: &HeaderMap) {
-        let Some(value) = headers.get("keep-alive").and_then(|value| value.to_str().ok()) else { return };
+        let Some(value) = headers
+            .get("keep-alive")
+            .and_then(|value| value.to_str().ok())
+        else {
+            return;
+        };
         let seconds = value
             .split(',')
             .find_map(|part| part.trim().strip_prefix("timeout="))
             .and_then(|seconds| seconds.parse::<u32>().ok());
         if let Some(seconds) = seconds {
-            let kept = Duration::from_secs(seconds.into()).saturating_sub(Duration::from_millis(500));
+            let kept =
+                Duration::from_secs(seconds.into()).saturating_sub(Duration::from_millis(500));
             self.kept_until = Some(Instant::now() + kept);
         }
     }
@@ -167,7 +200,9 @@ impl Driver {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("is_closed", &self.driver.is_closed).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("is_closed", &self.driver.is_closed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,6 +211,12 @@ pub(super) fn is_garbage(error: &hyper::Error) -> bool {
     if error.is_parse() {
         return true;
     }
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+    let source =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| {
+        matches!(
+            source.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        )
+    })
 }

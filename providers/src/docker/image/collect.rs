@@ -39,7 +39,10 @@ impl Pulled {
 
     pub(super) fn add(&mut self, id: &str) {
         self.images.retain(|image| image.id != id);
-        self.images.push(PulledImage { id: id.to_owned(), at_seconds: now_seconds() });
+        self.images.push(PulledImage {
+            id: id.to_owned(),
+            at_seconds: now_seconds(),
+        });
         self.save();
     }
 
@@ -69,11 +72,18 @@ pub(super) async fn collect(docker: &Docker) {
         let mut present: Vec<(String, u64, u64)> = pulled
             .images
             .iter()
-            .filter_map(|image| index.image(&image.id).map(|known| (image.id.clone(), known.bytes, known.used_at)))
+            .filter_map(|image| {
+                index
+                    .image(&image.id)
+                    .map(|known| (image.id.clone(), known.bytes, known.used_at))
+            })
             .collect();
         // Sorting is stable, so the oldest goes first among those unused since the node started.
         present.sort_by_key(|(_, _, used_at)| *used_at);
-        (present.iter().map(|(_, bytes, _)| bytes).sum::<u64>(), present)
+        (
+            present.iter().map(|(_, bytes, _)| bytes).sum::<u64>(),
+            present,
+        )
     };
     for (id, size, _) in candidates {
         if bytes <= images.disk_bytes_max {
@@ -81,15 +91,22 @@ pub(super) async fn collect(docker: &Docker) {
         }
         let options = RemoveImageOptionsBuilder::new().force(false).build();
         let name = id.clone();
-        let call = docker.shared.engine.call("removing an image", |client| async move {
-            client.remove_image(&name, Some(options), None).await
-        });
+        let call = docker
+            .shared
+            .engine
+            .call("removing an image", |client| async move {
+                client.remove_image(&name, Some(options), None).await
+            });
         match call.await {
             Ok(_) | Err(CallError::Answered { status: 404, .. }) => {
                 bytes -= size;
                 images.index().remove(&id);
                 images.pulled().remove(&id);
-                tracing::info!(image = id, bytes = size, "removed an unused image, the disk limit of images is reached");
+                tracing::info!(
+                    image = id,
+                    bytes = size,
+                    "removed an unused image, the disk limit of images is reached"
+                );
             }
             // 409: in use, or someone tagged it.
             Err(error) => tracing::debug!(image = id, ?error, "an image is not removed"),

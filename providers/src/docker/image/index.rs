@@ -37,8 +37,18 @@ impl Index {
         for summary in listed {
             let used_at = before.get(&summary.id).map_or(0, |image| image.used_at);
             let bytes = u64::try_from(summary.size).unwrap_or(0);
-            self.images.insert(summary.id.clone(), Image { created: summary.created, bytes, used_at });
-            let digests = summary.repo_digests.iter().filter_map(|text| Reference::parse(text).digest);
+            self.images.insert(
+                summary.id.clone(),
+                Image {
+                    created: summary.created,
+                    bytes,
+                    used_at,
+                },
+            );
+            let digests = summary
+                .repo_digests
+                .iter()
+                .filter_map(|text| Reference::parse(text).digest);
             // An image without one is listed with `<none>`.
             for digest in digests.filter(|digest| digest.starts_with(SHA256)) {
                 self.ids.insert(digest.to_owned(), summary.id.clone());
@@ -87,11 +97,22 @@ impl Index {
 
     fn publish(&mut self) {
         let mut digests: Vec<(&String, &String)> = self.ids.iter().collect();
-        let rank = |id: &str| self.images.get(id).map_or((0, 0), |image| (image.used_at, image.created));
+        let rank = |id: &str| {
+            self.images
+                .get(id)
+                .map_or((0, 0), |image| (image.used_at, image.created))
+        };
         digests.sort_by(|(digest, id), (other_digest, other_id)| {
-            rank(other_id).cmp(&rank(id)).then_with(|| digest.cmp(other_digest))
+            rank(other_id)
+                .cmp(&rank(id))
+                .then_with(|| digest.cmp(other_digest))
         });
-        self.present = Arc::new(digests.into_iter().map(|(digest, _)| digest.clone()).collect());
+        self.present = Arc::new(
+            digests
+                .into_iter()
+                .map(|(digest, _)| digest.clone())
+                .collect(),
+        );
     }
 }
 
@@ -111,11 +132,23 @@ mod tests {
     #[test]
     fn an_image_is_present_under_its_id_and_its_digests() {
         let mut index = Index::default();
-        index.replace(vec![summary("old", 1, &["r/x@sha256:d"]), summary("new", 2, &["<none>@<none>"])]);
+        index.replace(vec![
+            summary("old", 1, &["r/x@sha256:d"]),
+            summary("new", 2, &["<none>@<none>"]),
+        ]);
         assert_eq!(*index.present(), ["sha256:new", "sha256:d", "sha256:old"]);
         assert_eq!(index.use_digest("sha256:d").as_deref(), Some("sha256:old"));
         index.add("sha256:e", "sha256:other");
-        assert_eq!(*index.present(), ["sha256:e", "sha256:other", "sha256:d", "sha256:old", "sha256:new"]);
+        assert_eq!(
+            *index.present(),
+            [
+                "sha256:e",
+                "sha256:other",
+                "sha256:d",
+                "sha256:old",
+                "sha256:new"
+            ]
+        );
         index.remove("sha256:old");
         assert_eq!(index.use_digest("sha256:d"), None);
     }

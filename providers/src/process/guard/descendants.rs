@@ -43,16 +43,25 @@ pub(super) fn all() -> Vec<Pid> {
         }
         false
     };
-    parents.keys().copied().filter(|pid| is_descendant(*pid)).map(Pid::from_raw).collect()
+    parents
+        .keys()
+        .copied()
+        .filter(|pid| is_descendant(*pid))
+        .map(Pid::from_raw)
+        .collect()
 }
 
 /// All processes that are no zombies, with their parents.
 fn processes() -> impl Iterator<Item = (i32, i32)> {
-    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        parent(&stat).map(|parent| (pid, parent))
-    })
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            parent(&stat).map(|parent| (pid, parent))
+        })
 }
 
 /// The parent's pid from `/proc/PID/stat`, unless it is a zombie. The name before it is in brackets and may hold anything.

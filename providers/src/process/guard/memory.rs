@@ -31,7 +31,10 @@ enum Version {
 impl Memory {
     /// Bounds a command that was just spawned. Its descendants inherit the bound of the cgroup; what was forked before is sampled.
     pub(super) fn bound(command: Pid, limit_mb: u64) -> Self {
-        Self { limit_mb, group: Cgroup::make(command, limit_mb).ok() }
+        Self {
+            limit_mb,
+            group: Cgroup::make(command, limit_mb).ok(),
+        }
     }
 
     /// Looks at the memory of all descendants: why they must be killed, if it is over the limit.
@@ -39,17 +42,26 @@ impl Memory {
         let limit_kib = self.limit_mb * 1024;
         let pids = descendants::all();
         // The sum counts pages that processes share more than once, so it only decides whether to look closer.
-        let resident: u64 = pids.iter().map(|pid| field_kib(*pid, "status", "VmRSS:")).sum();
+        let resident: u64 = pids
+            .iter()
+            .map(|pid| field_kib(*pid, "status", "VmRSS:"))
+            .sum();
         if resident <= limit_kib {
             return None;
         }
-        let shared_once: u64 = pids.iter().map(|pid| field_kib(*pid, "smaps_rollup", "Pss:")).sum();
+        let shared_once: u64 = pids
+            .iter()
+            .map(|pid| field_kib(*pid, "smaps_rollup", "Pss:"))
+            .sum();
         (shared_once > limit_kib).then(|| self.reason())
     }
 
     /// Why the kernel killed the command, if it did for its memory.
     pub(super) fn was_killed_for(&self) -> Option<String> {
-        self.group.as_ref().is_some_and(Cgroup::has_killed).then(|| self.reason())
+        self.group
+            .as_ref()
+            .is_some_and(Cgroup::has_killed)
+            .then(|| self.reason())
     }
 
     /// Removes the cgroup, once all its processes are gone.
@@ -61,7 +73,10 @@ impl Memory {
     }
 
     fn reason(&self) -> String {
-        format!("resident memory over limits.memoryMb of {} MiB", self.limit_mb)
+        format!(
+            "resident memory over limits.memoryMb of {} MiB",
+            self.limit_mb
+        )
     }
 }
 
@@ -99,15 +114,24 @@ impl Cgroup {
             Version::Two => "memory.events",
         };
         let text = fs::read_to_string(self.path.join(file)).unwrap_or_default();
-        text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
+        text.lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count.trim() != "0")
     }
 }
 
 /// The directory of this process's own memory cgroup.
 fn parent(own: &str) -> Option<(PathBuf, Version)> {
-    let entries = || own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let entries = || {
+        own.lines()
+            .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+    };
     let below = |root: &str, path: &str| Path::new(root).join(path.trim_start_matches('/'));
-    let one = entries().find(|(controllers, _)| controllers.split(',').any(|controller| controller == "memory"));
+    let one = entries().find(|(controllers, _)| {
+        controllers
+            .split(',')
+            .any(|controller| controller == "memory")
+    });
     if let Some((_, path)) = one {
         return Some((below("/sys/fs/cgroup/memory", path), Version::One));
     }
@@ -118,7 +142,9 @@ fn parent(own: &str) -> Option<(PathBuf, Version)> {
 /// A value in KiB from a file of a process; 0 when the process is gone.
 fn field_kib(pid: Pid, file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next());
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next());
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
@@ -127,12 +153,19 @@ mod tests {
     use super::*;
 
     fn check(own: &str, expected: Option<&str>) {
-        assert_eq!(parent(own).map(|(path, _)| path), expected.map(PathBuf::from), "{own}");
+        assert_eq!(
+            parent(own).map(|(path, _)| path),
+            expected.map(PathBuf::from),
+            "{own}"
+        );
     }
 
     #[test]
     fn the_own_memory_cgroup_is_found() {
-        check("5:cpu,cpuacct:/a\n4:memory:/b/c\n0::/d\n", Some("/sys/fs/cgroup/memory/b/c"));
+        check(
+            "5:cpu,cpuacct:/a\n4:memory:/b/c\n0::/d\n",
+            Some("/sys/fs/cgroup/memory/b/c"),
+        );
         check("0::/user.slice/x\n", Some("/sys/fs/cgroup/user.slice/x"));
         check("3:memory:/\n", Some("/sys/fs/cgroup/memory/"));
         check("", None);

@@ -51,7 +51,12 @@ mod tests {
 
     #[test]
     fn reports_survive_the_way_to_the_node() {
-        for report in [Report::Started(7), Report::Failed("no such file".into()), Report::Killed("x".into()), Report::Exited(-1)] {
+        for report in [
+            Report::Started(7),
+            Report::Failed("no such file".into()),
+            Report::Killed("x".into()),
+            Report::Exited(-1),
+        ] {
             assert_eq!(Report::parse(&report.to_string()), Some(report));
         }
         assert_eq!(Report::parse("gossip 1"), None);

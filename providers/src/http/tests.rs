@@ -1,0 +1,226 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use protocol::invocation::TraceContext;
+use protocol::{Deadline, Effect, Hop, InvocationId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+
+fn webhook() -> Webhook {
+    // A second test of the process finds it installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = HttpSettings {
+        ejection: Duration::from_secs(60),
+        ..HttpSettings::default()
+    };
+    Webhook::new(&settings, 1_000).unwrap()
+}
+
+fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
+    let record = format!(
+        r#"{{"space":"default","functionId":"{id}","type":"http","provider":{{"url":"http://{address}/hook"}},"limits":{limits}}}"#
+    );
+    serde_json::from_str(&record).unwrap()
+}
+
+fn invocation() -> Invocation {
+    Invocation {
+        id: InvocationId::random(),
+        space: Space::default_space(),
+        function_id: "f".parse().unwrap(),
+        payload: Bytes::from_static(b"{\"a\":1}"),
+        content_type: "application/json".into(),
+        deadline: Deadline::at((Instant::now() + Duration::from_secs(20)).into_std()),
+        hop: Hop::Direct,
+        trace: TraceContext::default(),
+    }
+}
+
+/// Answers the n-th connection's request with the n-th text, the last one for all later ones; returns requests by a channel.
+async fn server(answers: Vec<String>) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(100);
+    TaskTracker::new().spawn(async move {
+        for number in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let _ = sender.try_send(String::from_utf8_lossy(&request[..read]).into_owned());
+            let answer = answers.get(number).or_else(|| answers.last()).unwrap();
+            if answer.is_empty() {
+                // Never answers, and keeps the connection.
+                std::mem::forget(stream);
+                continue;
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, receiver)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+async fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn posts_the_payload_with_the_headers_of_an_event() {
+    let (address, mut requests) = server(vec![answer(
+        "201 Created",
+        "content-type: text/x\r\n",
+        "done",
+    )])
+    .await;
+    let (function, invocation) = (function("f", address, "{}"), invocation());
+    let reply = webhook().invoke(&function, &invocation).await.unwrap();
+    assert_eq!(
+        (reply.status, reply.content_type.as_deref(), &reply.body[..]),
+        (201, Some("text/x"), b"done".as_slice())
+    );
+    let request = requests.recv().await.unwrap();
+    assert!(request.starts_with("POST /hook HTTP/1.1"), "{request}");
+    assert!(request.ends_with("{\"a\":1}"), "{request}");
+    for expected in [
+        "content-type: application/json",
+        "ce-type: hearth.invocation",
+        &format!("ce-id: {}", invocation.id),
+    ] {
+        assert!(
+            request.contains(expected),
+            "{expected} is missing in {request}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn other_statuses_are_failures_and_redirects_are_followed() {
+    let (target, mut requests) = server(vec![answer("200 OK", "", "there")]).await;
+    let location = format!("location: http://{target}/other\r\n");
+    let (address, _first) = server(vec![
+        answer("503 Service Unavailable", "", "later"),
+        answer("307 Temporary Redirect", &location, ""),
+    ])
+    .await;
+    let (webhook, function) = (webhook(), function("f", address, "{}"));
+    let failed = webhook.invoke(&function, &invocation()).await.unwrap_err();
+    assert_eq!(failed.to_string(), "the function failed: status 503: later");
+    let reply = webhook.invoke(&function, &invocation()).await.unwrap();
+    assert_eq!(&reply.body[..], b"there");
+    let request = requests.recv().await.unwrap();
+    assert!(
+        request.starts_with("POST /other") && request.ends_with("{\"a\":1}"),
+        "{request}"
+    );
+}
+
+#[tokio::test]
+async fn an_endless_redirect_and_a_large_answer_are_bounded() {
+    let (address, _requests) = server(vec![answer("302 Found", "location: /hook\r\n", "")]).await;
+    let failed = webhook()
+        .invoke(&function("f", address, "{}"), &invocation())
+        .await
+        .unwrap_err();
+    assert!(
+        failed.to_string().contains("too many redirects"),
+        "{failed}"
+    );
+    let (address, _requests) = server(vec![answer("200 OK", "", &"x".repeat(1_001))]).await;
+    let failed = webhook()
+        .invoke(&function("f", address, "{}"), &invocation())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(failed, Error::AnswerTooLarge { bytes_max: 1_000 }),
+        "{failed:?}"
+    );
+}
+
+#[tokio::test]
+async fn connection_failures_in_a_row_eject_one_function_and_not_its_host() {
+    let (webhook, address) = (webhook(), nobody().await);
+    let ejected = function("f", address, "{}");
+    for _ in 0..5 {
+        let failed = webhook.invoke(&ejected, &invocation()).await.unwrap_err();
+        assert!(
+            matches!(
+                failed,
+                Error::Unreachable {
+                    retry_after_ms: None,
+                    ..
+                }
+            ),
+            "{failed:?}"
+        );
+        assert_eq!(failed.effect(), Effect::Refused);
+    }
+    let refused = webhook.invoke(&ejected, &invocation()).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::Unreachable {
+                retry_after_ms: Some(50_000..=60_000),
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    let other = webhook
+        .invoke(&function("g", address, "{}"), &invocation())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            other,
+            Error::Unreachable {
+                retry_after_ms: None,
+                ..
+            }
+        ),
+        "{other:?}"
+    );
+}
+
+#[tokio::test]
+async fn failures_of_the_function_itself_never_eject() {
+    let (address, _requests) = server(vec![answer("500 Internal Server Error", "", "")]).await;
+    let (webhook, function) = (webhook(), function("f", address, "{}"));
+    for _ in 0..10 {
+        let failed = webhook.invoke(&function, &invocation()).await.unwrap_err();
+        assert!(matches!(failed, Error::Failed { .. }), "{failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_is_told_and_calls_over_the_concurrency_are_busy() {
+    let (address, _requests) = server(vec![String::new()]).await;
+    let (webhook, function) = (
+        webhook(),
+        function("f", address, r#"{"timeoutMs":200,"concurrency":1}"#),
+    );
+    let (one, two) = (invocation(), invocation());
+    let (first, second) = tokio::join!(
+        webhook.invoke(&function, &one),
+        webhook.invoke(&function, &two)
+    );
+    assert!(
+        matches!(first, Err(Error::TimedOut { timeout_ms: 200 })),
+        "{first:?}"
+    );
+    let busy = second.unwrap_err();
+    assert!(matches!(busy, Error::Busy { calls_max: 1 }), "{busy:?}");
+    assert_eq!(
+        (busy.code(), busy.effect()),
+        (protocol::ErrorCode::FunctionBusy, Effect::Refused)
+    );
+}

@@ -145,7 +145,8 @@ impl Run {
         for node in &down {
             node.restart();
         }
-        let ready = join_all(down.iter().map(is_ready)).await;
+        let count = self.sandbox.nodes().len();
+        let ready = join_all(down.iter().map(|node| is_back(node, count))).await;
         let now = Instant::now();
         for (node, is_ready) in down.iter().zip(ready) {
             if is_ready {
@@ -153,11 +154,7 @@ impl Run {
             } else {
                 self.report.breaks(
                     1,
-                    format!(
-                        "{} was not ready again:\n{}",
-                        node.name(),
-                        node.log_tail(30)
-                    ),
+                    format!("{} did not come back:\n{}", node.name(), node.log_tail(30)),
                 );
             }
         }
@@ -338,9 +335,11 @@ impl Run {
     }
 }
 
-async fn is_ready(node: &Node) -> bool {
+/// Waits until a node is ready and has heard of all others: ready alone waits for no peer, and a node that runs nothing itself
+/// has nowhere to send a call before.
+async fn is_back(node: &Node, count: usize) -> bool {
     let give_up = Instant::now() + Duration::from_secs(30);
-    while !node.is_ready().await {
+    while !node.is_ready().await || node.alive().await.len() < count {
         if Instant::now() > give_up || !node.is_running() {
             return false;
         }

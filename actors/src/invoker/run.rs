@@ -27,7 +27,7 @@ impl Invoker {
         let begun = Instant::now();
         match pool {
             PoolKind::Pool(pool) => {
-                let (span, _) = self.span(|| tracing::info_span!("wait", pull_us = tracing::field::Empty, create_us = tracing::field::Empty, start_us = tracing::field::Empty, ready_us = tracing::field::Empty, start = tracing::field::Empty), &invocation.trace);
+                let (span, _) = self.span(|| tracing::info_span!("wait", otel.name = tracing::field::Empty, pull_us = tracing::field::Empty, create_us = tracing::field::Empty, start_us = tracing::field::Empty, ready_us = tracing::field::Empty, start = tracing::field::Empty), &invocation.trace);
                 let waited = pool.checkout(until).instrument(span.clone()).await;
                 let waited_us = micros(begun.elapsed());
                 match waited {
@@ -122,6 +122,7 @@ impl Invoker {
 fn record(span: &tracing::Span, checkout: &Checkout) {
     span.record("start", checkout.start().as_str());
     if let Some(phases) = checkout.start_phases() {
+        span.record("otel.name", "cold_start");
         for (name, field) in [("pull_us", phases.pull), ("create_us", phases.create), ("start_us", phases.start), ("ready_us", phases.ready)] {
             if let Some(micros) = field {
                 span.record(name, micros);

@@ -109,11 +109,21 @@ impl Listeners {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
-        let (functions, functions_address) = listen(Listener::Functions, settings.listen.functions)?;
+        let (functions, functions_address) =
+            listen(Listener::Functions, settings.listen.functions)?;
         let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
         let (config, config_address) = listen(Listener::Config, settings.listen.config)?;
-        let addresses = Addresses { functions: functions_address, events: events_address, config: config_address };
-        Ok(Self { functions, events, config, addresses })
+        let addresses = Addresses {
+            functions: functions_address,
+            events: events_address,
+            config: config_address,
+        };
+        Ok(Self {
+            functions,
+            events,
+            config,
+            addresses,
+        })
     }
 
     /// Where they listen.
@@ -134,7 +144,12 @@ impl Edge {
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
     ) -> Self {
-        let Listeners { functions, events, config, addresses } = listeners;
+        let Listeners {
+            functions,
+            events,
+            config,
+            addresses,
+        } = listeners;
         let shared = Arc::new(Shared {
             node_name: headers::text(node.name()),
             node: Arc::new(node),
@@ -158,7 +173,11 @@ impl Edge {
             ),
             (config, Surface::new(Listener::Config, &shared, admin)),
         ];
-        Self { listeners, addresses, shared }
+        Self {
+            listeners,
+            addresses,
+            shared,
+        }
     }
 
     /// Where it listens.

@@ -26,13 +26,6 @@ pub enum Command {
     Dev(DevArguments),
     /// Prints the effective settings as TOML, secrets redacted.
     Settings(NodeArguments),
-    /// Runs one command and ends it with its node; started by nodes, not by people.
-    #[command(hide = true, disable_help_flag = true)]
-    InstanceGuard {
-        /// What the guard is told.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<std::ffi::OsString>,
-    },
     #[command(flatten)]
     Operator(cli::Command),
 }
@@ -115,11 +108,21 @@ impl NodeArguments {
             ("cluster.secret_file", &self.cluster_secret_file),
             ("auth.admin_token_file", &self.admin_token_file),
         ];
-        let lists = [("store.etcd.endpoints", &self.etcd), ("cluster.seeds", &self.seed)];
-        let texts = texts.into_iter().filter_map(|(key, value)| Some((key, json!(value?))));
-        let paths = paths.into_iter().filter_map(|(key, value)| Some((key, json!(value.as_ref()?))));
-        let lists = lists.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key, json!(value)));
-        let allow = self.allow_process.then(|| ("process.allow", json!(true)));
+        let lists = [
+            ("store.etcd.endpoints", &self.etcd),
+            ("cluster.seeds", &self.seed),
+        ];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, json!(value?))));
+        let paths = paths
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, json!(value.as_ref()?))));
+        let lists = lists
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key, json!(value)));
+        let allow = self.allow_process.then_some(("process.allow", json!(true)));
         let given = texts.chain(paths).chain(lists).chain(allow);
         given.map(|(key, value)| (key.to_owned(), value)).collect()
     }

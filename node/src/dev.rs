@@ -13,14 +13,15 @@ use anyhow::{Context, bail};
 use config::Settings;
 use config::settings::Flags;
 use config::store::embedded::EmbeddedStore;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
 use crate::args::DevArguments;
 use crate::telemetry::Telemetry;
 use crate::{Node, NodeHandle, shutdown};
+
+/// The word that makes the binary a guard of one command, which ends it with the process that started it.
+pub const GUARD: &str = "instance-guard";
 
 /// How far apart the client ports of two nodes are: n1 has 3000, 4000 and 4001, n2 has 3010, 4010 and 4011.
 const PORT_STEP: u16 = 10;
@@ -34,15 +35,23 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 /// When a setting is wrong or something does not start.
 pub async fn run(arguments: &DevArguments) -> anyhow::Result<ExitCode> {
     let mut flags = arguments.node.flags();
-    flags.entry("process.allow".into()).or_insert_with(|| json!(true));
+    flags
+        .entry("process.allow".into())
+        .or_insert_with(|| json!(true));
     let settings = Settings::load(arguments.node.settings.as_deref(), &flags)?;
     let telemetry = Telemetry::install(&settings)?;
     let result = match (arguments.nodes, find_etcd()) {
         (1, _) => in_process(vec![settings], &telemetry).await,
-        (_, Some(etcd)) if settings.store.etcd.endpoints.is_empty() => processes(arguments, &settings, &flags, Some(&etcd)).await,
-        (_, _) if !settings.store.etcd.endpoints.is_empty() => processes(arguments, &settings, &flags, None).await,
+        (_, Some(etcd)) if settings.store.etcd.endpoints.is_empty() => {
+            processes(arguments, &settings, &flags, Some(&etcd)).await
+        }
+        (_, _) if !settings.store.etcd.endpoints.is_empty() => {
+            processes(arguments, &settings, &flags, None).await
+        }
         (nodes, _) => {
-            say(&format!("no etcd on PATH: {nodes} nodes in one process share the embedded store"));
+            say(&format!(
+                "no etcd on PATH: {nodes} nodes in one process share the embedded store"
+            ));
             let all = (1..=nodes).map(|number| numbered(arguments, &settings, &flags, number));
             in_process(all.collect::<Result<_, _>>()?, &telemetry).await
         }
@@ -66,14 +75,18 @@ async fn in_process(all: Vec<Settings>, telemetry: &Telemetry) -> anyhow::Result
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            Some(Arc::new(tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await??))
+            Some(Arc::new(
+                tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await??,
+            ))
         }
         None => None,
     };
     for settings in all {
         let name = settings.node.name.clone();
         let node = match &shared {
-            Some(store) => Node::new(settings).with_store(Arc::clone(store) as Arc<dyn config::Store>),
+            Some(store) => {
+                Node::new(settings).with_store(Arc::clone(store) as Arc<dyn config::Store>)
+            }
             None => Node::new(settings),
         };
         let handle = node.start(&telemetry.metrics).await?;
@@ -86,7 +99,11 @@ async fn in_process(all: Vec<Settings>, telemetry: &Telemetry) -> anyhow::Result
         _ = failed => true,
     };
     futures_util::future::join_all(nodes.into_iter().map(NodeHandle::stop)).await;
-    Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if has_failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn announce(name: &str, handle: &NodeHandle) {
@@ -130,42 +147,72 @@ async fn processes(
             node.listen.functions, node.listen.events, node.listen.config
         ));
     }
-    let ended = futures_util::future::select_all(children.iter_mut().map(|(_, child)| Box::pin(child.child.wait())));
+    let ended = futures_util::future::select_all(
+        children
+            .iter_mut()
+            .map(|(_, child)| Box::pin(child.child.wait())),
+    );
     let ended = tokio::select! {
         requested = shutdown::requested() => { requested?; None }
         (_, index, _) = ended => Some(index),
     };
     let code = match ended {
         Some(index) => {
-            say(&format!("{} ended by itself: stopping all", children[index].0));
+            say(&format!(
+                "{} ended by itself: stopping all",
+                children[index].0
+            ));
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,
     };
     // etcd was started first and is stopped last.
-    let (nodes, stores): (Vec<_>, Vec<_>) = children.into_iter().partition(|(name, _)| name != "etcd");
+    let (nodes, stores): (Vec<_>, Vec<_>) =
+        children.into_iter().partition(|(name, _)| name != "etcd");
     futures_util::future::join_all(nodes.into_iter().map(|(_, child)| child.stop())).await;
     futures_util::future::join_all(stores.into_iter().map(|(_, child)| child.stop())).await;
     Ok(code)
 }
 
 /// The settings of node `number` of several: own name, directory and ports.
-fn numbered(arguments: &DevArguments, settings: &Settings, flags: &Flags, number: u16) -> anyhow::Result<Settings> {
+fn numbered(
+    arguments: &DevArguments,
+    settings: &Settings,
+    flags: &Flags,
+    number: u16,
+) -> anyhow::Result<Settings> {
     let mut flags = flags.clone();
     let step = (number - 1) * PORT_STEP;
     let name = format!("n{number}");
     let moved = |address: std::net::SocketAddr, step: u16| -> anyhow::Result<serde_json::Value> {
-        let port = address.port().checked_add(step).context("the ports of the nodes end above 65535")?;
-        Ok(json!(std::net::SocketAddr::new(address.ip(), port).to_string()))
+        let port = address
+            .port()
+            .checked_add(step)
+            .context("the ports of the nodes end above 65535")?;
+        Ok(json!(
+            std::net::SocketAddr::new(address.ip(), port).to_string()
+        ))
     };
     let secret = secret_file(&settings.node.data_dir)?;
-    flags.insert("node.data_dir".into(), json!(settings.node.data_dir.join(&name)));
+    flags.insert(
+        "node.data_dir".into(),
+        json!(settings.node.data_dir.join(&name)),
+    );
     flags.insert("node.name".into(), json!(name));
-    flags.insert("listen.functions".into(), moved(settings.listen.functions, step)?);
+    flags.insert(
+        "listen.functions".into(),
+        moved(settings.listen.functions, step)?,
+    );
     flags.insert("listen.events".into(), moved(settings.listen.events, step)?);
     flags.insert("listen.config".into(), moved(settings.listen.config, step)?);
-    flags.insert("listen.peer".into(), moved(settings.listen.peer, number - 1)?);
-    flags.insert("cluster.seeds".into(), json!([settings.listen.peer.to_string()]));
+    flags.insert(
+        "listen.peer".into(),
+        moved(settings.listen.peer, number - 1)?,
+    );
+    flags.insert(
+        "cluster.seeds".into(),
+        json!([settings.listen.peer.to_string()]),
+    );
     flags.insert("cluster.secret_file".into(), json!(secret));
     Ok(Settings::load(arguments.node.settings.as_deref(), &flags)?)
 }
@@ -179,7 +226,10 @@ fn node_arguments(arguments: &DevArguments, node: &Settings, secret: &Path) -> V
     }
     flag("--name", node.node.name.clone().into());
     flag("--data-dir", node.node.data_dir.clone().into());
-    flag("--functions-listen", node.listen.functions.to_string().into());
+    flag(
+        "--functions-listen",
+        node.listen.functions.to_string().into(),
+    );
     flag("--events-listen", node.listen.events.to_string().into());
     flag("--config-listen", node.listen.config.to_string().into());
     flag("--peer-listen", node.listen.peer.to_string().into());
@@ -200,7 +250,7 @@ fn node_arguments(arguments: &DevArguments, node: &Settings, secret: &Path) -> V
 /// A process that ends with this one, even by `kill -9`: it runs under the guard of instances.
 struct Guarded {
     child: Child,
-    _link: UnixStream,
+    link: UnixStream,
 }
 
 impl Guarded {
@@ -208,31 +258,35 @@ impl Guarded {
         let (link, theirs) = UnixStream::pair()?;
         let program = std::env::current_exe().context("the path of this program")?;
         let child = Command::new(program)
-            .arg("instance-guard")
+            .arg(GUARD)
             .arg("--")
             .args(command)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             // A Ctrl-C at the terminal is this process's to hand on, in order.
             .process_group(0)
             .spawn()?;
-        Ok(Self { child, _link: link })
+        Ok(Self { child, link })
     }
 
-    async fn stop(mut self) {
+    async fn stop(self) {
         use std::io::Write;
+        let Self { mut child, mut link } = self;
         // One byte asks the guard to hand SIGTERM on; a guard that is gone needs none.
-        let _ = self._link.write_all(&[providers::process::guard::TERMINATE]);
-        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err()
-            && let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok())
-        {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = link.write_all(&[providers::process::guard::TERMINATE]);
+        if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+            // Without its link the guard kills all that is left.
+            drop(link);
+            let _ = child.wait().await;
         }
     }
 }
 
 fn start_etcd(etcd: &Path, base: &Path) -> anyhow::Result<(String, Guarded)> {
     let (client, peer) = (free_port()?, free_port()?);
-    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let (client, peer) = (
+        format!("http://127.0.0.1:{client}"),
+        format!("http://127.0.0.1:{peer}"),
+    );
     let texts = [
         "--data-dir".into(),
         base.join("etcd").into_os_string(),
@@ -250,7 +304,9 @@ fn start_etcd(etcd: &Path, base: &Path) -> anyhow::Result<(String, Guarded)> {
         "--log-level".into(),
         "error".into(),
     ];
-    let command = std::iter::once(etcd.as_os_str().to_owned()).chain(texts).collect();
+    let command = std::iter::once(etcd.as_os_str().to_owned())
+        .chain(texts)
+        .collect();
     Ok((client, Guarded::start(command)?))
 }
 
@@ -260,7 +316,9 @@ fn free_port() -> anyhow::Result<u16> {
 
 fn find_etcd() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join("etcd"))
+        .find(|file| file.is_file())
 }
 
 /// The secret of the nodes of one directory, made once.
@@ -268,10 +326,19 @@ fn secret_file(base: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::create_dir_all(base).with_context(|| format!("node.data_dir {}", base.display()))?;
     let path = base.join("cluster-secret");
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+    match std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+    {
         Ok(mut file) => {
             use std::io::Write;
-            let text = format!("{}{}", protocol::NodeId::random(), protocol::NodeId::random());
+            let text = format!(
+                "{}{}",
+                protocol::NodeId::random(),
+                protocol::NodeId::random()
+            );
             file.write_all(text.as_bytes())?;
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::listen::PeerSockets;
-use cluster::{Membership, PeerClient, PeerHandler};
 use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
+use cluster::{Membership, PeerClient, PeerHandler};
 use config::{Settings, Store};
 use gateway::{Edge, Listeners};
 use tokio::time::Instant;
@@ -81,7 +81,10 @@ pub struct NodeHandle {
 impl Node {
     /// A node with these settings; its store follows from them.
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), store: None }
+        Self {
+            settings: Arc::new(settings),
+            store: None,
+        }
     }
 
     /// Uses a store that is open already, shared with other nodes of this process.
@@ -102,8 +105,11 @@ impl Node {
         let secret = wire::secret(&settings)?;
         // Every port is bound before anything starts: a port that is taken leaves nothing behind.
         let listeners = Listeners::bind(&settings)?;
-        let sockets = PeerSockets::bind(settings.listen.peer)
-            .map_err(|source| StartError::BindPeer { address: settings.listen.peer, source })?;
+        let sockets =
+            PeerSockets::bind(settings.listen.peer).map_err(|source| StartError::BindPeer {
+                address: settings.listen.peer,
+                source,
+            })?;
         let store = match store {
             Some(store) => store,
             None => wire::store(&settings).await?,
@@ -130,7 +136,14 @@ impl Node {
             members: membership.members(),
             body_bytes_max: wire::bytes(settings.limits.answer_max) + HEAD_BYTES,
         }));
-        let parts = wire::Backends { settings: &settings, identity: &identity, base, store, client, membership: &membership };
+        let parts = wire::Backends {
+            settings: &settings,
+            identity: &identity,
+            base,
+            store,
+            client,
+            membership: &membership,
+        };
         let parts = parts.parts(metrics, &tracker, &stop)?;
         let running = actors::supervisor::start(parts).await?;
         let handler: Arc<dyn PeerHandler> = Arc::clone(&running.serving) as Arc<dyn PeerHandler>;
@@ -145,7 +158,14 @@ impl Node {
         })
         .map_err(wire::cluster_error)?;
         let addresses = listeners.addresses();
-        let edge = Edge::new(listeners, &settings, running.control.clone(), admin_token, metrics.render(), metrics.request_context());
+        let edge = Edge::new(
+            listeners,
+            &settings,
+            running.control.clone(),
+            admin_token,
+            metrics.render(),
+            metrics.request_context(),
+        );
         let edge_shutdown = CancellationToken::new();
         let edge = edge.serve(edge_shutdown.clone(), &tracker);
         tracing::info!(
@@ -154,7 +174,18 @@ impl Node {
             "node started"
         );
         let peer_address = sockets.address;
-        Ok(NodeHandle { settings, addresses, peer_address, running, edge, edge_shutdown, peer_server, membership, stop, tracker })
+        Ok(NodeHandle {
+            settings,
+            addresses,
+            peer_address,
+            running,
+            edge,
+            edge_shutdown,
+            peer_server,
+            membership,
+            stop,
+            tracker,
+        })
     }
 }
 
@@ -183,11 +214,15 @@ impl NodeHandle {
         let deadline = Instant::now() + self.settings.node.drain_timeout;
         tracing::info!(node = %self.settings.node.name, "draining");
         self.running.handle.begin_drain();
-        tokio::time::sleep_until(deadline.min(Instant::now() + self.settings.node.drain_delay)).await;
+        tokio::time::sleep_until(deadline.min(Instant::now() + self.settings.node.drain_delay))
+            .await;
         self.edge_shutdown.cancel();
-        let (is_drained, ()) = tokio::join!(self.edge.finish(deadline), self.peer_server.drain(deadline));
+        let (is_drained, ()) =
+            tokio::join!(self.edge.finish(deadline), self.peer_server.drain(deadline));
         if !is_drained {
-            tracing::warn!("some requests were cut off at the end of the drain; node.drain_timeout bounds it");
+            tracing::warn!(
+                "some requests were cut off at the end of the drain; node.drain_timeout bounds it"
+            );
         }
         self.running.handle.stop(deadline).await;
         self.membership.shutdown().await;

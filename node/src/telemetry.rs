@@ -51,29 +51,52 @@ impl Telemetry {
     /// # Errors
     /// When the log directives or the endpoint can not be used, or it was called before.
     pub fn install(settings: &Settings) -> anyhow::Result<Self> {
-        let prometheus = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
-        let traces = settings.telemetry.otlp_endpoint.as_deref().map(|endpoint| Traces::start(settings, endpoint));
+        let prometheus = PrometheusBuilder::new()
+            .set_buckets(&BUCKETS)?
+            .install_recorder()?;
+        let traces = settings
+            .telemetry
+            .otlp_endpoint
+            .as_deref()
+            .map(|endpoint| Traces::start(settings, endpoint));
         let traces = traces.transpose()?;
         let directives = format!("{QUIET},{}", settings.logs.level);
         let filter = EnvFilter::try_new(directives)?;
         let logs: Box<dyn Layer<Registry> + Send + Sync> = match settings.logs.format {
-            LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed(),
+            LogFormat::Json => tracing_subscriber::fmt::layer()
+                .json()
+                .with_writer(std::io::stderr)
+                .with_filter(filter)
+                .boxed(),
             LogFormat::Text => {
                 let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-                tracing_subscriber::fmt::layer().with_ansi(is_terminal).with_writer(std::io::stderr).with_filter(filter).boxed()
+                tracing_subscriber::fmt::layer()
+                    .with_ansi(is_terminal)
+                    .with_writer(std::io::stderr)
+                    .with_filter(filter)
+                    .boxed()
             }
         };
         let spans = traces.as_ref().map(|traces| {
             let tracer = traces.provider.tracer("hearth");
-            tracing_opentelemetry::layer().with_tracer(tracer).with_filter(EnvFilter::new(format!("{QUIET},info")))
+            tracing_opentelemetry::layer()
+                .with_tracer(tracer)
+                .with_filter(EnvFilter::new(format!("{QUIET},info")))
         });
-        tracing_subscriber::registry().with(logs).with(spans).try_init()?;
-        Ok(Self { metrics: Metrics { prometheus, traces } })
+        tracing_subscriber::registry()
+            .with(logs)
+            .with(spans)
+            .try_init()?;
+        Ok(Self {
+            metrics: Metrics { prometheus, traces },
+        })
     }
 
     /// Sends what spans are still queued; blocks for a moment, so it is run off the runtime.
     pub async fn shutdown(self) {
-        let Some(Traces { provider }) = self.metrics.traces else { return };
+        let Some(Traces { provider }) = self.metrics.traces else {
+            return;
+        };
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown()).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "the last spans could not be sent");
@@ -82,8 +105,10 @@ impl Telemetry {
 }
 
 /// Buckets of durations, in seconds: from a warm call to a cold start that pulls an image.
-const BUCKETS: [f64; 15] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const BUCKETS: [f64; 15] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+    30.0,
+];
 
 impl Traces {
     fn start(settings: &Settings, endpoint: &str) -> anyhow::Result<Self> {
@@ -99,8 +124,15 @@ impl Traces {
             .build()?;
         let node = opentelemetry::KeyValue::new("hearth.node", settings.node.name.clone());
         let provider = SdkTracerProvider::builder()
-            .with_resource(Resource::builder().with_service_name("hearth").with_attribute(node).build())
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.telemetry.sample_ratio))))
+            .with_resource(
+                Resource::builder()
+                    .with_service_name("hearth")
+                    .with_attribute(node)
+                    .build(),
+            )
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
+                settings.telemetry.sample_ratio,
+            ))))
             .with_batch_exporter(exporter)
             .build();
         Ok(Self { provider })
@@ -116,18 +148,30 @@ impl Metrics {
 
     /// Ties spans to trace context inside the node; `None` while no traces are exported.
     pub fn propagate(&self) -> Option<Arc<dyn Propagate>> {
-        self.traces.as_ref().map(|_| Arc::new(OtelPropagate) as Arc<dyn Propagate>)
+        self.traces
+            .as_ref()
+            .map(|_| Arc::new(OtelPropagate) as Arc<dyn Propagate>)
     }
 
     /// Makes a request's span the child of the trace its headers name; `None` while no traces are exported.
     pub fn request_context(&self) -> Option<gateway::Propagate> {
         self.traces.as_ref()?;
-        Some(Arc::new(|headers: &http::HeaderMap, span: &tracing::Span| {
-            let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let trace = TraceContext { parent: text("traceparent"), state: text("tracestate") };
-            OtelPropagate.set_parent(span, &trace);
-            OtelPropagate.context(span)
-        }))
+        Some(Arc::new(
+            |headers: &http::HeaderMap, span: &tracing::Span| {
+                let text = |name| {
+                    headers
+                        .get(name)
+                        .and_then(|value| value.to_str().ok())
+                        .map(str::to_owned)
+                };
+                let trace = TraceContext {
+                    parent: text("traceparent"),
+                    state: text("tracestate"),
+                };
+                OtelPropagate.set_parent(span, &trace);
+                OtelPropagate.context(span)
+            },
+        ))
     }
 }
 
@@ -175,6 +219,8 @@ impl Injector for HeadersMut {
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("has_traces", &self.traces.is_some()).finish_non_exhaustive()
+        f.debug_struct("Metrics")
+            .field("has_traces", &self.traces.is_some())
+            .finish_non_exhaustive()
     }
 }

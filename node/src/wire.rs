@@ -34,7 +34,10 @@ pub(crate) struct Backends<'a> {
 
 pub(crate) fn identity(settings: &Settings) -> Result<Identity, StartError> {
     let path = &settings.node.data_dir;
-    let failed = |why: String| StartError::DataDir { path: path.clone(), why };
+    let failed = |why: String| StartError::DataDir {
+        path: path.clone(),
+        why,
+    };
     std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
     Identity::load(path).map_err(|error| failed(chain(&error)))
 }
@@ -75,9 +78,18 @@ pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) ->
     }
 }
 
-pub(crate) async fn advertise(settings: &Settings, port: u16) -> Result<std::net::SocketAddr, StartError> {
-    let host = settings.node.advertise.clone().unwrap_or_else(|| settings.listen.peer.ip().to_string());
-    cluster::membership::resolve_advertise(&host, port).await.map_err(cluster_error)
+pub(crate) async fn advertise(
+    settings: &Settings,
+    port: u16,
+) -> Result<std::net::SocketAddr, StartError> {
+    let host = settings
+        .node
+        .advertise
+        .clone()
+        .unwrap_or_else(|| settings.listen.peer.ip().to_string());
+    cluster::membership::resolve_advertise(&host, port)
+        .await
+        .map_err(cluster_error)
 }
 
 pub(crate) fn bytes(size: ByteSize) -> usize {
@@ -100,27 +112,39 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl Backends<'_> {
     /// All that the control plane is made from.
-    pub(crate) fn parts(self, metrics: &Metrics, tracker: &TaskTracker, stop: &CancellationToken) -> Result<Parts, StartError> {
+    pub(crate) fn parts(
+        self,
+        metrics: &Metrics,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Parts, StartError> {
         let settings = self.settings;
         let data_dir = settings.node.data_dir.clone();
         let journal_path = data_dir.join("busy");
-        let journal = Journal::open_file(&journal_path)
-            .map_err(|error| StartError::DataDir { path: journal_path, why: error.to_string() })?;
+        let journal = Journal::open_file(&journal_path).map_err(|error| StartError::DataDir {
+            path: journal_path,
+            why: error.to_string(),
+        })?;
         let outputs = Outputs::new(&settings.logs, &settings.node.name);
         let answer_bytes_max = bytes(settings.limits.answer_max);
-        let container: Arc<dyn Launch> = Arc::new(providers::docker::Docker::connect(providers::docker::Setup {
-            settings: settings.docker.clone(),
-            stop_grace: settings.executor.stop_grace,
-            answer_bytes_max,
-            cluster: settings.cluster.id.clone(),
-            node: self.identity.node_id().clone(),
-            generation: self.identity.generation(),
-            data_dir: data_dir.clone(),
-            outputs: outputs.clone(),
-            tasks: tracker.clone(),
-            stop: stop.clone(),
-        }));
-        let launchers = Launchers { container: Some(container), process: self.processes(&outputs, tracker, stop)? };
+        let container: Arc<dyn Launch> = Arc::new(providers::docker::Docker::connect(
+            providers::docker::Setup {
+                settings: settings.docker.clone(),
+                stop_grace: settings.executor.stop_grace,
+                answer_bytes_max,
+                cluster: settings.cluster.id.clone(),
+                node: self.identity.node_id().clone(),
+                generation: self.identity.generation(),
+                data_dir: data_dir.clone(),
+                outputs: outputs.clone(),
+                tasks: tracker.clone(),
+                stop: stop.clone(),
+            },
+        ));
+        let launchers = Launchers {
+            container: Some(container),
+            process: self.processes(&outputs, tracker, stop)?,
+        };
         let http = self.webhooks(answer_bytes_max)?;
         Ok(Parts {
             settings: Arc::clone(settings),
@@ -136,7 +160,10 @@ impl Backends<'_> {
             announce: Arc::clone(self.membership) as Arc<dyn actors::router::announce::Announce>,
             client: self.client,
             journal,
-            memory_max_mb: settings.executor.memory_max.map_or_else(machine_share_mb, |size| size.as_u64() / (1024 * 1024)),
+            memory_max_mb: settings
+                .executor
+                .memory_max
+                .map_or_else(machine_share_mb, |size| size.as_u64() / (1024 * 1024)),
             snapshot_path: data_dir.join("functions.snapshot"),
             propagate: metrics.propagate(),
             tracker: tracker.clone(),
@@ -152,10 +179,13 @@ impl Backends<'_> {
         if !self.settings.process.allow {
             return Ok(None);
         }
-        let program = std::env::current_exe()
-            .map_err(|error| StartError::Cluster(format!("the path of this program, which guards processes, is not known: {error}")))?;
+        let program = std::env::current_exe().map_err(|error| {
+            StartError::Cluster(format!(
+                "the path of this program, which guards processes, is not known: {error}"
+            ))
+        })?;
         Ok(Some(Arc::new(Process::new(process::Setup {
-            guard: vec![program.into(), "instance-guard".into()],
+            guard: vec![program.into(), crate::dev::GUARD.into()],
             stop_grace: self.settings.executor.stop_grace,
             answer_bytes_max: bytes(self.settings.limits.answer_max),
             generation: self.identity.generation(),
@@ -173,13 +203,26 @@ impl Backends<'_> {
 
 /// Three quarters of what the machine, or the control group this process is in, has.
 fn machine_share_mb() -> u64 {
-    let line_kb = |line: &str| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok();
+    let line_kb = |line: &str| {
+        line.strip_prefix("MemTotal:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine_mb = read("/proc/meminfo").lines().find_map(line_kb).map_or(1024, |kb| kb / 1024);
-    let group_bytes = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .into_iter()
-        .filter_map(|path| read(path).trim().parse::<u64>().ok())
-        .min();
+    let machine_mb = read("/proc/meminfo")
+        .lines()
+        .find_map(line_kb)
+        .map_or(1024, |kb| kb / 1024);
+    let group_bytes = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .into_iter()
+    .filter_map(|path| read(path).trim().parse::<u64>().ok())
+    .min();
     let limit_mb = group_bytes.map_or(machine_mb, |bytes| machine_mb.min(bytes / (1024 * 1024)));
     limit_mb * MEMORY_SHARE.0 / MEMORY_SHARE.1
 }

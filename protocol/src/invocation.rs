@@ -1,11 +1,13 @@
 //! One request to run one function once, and its answer.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{FunctionId, InvocationId, NodeId, Space};
+
+mod deadline;
+
+pub use deadline::Deadline;
 
 /// A function's run, as every layer passes it on.
 #[derive(Debug, Clone)]
@@ -46,35 +48,6 @@ pub enum Hop {
     Direct,
     /// From that peer.
     Forwarded(NodeId),
-}
-
-/// The moment at which the caller stops waiting; absolute in a process, remaining milliseconds on the wire.
-#[expect(
-    clippy::disallowed_types,
-    reason = "holds a reading of the caller's clock, reads none"
-)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(std::time::Instant);
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "the caller passes its reading of the clock"
-)]
-impl Deadline {
-    /// The deadline at a moment.
-    pub fn at(moment: std::time::Instant) -> Self {
-        Self(moment)
-    }
-
-    /// The moment of the deadline.
-    pub fn moment(self) -> std::time::Instant {
-        self.0
-    }
-
-    /// How long until the deadline, zero once it has passed.
-    pub fn remaining(self, now: std::time::Instant) -> Duration {
-        self.0.saturating_duration_since(now)
-    }
 }
 
 /// What a function answered.

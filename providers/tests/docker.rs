@@ -1,5 +1,6 @@
 //! The docker provider against a real engine.
 #![cfg(feature = "docker")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/engine.rs"]
 mod engine;
@@ -9,7 +10,7 @@ mod program;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::query_parameters::RemoveContainerOptionsBuilder;
+use bollard::query_parameters::{RemoveContainerOptionsBuilder, RemoveImageOptions};
 use futures_util::StreamExt;
 use protocol::{Effect, Function, NodeId};
 use providers::output::Line;
@@ -441,6 +442,50 @@ async fn an_image_that_is_nowhere_is_not_found() {
         matches!(missing, Error::ImageNotFound { .. }),
         "{missing:?}"
     );
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn pulled_images_over_the_disk_limit_are_removed_and_others_stay() {
+    let cluster = Cluster::new().await;
+    // As if an earlier generation had pulled one of them.
+    let [pulled, own] = ["pulled", "own"].map(|kind| {
+        let random = NodeId::random();
+        (
+            format!("hearth-providers-{kind}-{random}:1"),
+            random.to_string(),
+        )
+    });
+    for (image, content) in [&pulled, &own] {
+        engine::import_file(&cluster.client, image, content.as_bytes()).await;
+    }
+    let id = cluster
+        .client
+        .inspect_image(&pulled.0)
+        .await
+        .unwrap()
+        .id
+        .unwrap();
+    let mut setup = cluster.setup(1);
+    let remembered = json!([{"id": id, "at_seconds": 1}]).to_string();
+    std::fs::write(setup.data_dir.join("pulled-images.json"), remembered).unwrap();
+    setup.settings.image_disk_max = bytesize::ByteSize(0);
+    let docker = providers::docker::Docker::connect(setup);
+    eventually("the pulled image is removed", || async {
+        docker
+            .resolve_present(&pulled.0)
+            .await
+            .ok()?
+            .is_none()
+            .then_some(())
+    })
+    .await;
+    assert!(docker.resolve_present(&own.0).await.unwrap().is_some());
+    cluster
+        .client
+        .remove_image(&own.0, None::<RemoveImageOptions>, None)
+        .await
+        .unwrap();
     cluster.finish().await;
 }
 

@@ -1,5 +1,6 @@
 //! The process provider with real commands under a real guard.
 #![cfg(feature = "process")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/program.rs"]
 mod program;
@@ -16,7 +17,7 @@ use providers::output::Line;
 use providers::process::{Process, Setup};
 use providers::{Error, Launch, Life, Outputs};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -270,7 +271,7 @@ fn runs(marker: &str) -> bool {
 #[tokio::test]
 async fn nothing_survives_when_the_node_is_gone() {
     // The node's side of the link is held by a process that is then killed with SIGKILL, as a node would be.
-    let (mut node, guard_side) = tokio::net::UnixStream::pair().unwrap();
+    let (node, guard_side) = tokio::net::UnixStream::pair().unwrap();
     let guard_side = guard_side.into_std().unwrap();
     guard_side.set_nonblocking(false).unwrap();
     let mut guard = tokio::process::Command::new(GUARD)
@@ -285,9 +286,9 @@ async fn nothing_survives_when_the_node_is_gone() {
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(guard_side)))
         .spawn()
         .unwrap();
-    let mut report = [0; 64];
-    let length = node.read(&mut report).await.unwrap();
-    let report = String::from_utf8_lossy(&report[..length]).into_owned();
+    let mut node = BufReader::new(node);
+    let mut report = String::new();
+    node.read_line(&mut report).await.unwrap();
     let group = report
         .trim()
         .strip_prefix("started ")
@@ -306,6 +307,26 @@ async fn nothing_survives_when_the_node_is_gone() {
     for pid in strays {
         is_gone(&pid).await;
     }
+}
+
+#[tokio::test]
+async fn a_command_hears_the_request_to_end() {
+    let (mut node, guard_side) = tokio::net::UnixStream::pair().unwrap();
+    let guard_side = guard_side.into_std().unwrap();
+    guard_side.set_nonblocking(false).unwrap();
+    let script = "trap 'echo heard; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut guard = tokio::process::Command::new(GUARD)
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(guard_side)))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(guard.stdout.take().unwrap()).lines();
+    assert_eq!(output.next_line().await.unwrap().as_deref(), Some("ready"));
+    node.write_all(b"T").await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(10), output.next_line()).await;
+    assert_eq!(heard.expect("it ends in time").unwrap().as_deref(), Some("heard"));
+    assert!(guard.wait().await.unwrap().success());
 }
 
 /// All descendants of a process.

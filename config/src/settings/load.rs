@@ -57,9 +57,7 @@ impl Settings {
         if let Some(file) = file {
             layers.push(Origin::File(file.to_owned()), read_file(file)?);
         }
-        let mut variables: Vec<_> = variables
-            .filter(|(name, _)| is_setting(name))
-            .collect();
+        let mut variables: Vec<_> = variables.filter(|(name, _)| is_setting(name)).collect();
         variables.sort();
         for (name, value) in variables {
             let path: Vec<String> = name[VARIABLE_PREFIX.len()..]

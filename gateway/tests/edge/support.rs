@@ -351,7 +351,14 @@ impl Sandbox {
         let node = ScriptedNode::new();
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
         let token = Some(Secret::new("0123456789abcdef"));
-        let edge = Edge::new(Listeners::bind(&settings).unwrap(), &settings, node.clone(), token, render, propagate);
+        let edge = Edge::new(
+            Listeners::bind(&settings).unwrap(),
+            &settings,
+            node.clone(),
+            token,
+            render,
+            propagate,
+        );
         let addresses = edge.addresses();
         let shutdown = CancellationToken::new();
         let serving = Some(edge.serve(shutdown.clone(), &TaskTracker::new()));

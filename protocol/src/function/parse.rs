@@ -245,7 +245,7 @@ where
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
     let result = serde_ignored::deserialize(tracked, |path| {
-        unknown.push(join(&path.to_string().replace("?.", "")))
+        unknown.push(join(&path.to_string().replace("?.", "")));
     });
     result.map_err(|error: D::Error| match join(&track.path().to_string()) {
         path if path.is_empty() => Invalid(error.to_string()),

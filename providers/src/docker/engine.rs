@@ -34,6 +34,17 @@ pub(super) enum State {
     Down,
 }
 
+/// Why a look found no engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// Nobody is there, or it is no engine.
+    #[error("{0}")]
+    Failed(String),
+    /// It did not answer in time.
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+}
+
 /// Why a call has no result.
 #[derive(Debug, Clone)]
 pub(super) enum CallError {
@@ -70,6 +81,11 @@ impl Engine {
         *self.state.borrow() == State::Up
     }
 
+    /// Whether it was asked and did not answer; a call made before the first look waits for it.
+    pub(super) fn is_down(&self) -> bool {
+        *self.state.borrow() == State::Down
+    }
+
     pub(super) fn call_timeout(&self) -> Duration {
         self.call_timeout
     }
@@ -94,24 +110,23 @@ impl Engine {
         self.doubt.notified().await;
     }
 
-    /// Looks whether the engine answers and returns the state before and now.
-    pub(super) async fn look(&self, within: Duration) -> (State, Result<(), String>) {
+    /// Looks whether the engine answers, and returns whether it did before. An answer counts at once; a failure is judged by the
+    /// monitor, since an engine that is busy may be late.
+    pub(super) async fn look(&self, within: Duration) -> (State, Result<(), NoAnswer>) {
         let before = *self.state.borrow();
         let outcome = match tokio::time::timeout(within, self.ask(before)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {within:?}")),
+            Ok(outcome) => outcome.map_err(NoAnswer::Failed),
+            Err(_) => Err(NoAnswer::Silent(within)),
         };
-        self.state.send_replace(if outcome.is_ok() {
-            State::Up
-        } else {
-            State::Down
-        });
+        if outcome.is_ok() && before != State::Up {
+            self.state.send_replace(State::Up);
+        }
         (before, outcome)
     }
 
-    /// Counts the engine as answering although a look failed.
-    pub(super) fn trust(&self) {
-        self.state.send_replace(State::Up);
+    /// Counts the engine as away, until a look finds it again.
+    pub(super) fn give_up(&self) {
+        self.state.send_replace(State::Down);
     }
 
     async fn ask(&self, before: State) -> Result<(), String> {

@@ -1,15 +1,21 @@
 //! Removes a container that was begun and not finished.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::InstanceId;
+
 use super::Docker;
+use crate::Error;
+use crate::contract::Fate;
 
 /// Owns a container from before its creation until [`Guard::disarm`]; dropped earlier, it has a tracked task remove it.
 #[derive(Debug)]
 pub(super) struct Guard {
     docker: Docker,
     name: String,
-    is_created: bool,
+    /// The container's id, once the engine confirmed the creation.
+    id: Option<InstanceId>,
     is_armed: bool,
 }
 
@@ -25,19 +31,39 @@ impl Guard {
         Self {
             docker: docker.clone(),
             name: name.to_owned(),
-            is_created: false,
+            id: None,
             is_armed: true,
         }
     }
 
-    /// The engine confirmed the creation.
-    pub(super) fn created(&mut self) {
-        self.is_created = true;
+    /// The engine confirmed the creation. From now on the death of the container is noticed, by the reason that is returned.
+    pub(super) fn created(&mut self, id: &InstanceId) -> Arc<Fate> {
+        let fate = Arc::new(Fate::default());
+        self.docker
+            .shared
+            .instances
+            .insert(id.clone(), Arc::clone(&fate));
+        self.id = Some(id.clone());
+        fate
     }
 
-    /// The container is no longer ours to remove: it is up, or gone.
-    pub(super) fn disarm(mut self) {
+    /// The container is up: its owner removes it.
+    ///
+    /// # Errors
+    /// When it died meanwhile; then it is still removed here.
+    pub(super) fn disarm(mut self) -> Result<(), Error> {
+        let id = self.id.take();
+        // The lock is taken before the name is given up, so that a death is noticed either here or by the watcher.
+        let mut begun = self.docker.shared.instances.begun();
+        if id.is_some_and(|id| self.docker.shared.instances.fate(&id).is_none()) {
+            return Err(Error::StartFailed {
+                why: "it ended right after it was ready".into(),
+            });
+        }
+        begun.remove(&self.name);
+        drop(begun);
         self.is_armed = false;
+        Ok(())
     }
 
     /// Removes it now and waits; a failure is left to the task.
@@ -52,11 +78,15 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let docker = self.docker.clone();
         let name = std::mem::take(&mut self.name);
+        let is_created = self.id.is_some();
+        if let Some(id) = self.id.take() {
+            docker.shared.instances.remove(&id);
+        }
         if !self.is_armed {
             docker.shared.instances.begun().remove(&name);
             return;
         }
-        let attempts_min = if self.is_created { 1 } else { LATE_ATTEMPTS };
+        let attempts_min = if is_created { 1 } else { LATE_ATTEMPTS };
         let setup = &docker.shared.setup;
         let removal = setup.stop.clone().run_until_cancelled_owned(remove(
             docker.clone(),
@@ -75,7 +105,7 @@ async fn remove(docker: Docker, name: String, attempts_min: u32) {
         match docker.remove_by_force(&name).await {
             Ok(()) => removals += 1,
             Err(error) => {
-                tracing::debug!(container = name, %error, "a container is not removed yet")
+                tracing::debug!(container = name, %error, "a container is not removed yet");
             }
         }
         if removals >= attempts_min {

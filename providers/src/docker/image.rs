@@ -232,7 +232,7 @@ pub(super) async fn resolve_present(docker: &Docker, image: &str) -> Result<Opti
         .iter()
         .find(|digest| Reference::parse(digest).full_repository() == repository);
     let digest = of_same_repository
-        .or(digests.first())
+        .or_else(|| digests.first())
         .and_then(|text| Reference::parse(text).digest);
     let resolved = digest.map(str::to_owned).or_else(|| inspected.id.clone());
     if let (Some(digest), Some(id)) = (&resolved, &inspected.id) {

@@ -30,6 +30,8 @@ use crate::{Error, Found, Invoke, LaunchSpec, Launched};
 pub(super) struct Created {
     pub(super) id: InstanceId,
     pub(super) guard: Guard,
+    /// Why it died, once it did.
+    fate: Arc<Fate>,
 }
 
 /// The port an instance listens on when its record names none.
@@ -84,11 +86,6 @@ async fn start_until(
     };
     phases.ready = Some(micros(began));
     let running = Arc::new(Running::default());
-    let fate = Arc::new(Fate::default());
-    docker
-        .shared
-        .instances
-        .insert(created.id.clone(), Arc::clone(&fate));
     let follow = logs::follow(
         docker,
         &spec.function,
@@ -96,20 +93,22 @@ async fn start_until(
         Arc::clone(&running),
         logs::From::Start,
     );
-    let invoke = HttpInstance::new(
+    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
+    let (function, fate) = (&spec.function, created.fate);
+    let instance = HttpInstance::new(
         address,
         Some(stream),
-        &spec.function,
-        docker.shared.setup.answer_bytes_max,
+        function,
+        answer_bytes_max,
         running,
         fate,
     )
     .await;
+    created.guard.disarm()?;
     docker.shared.setup.tasks.spawn(follow);
-    created.guard.disarm();
     Ok(Launched {
         id: created.id,
-        invoke: Arc::new(invoke),
+        invoke: Arc::new(instance),
         phases: *phases,
     })
 }
@@ -120,20 +119,18 @@ pub(super) async fn adopt(
     found: &Found,
     function: &Function,
 ) -> Result<Arc<dyn Invoke>, Error> {
-    let inspected = inspect(docker, &found.id).await?;
-    let address = address(
-        &inspected,
-        port_of(&inspected).unwrap_or_else(|| port(function)),
-    )?;
-    if let Err(NotRunning(why)) = runs(&inspected) {
-        return Err(Error::StartFailed { why });
-    }
-    let running = Arc::new(Running::default());
+    let instances = &docker.shared.instances;
     let fate = Arc::new(Fate::default());
-    docker
-        .shared
-        .instances
-        .insert(found.id.clone(), Arc::clone(&fate));
+    // Before the look, so that a death after it is noticed.
+    instances.insert(found.id.clone(), Arc::clone(&fate));
+    let address = match running_address(docker, &found.id, function).await {
+        Ok(address) => address,
+        Err(error) => {
+            instances.remove(&found.id);
+            return Err(error);
+        }
+    };
+    let running = Arc::new(Running::default());
     let follow = logs::follow(
         docker,
         function,
@@ -142,16 +139,23 @@ pub(super) async fn adopt(
         logs::From::Now,
     );
     docker.shared.setup.tasks.spawn(follow);
-    let instance = HttpInstance::new(
-        address,
-        None,
-        function,
-        docker.shared.setup.answer_bytes_max,
-        running,
-        fate,
-    )
-    .await;
+    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
+    let instance =
+        HttpInstance::new(address, None, function, answer_bytes_max, running, fate).await;
     Ok(Arc::new(instance))
+}
+
+async fn running_address(
+    docker: &Docker,
+    id: &InstanceId,
+    function: &Function,
+) -> Result<SocketAddr, Error> {
+    let inspected = inspect(docker, id).await?;
+    if let Err(NotRunning(why)) = runs(&inspected) {
+        return Err(Error::StartFailed { why });
+    }
+    let port = port_of(&inspected).unwrap_or_else(|| port(function));
+    address(&inspected, port)
 }
 
 /// Creates a container; a missing image is pulled and a missing network is made.
@@ -193,12 +197,12 @@ pub(super) async fn create(
             Err(error) => return Err(error.into()),
         }
     };
-    guard.created();
     phases.create = Some(micros(began));
-    let id = id.parse().map_err(|_| Error::StartFailed {
+    let id: InstanceId = id.parse().map_err(|_| Error::StartFailed {
         why: format!("the engine named the container {id:?}"),
     })?;
-    Ok(Created { id, guard })
+    let fate = guard.created(&id);
+    Ok(Created { id, guard, fate })
 }
 
 /// Starts what was created.

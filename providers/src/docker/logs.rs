@@ -7,8 +7,8 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::StreamExt;
 use protocol::{Function, InstanceId};
 
-use super::{Docker, now_seconds};
-use crate::output::{Running, Stream, Writer};
+use super::Docker;
+use crate::output::{Running, Stream, Writer, now_us};
 
 /// From where output is read.
 #[derive(Debug, Clone, Copy)]
@@ -43,19 +43,18 @@ pub(super) fn follow(
 }
 
 async fn read(docker: Docker, id: InstanceId, mut writer: Writer, from: From) {
-    let mut since = match from {
-        From::Start => 0,
-        From::Now => now_seconds(),
-    };
     let mut last_us = match from {
         From::Start => 0,
-        From::Now => since * 1_000_000,
+        From::Now => now_us(),
     };
     loop {
         docker.shared.engine.until_up().await;
         let Ok(client) = docker.shared.engine.stream_client().await else {
             continue;
         };
+        // The engine counts in whole seconds, so it repeats what was read of the last one.
+        let resumed_us = last_us;
+        let since = resumed_us / 1_000_000;
         let options = LogsOptionsBuilder::new()
             .follow(true)
             .stdout(true)
@@ -73,8 +72,7 @@ async fn read(docker: Docker, id: InstanceId, mut writer: Writer, from: From) {
                 LogOutput::StdIn { .. } => continue,
             };
             let (at_us, text) = split_timestamp(&message);
-            // After a reconnect the engine repeats the last second.
-            if at_us.is_some_and(|at_us| at_us <= last_us) {
+            if at_us.is_some_and(|at_us| at_us <= resumed_us) {
                 continue;
             }
             last_us = at_us.unwrap_or(last_us);
@@ -84,7 +82,6 @@ async fn read(docker: Docker, id: InstanceId, mut writer: Writer, from: From) {
         if docker.shared.instances.fate(&id).is_none() {
             return;
         }
-        since = last_us / 1_000_000;
         tokio::time::sleep(docker.shared.setup.settings.retry_interval).await;
         if docker.shared.instances.fate(&id).is_none() {
             return;

@@ -110,7 +110,7 @@ async fn converse(
             match piece {
                 Ok(LogOutput::StdErr { message }) => run.stderr(&message),
                 Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
-                    run.stdout(&message)?
+                    run.stdout(&message)?;
                 }
                 Ok(LogOutput::StdIn { .. }) => {}
                 Err(error) => {

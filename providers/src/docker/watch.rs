@@ -8,7 +8,7 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use protocol::InstanceId;
 
-use super::engine::State;
+use super::engine::{NoAnswer, State};
 use super::name::labels;
 use super::{Docker, launch, now_seconds};
 use crate::Life;
@@ -40,25 +40,21 @@ pub(super) async fn monitor(docker: Docker) {
                 docker.shared.images.changed();
                 docker.shared.watchers.tell(Life::Restored);
             }
-            (State::Up, Err(why)) => {
+            (State::Up, Err(NoAnswer::Silent(_))) if failed_looks + 1 < FAILED_LOOKS_MAX => {
                 failed_looks += 1;
-                if failed_looks < FAILED_LOOKS_MAX {
-                    engine.trust();
-                } else {
-                    has_told_missing = true;
-                    tracing::warn!(
-                        host = settings.host,
-                        why,
-                        "the container engine does not answer any more"
-                    );
-                    docker.shared.watchers.tell(Life::Lost);
-                }
+            }
+            (State::Up, Err(why)) => {
+                has_told_missing = true;
+                engine.give_up();
+                tracing::warn!(host = settings.host, %why, "the container engine does not answer any more");
+                docker.shared.watchers.tell(Life::Lost);
             }
             (_, Err(why)) => {
+                engine.give_up();
                 if !std::mem::replace(&mut has_told_missing, true) {
                     tracing::warn!(
                         host = settings.host,
-                        why,
+                        %why,
                         "no container engine answers; functions of type container do not run on this node until one does"
                     );
                 }
@@ -132,6 +128,7 @@ fn hear(docker: &Docker, event: &EventMessage) {
     let (true, Some(id)) = (is_ours, id) else {
         return;
     };
+    let name = attributes.and_then(|attributes| attributes.get("name"));
     match action {
         "oom" => {
             if let Some(fate) = docker.shared.instances.fate(&id) {
@@ -145,19 +142,24 @@ fn hear(docker: &Docker, event: &EventMessage) {
             lose(
                 docker,
                 id,
+                name,
                 &format!("the instance ended with exit code {code}"),
             );
         }
-        "pause" => lose(docker, id, "the instance was paused"),
-        _ => lose(docker, id, "the instance was removed"),
+        "pause" => lose(docker, id, name, "the instance was paused"),
+        _ => lose(docker, id, name, "the instance was removed"),
     }
 }
 
 /// An instance that was up is so no more, and not because we stopped it: what is left of it goes.
-fn lose(docker: &Docker, id: InstanceId, why: &str) {
+fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, why: &str) {
     let Some(fate) = docker.shared.instances.remove(&id) else {
         return;
     };
+    if name.is_some_and(|name| docker.shared.instances.begun().contains(name)) {
+        // Its start or run is not over: that sees the death, tells of it and removes the container.
+        return;
+    }
     metrics::counter!("hearth_instances_lost_total").increment(1);
     docker.shared.watchers.tell(Life::Gone(id.clone()));
     let docker = docker.clone();

@@ -50,7 +50,7 @@ async fn server(answers: Vec<String>) -> (SocketAddr, tokio::sync::mpsc::Receive
             let mut request = vec![0; 4096];
             let read = stream.read(&mut request).await.unwrap();
             let _ = sender.try_send(String::from_utf8_lossy(&request[..read]).into_owned());
-            let answer = answers.get(number).or(answers.last()).unwrap();
+            let answer = answers.get(number).or_else(|| answers.last()).unwrap();
             if answer.is_empty() {
                 // Never answers, and keeps the connection.
                 std::mem::forget(stream);

@@ -13,12 +13,13 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
@@ -61,27 +62,35 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Ok(mut link) = link else {
         return ExitCode::from(EXIT_USAGE);
     };
-    // An interrupt or a stop of the whole terminal is for the node; the guard ends with its link. A command starts with an empty mask.
-    let _ = SigSet::from_iter([
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ])
-    .thread_block();
+    if take_signals().is_err() {
+        return ExitCode::from(EXIT_USAGE);
+    }
     match begin(&task, &mut link) {
         Ok(command) => {
             let code = watch(&task, &mut link, command);
-            let _ = writeln!(link, "{}", Report::Exited(code));
+            tell(&mut link, Report::Exited(code));
             ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
         }
         Err(why) => {
-            // With the link broken there is nobody to tell.
-            let _ = writeln!(link, "{}", Report::Failed(why));
-            let _ = writeln!(link, "{}", Report::Exited(EXIT_NOT_RUN.into()));
+            tell(&mut link, Report::Failed(why));
+            tell(&mut link, Report::Exited(EXIT_NOT_RUN.into()));
             ExitCode::from(EXIT_NOT_RUN)
         }
     }
+}
+
+/// Takes the signals of a terminal and does nothing with them: they are for the node, and the guard ends with its link. They are
+/// neither blocked nor ignored, because the command would inherit that and never hear a request to stop.
+fn take_signals() -> io::Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        signal_hook::flag::register(signal as i32, Arc::default())?;
+    }
+    Ok(())
+}
+
+/// Tells the node in one write. With the link broken there is nobody to tell.
+fn tell(link: &mut UnixStream, report: Report) {
+    let _ = link.write_all(format!("{report}\n").as_bytes());
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
@@ -91,7 +100,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Task> {
         match arguments.next()?.to_str()? {
             "--memory-mb" => task.memory_mb = Some(arguments.next()?.to_str()?.parse().ok()?),
             "--payload-bytes" => {
-                task.payload_bytes = Some(arguments.next()?.to_str()?.parse().ok()?)
+                task.payload_bytes = Some(arguments.next()?.to_str()?.parse().ok()?);
             }
             "--" => break,
             _ => return None,
@@ -147,7 +156,7 @@ fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
         match received.recv_timeout(SAMPLE_INTERVAL) {
             Ok(Event::CommandEnded(code)) => {
                 if let Some(why) = memory.as_ref().and_then(Memory::was_killed_for) {
-                    let _ = writeln!(link, "{}", Report::Killed(why));
+                    tell(link, Report::Killed(why));
                 }
                 break code;
             }
@@ -157,7 +166,7 @@ fn watch(task: &Task, link: &mut UnixStream, command: Child) -> i64 {
             Ok(Event::NodeGone) | Err(RecvTimeoutError::Disconnected) => break KILLED,
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(why) = memory.as_mut().and_then(Memory::exceeded) {
-                    let _ = writeln!(link, "{}", Report::Killed(why));
+                    tell(link, Report::Killed(why));
                     break KILLED;
                 }
             }

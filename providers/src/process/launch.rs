@@ -326,7 +326,7 @@ async fn hear(mut guard: Child, reports: OwnedReadHalf, state: watch::Sender<Sta
                 state.send_modify(|state| state.group = Some(group));
             }
             Some(Report::Killed(why) | Report::Failed(why)) => {
-                state.send_modify(|state| state.note = Some(why))
+                state.send_modify(|state| state.note = Some(why));
             }
             Some(Report::Exited(code)) => exit_code = Some(code),
             None => tracing::warn!(report, "a guard said something that can not be understood"),

@@ -51,12 +51,17 @@ impl Cluster {
 
     /// A node's provider; a later generation stands for the node started again.
     pub(crate) async fn provider(&self, generation: u64) -> Docker {
-        let docker = Docker::connect(setup(&host(), &self.id, &self.node, generation, self));
+        let docker = Docker::connect(self.setup(generation));
         super::program::eventually("the provider finds the engine", || async {
             docker.is_available().then_some(())
         })
         .await;
         docker
+    }
+
+    /// What a node's provider is made from.
+    pub(crate) fn setup(&self, generation: u64) -> Setup {
+        setup(&host(), &self.id, &self.node, generation, self)
     }
 
     /// Ids of this cluster's containers in whatever state.
@@ -143,13 +148,18 @@ async fn import(client: &bollard::Docker) {
         return;
     }
     let function = std::fs::read(super::program::build()).expect("the built function can be read");
-    let (repository, tag) = IMAGE.split_once(':').expect("an image with a tag");
+    import_file(client, IMAGE, &function).await;
+}
+
+/// Imports an image that holds one file.
+pub(crate) async fn import_file(client: &bollard::Docker, image: &str, content: &[u8]) {
+    let (repository, tag) = image.split_once(':').expect("an image with a tag");
     let options = CreateImageOptionsBuilder::new()
         .from_src("-")
         .repo(repository)
         .tag(tag)
         .build();
-    let body = bollard::body_full(Bytes::from(archive(Path::new("function"), &function)));
+    let body = bollard::body_full(Bytes::from(archive(Path::new("function"), content)));
     let mut steps = std::pin::pin!(client.create_image(Some(options), Some(body), None));
     while let Some(step) = steps.next().await {
         step.expect("the engine imports an archive");

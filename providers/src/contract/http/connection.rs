@@ -31,6 +31,10 @@ struct Driver {
 
 /// Why a request got no answer.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is returned"
+)]
 pub(super) enum SendError {
     /// Not a byte of it was written.
     NotSent {

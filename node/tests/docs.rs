@@ -17,7 +17,10 @@ fn the_page_of_the_command_line_is_what_help_prints() {
         std::fs::write(&path, &expected).unwrap();
     }
     let is_same = read(&path) == expected;
-    assert!(is_same, "docs/cli.md is not what the help prints: run this test with {REGENERATE}=1");
+    assert!(
+        is_same,
+        "docs/cli.md is not what the help prints: run this test with {REGENERATE}=1"
+    );
 }
 
 #[test]
@@ -33,13 +36,18 @@ fn every_relative_link_leads_somewhere() {
                 "" => page.clone(),
                 path => page.parent().unwrap().join(path),
             };
-            let is_there = target.exists() && (fragment.is_empty() || anchors(&read(&target)).contains(fragment));
+            let is_there = target.exists()
+                && (fragment.is_empty() || anchors(&read(&target)).contains(fragment));
             if !is_there {
                 broken.push(format!("{}: {link}", page.display()));
             }
         }
     }
-    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+    assert!(
+        broken.is_empty(),
+        "links that lead nowhere:\n{}",
+        broken.join("\n")
+    );
 }
 
 /// In docs/guarantees.md a line "- `path/file.rs`: `name`, `name`" says which tests hold a promise.
@@ -48,7 +56,10 @@ fn every_promise_names_tests_that_exist() {
     let page = read(&root().join("docs/guarantees.md"));
     let mut named = 0;
     let mut wrong = Vec::new();
-    for line in page.lines().filter(|line| line.starts_with("- `") && line.contains(".rs`: `")) {
+    for line in page
+        .lines()
+        .filter(|line| line.starts_with("- `") && line.contains(".rs`: `"))
+    {
         let mut spans = line.split('`').skip(1).step_by(2);
         let Some(file) = spans.next() else { continue };
         let path = root().join(file);
@@ -59,13 +70,21 @@ fn every_promise_names_tests_that_exist() {
         let source = read(&path);
         for name in spans {
             named += 1;
-            if !source.contains(&format!("fn {name}(")) && !source.contains(&format!("fn {name}<")) {
+            if !source.contains(&format!("fn {name}(")) && !source.contains(&format!("fn {name}<"))
+            {
                 wrong.push(format!("{file} has no test {name}"));
             }
         }
     }
-    assert!(wrong.is_empty(), "docs/guarantees.md names what is not there:\n{}", wrong.join("\n"));
-    assert!(named > 40, "only {named} tests were found: has the page another form now?");
+    assert!(
+        wrong.is_empty(),
+        "docs/guarantees.md names what is not there:\n{}",
+        wrong.join("\n")
+    );
+    assert!(
+        named > 40,
+        "only {named} tests were found: has the page another form now?"
+    );
 }
 
 /// Shell blocks are what people copy, so a `hearth` command in them must be one that the binary takes.
@@ -83,7 +102,11 @@ fn documented_commands_are_taken_by_the_command_line() {
             }
         }
     }
-    assert!(wrong.is_empty(), "commands that are refused:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "commands that are refused:\n{}",
+        wrong.join("\n")
+    );
     assert!(checked > 10, "only {checked} commands were found");
 }
 
@@ -92,12 +115,26 @@ fn documented_commands_are_taken_by_the_command_line() {
 fn every_metric_is_explained() {
     let page = read(&root().join("docs/operations.md"));
     let explained = names_of_metrics(&page);
-    let crates = ["actors", "cluster", "config", "gateway", "node", "providers"];
-    let sources = crates.iter().flat_map(|name| files(&root().join(name).join("src"), ".rs"));
-    let used: HashSet<String> = sources.flat_map(|source| names_of_metrics(&read(&source))).collect();
+    let crates = [
+        "actors",
+        "cluster",
+        "config",
+        "gateway",
+        "node",
+        "providers",
+    ];
+    let sources = crates
+        .iter()
+        .flat_map(|name| files(&root().join(name).join("src"), ".rs"));
+    let used: HashSet<String> = sources
+        .flat_map(|source| names_of_metrics(&read(&source)))
+        .collect();
     let missing: Vec<_> = used.difference(&explained).collect();
     let gone: Vec<_> = explained.difference(&used).collect();
-    assert!(missing.is_empty() && gone.is_empty(), "docs/operations.md lacks {missing:?} and has {gone:?} too many");
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "docs/operations.md lacks {missing:?} and has {gone:?} too many"
+    );
 }
 
 fn root() -> PathBuf {
@@ -117,7 +154,9 @@ fn pages() -> Vec<PathBuf> {
 /// The files below a folder with this ending, build output and hidden folders aside.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+    for entry in
+        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
@@ -137,7 +176,10 @@ fn links(page: &str) -> Vec<String> {
         if line.trim_start().starts_with("```") {
             is_code = !is_code;
         } else if !is_code {
-            let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+            let targets = line
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split_once(')'));
             links.extend(targets.map(|(target, _)| target.to_owned()));
         }
     }
@@ -147,12 +189,16 @@ fn links(page: &str) -> Vec<String> {
 /// What the headings of a page are called in links to them.
 fn anchors(page: &str) -> HashSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
-    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
+    headings
+        .map(|line| anchor(line.trim_start_matches('#')))
+        .collect()
 }
 
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
-    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    let kept = kept
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Holds the documentation to what is built: the page of the command line, links, commands, and the tests that promises name.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use providers::{Error as ProviderError, LaunchSpec};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Attempt, Invoker, Step, micros, refusal};
+use super::{Attempt, Invoker, Step, micros, passing, refusal};
 use crate::executor::{Checkout, Kind, PoolKind, Runs, WaitError};
 use crate::registry_cache::Registered;
 
@@ -23,8 +23,8 @@ impl Invoker {
     ) -> Step {
         // What is left of the deadline when the wait ends is the function's whole time limit.
         let limit = registered.function.limits().timeout;
-        let until = Instant::from_std(invocation.deadline.moment()) - limit;
         let begun = Instant::now();
+        let until = Instant::from_std(invocation.deadline.moment()).checked_sub(limit).unwrap_or(begun);
         match pool {
             PoolKind::Pool(pool) => {
                 let (span, _) = self.span(|| tracing::info_span!("wait", otel.name = tracing::field::Empty, pull_us = tracing::field::Empty, create_us = tracing::field::Empty, start_us = tracing::field::Empty, ready_us = tracing::field::Empty, start = tracing::field::Empty), &invocation.trace);
@@ -73,11 +73,12 @@ impl Invoker {
                 match error {
                     ProviderError::Unreachable { .. } => {
                         tracing::info!(%instance, %error, "instance is gone; trying another");
-                        attempt.refusals += 1;
+                        // One that was up is gone for good, so there are ever fewer; one just started counts.
+                        attempt.local_failures += u32::from(start == StartKind::Cold);
                         Step::Again(failure)
                     }
                     ProviderError::Interrupted { .. } if registered.function.is_idempotent() => {
-                        attempt.refusals += 1;
+                        attempt.local_failures += 1;
                         Step::Again(failure)
                     }
                     _ => Step::Failed(failure),
@@ -145,10 +146,10 @@ impl Attempt {
         let function = &registered.function;
         let (id, space) = (&function.function_id, &function.space);
         match error {
-            WaitError::Closed => Step::Again(self.refuse("the function was replaced or deleted while the invocation waited")),
+            WaitError::Closed => Step::Again(passing("the function was replaced or deleted while the invocation waited")),
             WaitError::Full => {
                 self.is_refused_here = true;
-                self.refusals += 1;
+                self.local_failures += 1;
                 let message = format!("too many invocations of function {id} in space {space} wait for a slot");
                 Step::Again(refusal(ErrorCode::FunctionBusy, Component::Function, message).retry_after_ms(1000))
             }
@@ -165,7 +166,7 @@ impl Attempt {
         match failure.code {
             ErrorCode::EngineUnavailable => {
                 self.is_refused_here = true;
-                self.refusals += 1;
+                self.local_failures += 1;
                 Step::Again(failure)
             }
             _ => Step::Failed(failure),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use config::settings::ExecutorSettings;
 use futures_util::future::BoxFuture;
-use protocol::{Deadline, Failure, InstanceId, InstanceKey, NodeId};
+use protocol::{Deadline, Failure, Generation, InstanceId, InstanceKey, NodeId};
 use providers::{Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Update};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
@@ -58,6 +58,7 @@ pub enum PoolKind {
 #[derive(Debug, Clone)]
 pub(crate) struct Args {
     pub(crate) node_id: NodeId,
+    pub(crate) generation: Generation,
     pub(crate) settings: ExecutorSettings,
     pub(crate) start_timeout: Duration,
     pub(crate) launchers: Launchers,
@@ -82,7 +83,7 @@ pub(crate) enum Message {
     ProviderTold(Kind, Update, Pending),
     InstanceStarted(InstanceKey, Box<Result<Launched, Failure>>, budget::Reservation),
     InstanceStopped(InstanceId),
-    InstancesListed(Kind, Result<Vec<Found>, ProviderError>),
+    InstancesListed(Kind, HashSet<InstanceId>, Result<Vec<Found>, ProviderError>),
     InstanceAdopted(Kind, Box<Found>, Result<Arc<dyn Invoke>, Failure>),
     Drain,
     Remaining(RpcReplyPort<usize>),
@@ -107,6 +108,7 @@ impl Actor for Executor {
     async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<Incarnation, ActorProcessingErr> {
         let token = CancellationToken::new();
         let means = Means {
+            generation: args.generation,
             settings: args.settings.clone(),
             budget: args.budget.clone(),
             attention: args.attention.clone(),
@@ -158,8 +160,11 @@ fn listen(mailbox: &Mailbox<Message>, args: &Args, token: &CancellationToken) {
     let (executor, budget) = (mailbox.clone(), args.budget.clone());
     spawn(Box::pin(async move {
         let mut is_heard = true;
+        let mut freed = Box::pin(budget.freed());
         while is_heard {
-            budget.freed().await;
+            freed.as_mut().await;
+            // Listened for before the message goes out: what is freed while it is handled is told too.
+            freed.set(budget.freed());
             is_heard = executor.send(Message::RoomFreed).await;
         }
     }));
@@ -181,7 +186,7 @@ impl Incarnation {
         let routes = self.args.routes.get();
         let elsewhere = Routes { routes: &routes, node_id: &self.args.node_id, launchers: &self.args.launchers };
         match message {
-            Message::RegistryChanged(_) => self.on_registry(),
+            Message::RegistryChanged(_) => self.on_registry(now),
             Message::AttentionAsked(keys, _) => {
                 let state = &mut self.state;
                 keys.into_iter().flat_map(|key| state.on_attention(key, now, &elsewhere)).collect()
@@ -189,7 +194,7 @@ impl Incarnation {
             Message::RoomFreed(_) => self.state.on_room(now, &elsewhere),
             Message::SweepDue(_) => self.state.on_sweep(now, &elsewhere),
             Message::ReconcileDue(_) => self.list_all(),
-            Message::ProviderTold(kind, Update::Gone(id), _) => self.state.on_gone(kind, &id),
+            Message::ProviderTold(kind, Update::Gone(id), _) => self.state.on_gone(kind, &id, now, &elsewhere),
             Message::ProviderTold(kind, Update::Restored, _) => self.list(kind),
             Message::ProviderTold(kind, Update::Lost, _) => {
                 tracing::error!(?kind, "the provider does not answer; instances that are up go on, none can start");
@@ -199,11 +204,14 @@ impl Incarnation {
                 self.state.on_started(key, *result, reservation, now, &elsewhere)
             }
             Message::InstanceStopped(id) => self.state.on_stopped(&id),
-            Message::InstancesListed(kind, result) => self.on_listed(kind, result),
-            Message::InstanceAdopted(kind, found, result) => {
-                self.state.on_adopted(kind, &found, result, now, SystemTime::now())
+            Message::InstancesListed(kind, before, result) => {
+                self.is_listing.remove(&kind);
+                on_listed(&mut self.state, kind, &before, result, now, &elsewhere)
             }
-            Message::Drain => self.state.on_drain(),
+            Message::InstanceAdopted(kind, found, result) => {
+                self.state.on_adopted(kind, &found, result, (now, SystemTime::now()), &elsewhere)
+            }
+            Message::Drain => self.state.on_drain(now),
             Message::Remaining(reply) => {
                 // Nobody waits any more when the port is closed.
                 let _ = reply.send(self.state.remaining());
@@ -212,12 +220,12 @@ impl Incarnation {
         }
     }
 
-    fn on_registry(&mut self) -> Vec<Action> {
+    fn on_registry(&mut self, now: Instant) -> Vec<Action> {
         let registry = self.args.registry.get();
         if !registry.is_loaded {
             return Vec::new();
         }
-        let actions = self.state.on_registry(&registry);
+        let actions = self.state.on_registry(&registry, now);
         // What stands is known now, so what an earlier generation left can be told apart.
         let lists = self.list_all();
         actions.into_iter().chain(lists).collect()
@@ -237,23 +245,13 @@ impl Incarnation {
             && self.is_listing.insert(kind)
         {
             let (launch, actor) = (Arc::clone(launch), self.mailbox.clone());
+            let before = self.state.on_listing(kind);
             self.spawn(async move {
                 let result = launch.list().await;
-                actor.cast(Message::InstancesListed(kind, result));
+                actor.cast(Message::InstancesListed(kind, before, result));
             });
         }
         Vec::new()
-    }
-
-    fn on_listed(&mut self, kind: Kind, result: Result<Vec<Found>, ProviderError>) -> Vec<Action> {
-        self.is_listing.remove(&kind);
-        match result {
-            Ok(found) => self.state.on_listed(kind, found, true),
-            Err(error) => {
-                tracing::warn!(?kind, %error, "instances can not be listed; trying again at the next reconciliation");
-                Vec::new()
-            }
-        }
     }
 
     fn carry_out(&self, action: Action) {
@@ -328,6 +326,27 @@ impl Incarnation {
     }
 }
 
+fn on_listed(
+    state: &mut State,
+    kind: Kind,
+    before: &HashSet<InstanceId>,
+    result: Result<Vec<Found>, ProviderError>,
+    now: Instant,
+    elsewhere: &Routes<'_>,
+) -> Vec<Action> {
+    state.on_listing_ended(kind);
+    let mut actions = match result {
+        Ok(found) => state.on_listed(kind, found, before, now, elsewhere),
+        Err(error) => {
+            tracing::warn!(?kind, %error, "instances can not be listed; trying again at the next reconciliation");
+            Vec::new()
+        }
+    };
+    // Those who came while what is there was unknown are served now.
+    actions.extend(state.on_room(now, elsewhere));
+    actions
+}
+
 /// The route table as the state asks of it.
 struct Routes<'a> {
     routes: &'a RouteTable,
@@ -391,9 +410,9 @@ impl PoolKind {
         }
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         match self {
-            Self::Pool(pool) => pool.status().is_closed,
+            Self::Pool(pool) => pool.is_closed(),
             Self::Runs(runs) => runs.is_closed(),
         }
     }
@@ -409,3 +428,6 @@ impl PoolKind {
         matches!(self, Self::Runs(runs) if runs.needs_room())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,11 +21,17 @@ mod forward;
 mod run;
 mod serve;
 
-use crate::executor::{Budget, Launchers, PoolKind, Pools};
+use crate::executor::{Budget, Checkout, Launchers, PoolKind, Pools};
 use crate::registry_cache::{Registered, Registry};
 use crate::router::RouteTable;
 use crate::router::pick::Choice;
 use crate::snapshot::Reader;
+
+/// How often a slot that was seen free and is taken meanwhile is looked for anew before the invocation queues.
+const LOOKS_MAX: usize = 3;
+
+/// How long a function may have no open pool, as the executor opens it a moment after the registry has it.
+const POOL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A client's request to run a function.
 #[derive(Debug, Clone)]
@@ -135,7 +141,13 @@ struct Attempt {
     /// Nodes that refused it: not asked again.
     refused_by: Vec<NodeId>,
     is_refused_here: bool,
-    refusals: u32,
+    /// Peers that were asked in vain.
+    peer_refusals: u32,
+    /// Attempts on this node that came to nothing.
+    local_failures: u32,
+    /// Whether an attempt may have run, so that the caller is not told otherwise when a later one is refused.
+    may_have_run: bool,
+    last_failure: Option<Failure>,
     is_forwarded: bool,
 }
 
@@ -176,10 +188,15 @@ impl Invoker {
             let deadline = self.admit(&registered, request, attempt.begun)?;
             match self.attempt(request, &registered, deadline, attempt).await {
                 Step::Done(completed) => return Ok(completed),
-                Step::Failed(failure) => return Err(failure),
-                Step::Again(failure) if attempt.refusals > self.parts.refusals_max => return Err(failure),
-                Step::Again(failure) if deadline.remaining(Instant::now().into_std()).is_zero() => return Err(failure),
-                Step::Again(_) => {}
+                Step::Failed(failure) => return Err(attempt.told(failure)),
+                Step::Again(failure) => {
+                    attempt.may_have_run |= failure.effect != Effect::Refused;
+                    let is_late = deadline.remaining(Instant::now().into_std()).is_zero();
+                    if is_late || attempt.local_failures > self.parts.refusals_max {
+                        return Err(attempt.told(failure));
+                    }
+                    attempt.last_failure = Some(failure);
+                }
             }
         }
     }
@@ -195,24 +212,36 @@ impl Invoker {
         if registered.function.contract().is_none() {
             return self.call_remote(registered, invocation(), attempt).await;
         }
-        let Some(pool) = self.pool(registered, deadline).await else {
-            return Step::Again(attempt.refuse("the function changed while it was looked up"));
-        };
-        if let PoolKind::Pool(pool) = &pool
-            && let Some(checkout) = pool.try_checkout()
-        {
+        if let Some(checkout) = self.free_slot(registered) {
             attempt.routed();
             return self.run(checkout, registered, invocation(), attempt).await;
         }
-        let choice = self.choose(registered, &pool, attempt);
+        let pool = match self.open_pool(registered, deadline, attempt).await {
+            Ok(pool) => pool,
+            Err(step) => return step,
+        };
+        let mut choice = self.choose(registered, &pool, attempt);
+        for _ in 0..LOOKS_MAX {
+            if choice != Choice::Local {
+                break;
+            }
+            if let Some(checkout) = self.free_slot(registered) {
+                attempt.routed();
+                return self.run(checkout, registered, invocation(), attempt).await;
+            }
+            // Somebody else was quicker; the next look sees it.
+            choice = self.choose(registered, &pool, attempt);
+        }
         attempt.routed();
         match choice {
-            // Somebody else was quicker; the next look sees it.
-            Choice::Local => Step::Again(attempt.refuse("the free slot was taken")),
-            Choice::Wait | Choice::Cold => self.wait_and_run(&pool, registered, invocation(), attempt).await,
+            Choice::Local | Choice::Wait | Choice::Cold => self.wait_and_run(&pool, registered, invocation(), attempt).await,
             Choice::Peer(id) => self.forward(&id, false, registered, invocation(), attempt).await,
             Choice::ColdAt(id) => self.forward(&id, true, registered, invocation(), attempt).await,
-            Choice::Shed(why) => Step::Failed(choose::shed(why, registered)),
+            // What a node said that was asked says more than that there is none left to ask.
+            Choice::Shed(why) => {
+                let last = attempt.last_failure.take();
+                Step::Failed(last.unwrap_or_else(|| choose::shed(why, registered)))
+            }
         }
     }
 
@@ -242,14 +271,59 @@ impl Invoker {
         Ok(Deadline::at((begun + limits.timeout + self.parts.start_timeout).into_std()))
     }
 
-    /// The pool of a function; waits a moment for one that was registered just now.
-    async fn pool(&self, registered: &Registered, deadline: Deadline) -> Option<PoolKind> {
-        if let Some(pool) = self.parts.pools.load().get(registered.key) {
-            return Some(pool.clone());
+    /// A free slot of this node.
+    fn free_slot(&self, registered: &Registered) -> Option<Checkout> {
+        let pools = self.parts.pools.load();
+        pools.get(registered.key)?.pool()?.try_checkout()
+    }
+
+    /// The pool of a function, once it is open: one that was registered just now has none yet, and one that is closed belongs
+    /// to a version that is no longer the function's.
+    async fn open_pool(
+        &self,
+        registered: &Registered,
+        deadline: Deadline,
+        attempt: &mut Attempt,
+    ) -> Result<PoolKind, Step> {
+        let open = || {
+            let pools = self.parts.pools.load();
+            pools.get(registered.key).filter(|pool| !pool.is_closed()).cloned()
+        };
+        if let Some(pool) = open() {
+            return Ok(pool);
         }
-        let until = Instant::from_std(deadline.moment()).min(Instant::now() + Duration::from_secs(1));
-        self.parts.pools.wait_until(until, |pools| pools.get(registered.key).is_some()).await;
-        self.parts.pools.load().get(registered.key).cloned()
+        let until = Instant::from_std(deadline.moment()).min(Instant::now() + POOL_PATIENCE);
+        let (mut pools, mut registry) = (self.parts.pools.changes(), self.parts.registry.changes());
+        loop {
+            if let Some(pool) = open() {
+                return Ok(pool);
+            }
+            if !self.is_current(registered) {
+                // Looked up anew at once, however often: each time it is another version.
+                return Err(Step::Again(passing("the function changed while it was looked up")));
+            }
+            let changed = async {
+                tokio::select! {
+                    changed = pools.changed() => changed,
+                    changed = registry.changed() => changed,
+                }
+            };
+            if !matches!(tokio::time::timeout_at(until, changed).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+        if self.parts.is_draining.load(Ordering::Acquire) {
+            return Err(Step::Failed(refusal(ErrorCode::Draining, Component::Gateway, "the node drains")));
+        }
+        attempt.local_failures += 1;
+        Err(Step::Again(passing("the function has no instances on this node yet")))
+    }
+
+    fn is_current(&self, registered: &Registered) -> bool {
+        let function = &registered.function;
+        let registry = self.parts.registry.load();
+        let newest = registry.function(&function.space, &function.function_id);
+        newest.is_some_and(|newest| newest.key == registered.key)
     }
 
     async fn call_remote(&self, registered: &Registered, mut invocation: Invocation, attempt: &mut Attempt) -> Step {
@@ -316,7 +390,10 @@ impl Attempt {
             phases: Phases::default(),
             refused_by: Vec::new(),
             is_refused_here: false,
-            refusals: 0,
+            peer_refusals: 0,
+            local_failures: 0,
+            may_have_run: false,
+            last_failure: None,
             is_forwarded: false,
         }
     }
@@ -325,10 +402,12 @@ impl Attempt {
         self.phases.route = Some(micros(self.begun.elapsed()));
     }
 
-    /// Counts an attempt at which nothing ran.
-    fn refuse(&mut self, why: &str) -> Failure {
-        self.refusals += 1;
-        refusal(ErrorCode::Overloaded, Component::Gateway, why).retry_after_ms(100)
+    /// What the caller is told: of all attempts, not only of the last.
+    fn told(&self, mut failure: Failure) -> Failure {
+        if self.may_have_run && failure.effect == Effect::Refused {
+            failure.effect = Effect::Interrupted;
+        }
+        failure
     }
 }
 
@@ -350,6 +429,11 @@ impl Drop for Counted {
     }
 }
 
+/// Nothing ran, and the next moment may be better.
+fn passing(why: &str) -> Failure {
+    refusal(ErrorCode::Overloaded, Component::Gateway, why).retry_after_ms(100)
+}
+
 fn refusal(code: ErrorCode, component: Component, message: impl Into<String>) -> Failure {
     Failure::new(code, component, Effect::Refused, message)
 }
@@ -357,3 +441,6 @@ fn refusal(code: ErrorCode, component: Component, message: impl Into<String>) ->
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 pub mod catalog;
 pub mod control;
 pub mod executor;
+#[cfg(test)]
+mod fixtures;
 pub mod images;
 pub mod invoker;
 pub mod output;

@@ -35,8 +35,12 @@ impl ClusterOutput {
         let mut shares = SelectAll::new();
         shares.push(self.read_here(space, id, follow));
         let routes = self.routes.get();
-        for route in routes.peers.values().filter(|route| route.is_usable()) {
-            match self.client.logs(&route.peer, space, id, follow).await {
+        // All are asked at once, lest one that is slow holds up the others.
+        let asked = routes.peers.values().filter(|route| route.is_usable()).map(|route| async move {
+            (route, self.client.logs(&route.peer, space, id, follow).await)
+        });
+        for (route, share) in futures_util::future::join_all(asked).await {
+            match share {
                 // A peer that is lost while it is followed ends its share, not the whole.
                 Ok(share) => shares.push(lines(share).take_while(|line| std::future::ready(line.is_ok())).boxed()),
                 Err(error) => tracing::info!(peer = %route.peer.name, %error, "a peer's share of the output is missing"),

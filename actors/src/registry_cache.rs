@@ -155,14 +155,22 @@ async fn follow(args: Args, mailbox: Mailbox<Message>) {
             }
         }
     };
-    let mut watch = args.store.watch(FUNCTIONS_PREFIX, listing.revision);
-    let mut is_heard = mailbox.send(|pending| Message::StoreListed(listing, pending)).await;
-    while is_heard {
-        let Some(event) = watch.recv().await else {
-            tracing::error!("the store's watch ended; changes are no longer seen");
+    let mut listing = listing;
+    loop {
+        let mut watch = args.store.watch(FUNCTIONS_PREFIX, listing.revision);
+        let mut is_heard = mailbox.send(|pending| Message::StoreListed(listing, pending)).await;
+        while let Some(event) = watch.recv().await {
+            is_heard = is_heard && mailbox.send(|pending| Message::StoreChanged(event, pending)).await;
+            if !is_heard {
+                return;
+            }
+        }
+        if !is_heard {
             return;
-        };
-        is_heard = mailbox.send(|pending| Message::StoreChanged(event, pending)).await;
+        }
+        tracing::error!("the store's watch ended; listing anew");
+        tokio::time::sleep(LIST_PAUSE_MAX).await;
+        listing = list_until_done(&*args.store).await;
     }
 }
 

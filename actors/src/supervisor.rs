@@ -210,3 +210,6 @@ impl Handle {
 
 /// The board's readers want it behind one pointer.
 pub(crate) type SharedFlag = Arc<std::sync::atomic::AtomicBool>;
+
+#[cfg(test)]
+mod tests;

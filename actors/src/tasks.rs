@@ -31,7 +31,9 @@ impl Depth {
 
     /// Notes that the actor took a message.
     pub(crate) fn taken(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // Not every message is counted: the supervisor's come without a mailbox.
+        let less = |depth: u64| depth.checked_sub(1);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -45,7 +47,11 @@ impl<M: ractor::Message> Mailbox<M> {
     /// Sends a message; false when the actor is gone.
     pub(crate) fn cast(&self, message: M) -> bool {
         self.depth.0.fetch_add(1, Ordering::Relaxed);
-        self.actor.cast(message).is_ok()
+        let is_sent = self.actor.cast(message).is_ok();
+        if !is_sent {
+            self.depth.taken();
+        }
+        is_sent
     }
 
     /// Sends a message and waits until it was handled; false when the actor is gone.

@@ -116,6 +116,8 @@ pub enum Error {
         peer: String,
         /// What was tried, and what came back.
         why: String,
+        /// Whether the peer itself said no: it can be reached, and only this call is not for it.
+        is_answer: bool,
     },
     /// The connection was lost after the request may have arrived.
     #[error("peer {peer} was lost during the call: {why}")]

@@ -8,12 +8,15 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::{InstanceId, InstanceKey};
 
 const RECORD_BYTES: u64 = 32;
+
+/// After so long nobody waits for a call any more: the longest `timeoutMs` is a day.
+const AGE_MAX: Duration = Duration::from_secs(86_400);
 
 /// The file and its free records; cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,14 +27,16 @@ pub struct Journal {
 #[derive(Debug)]
 struct Shared {
     file: File,
-    free: Mutex<Free>,
-    inherited: HashMap<[u8; 16], Inherited>,
+    records: Mutex<Records>,
 }
 
 #[derive(Debug, Default)]
-struct Free {
-    offsets: Vec<u64>,
+struct Records {
+    free: Vec<u64>,
     end: u64,
+    /// What the last incarnation left, where it stands now. It stays in the file until its instance is taken over, so that a
+    /// node that is killed again before it looked at them forgets no call.
+    inherited: HashMap<[u8; 16], (u64, Inherited)>,
 }
 
 /// What the last incarnation left of one instance.
@@ -48,7 +53,16 @@ pub(crate) struct Inherited {
 pub(crate) struct Entry {
     shared: Arc<Shared>,
     offset: u64,
-    busy: Arc<Mutex<u32>>,
+    calls: Arc<Mutex<Calls>>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    in_flight: u32,
+    /// Calls of an earlier incarnation that may go on.
+    inherited: u32,
+    /// The record is another instance's by now.
+    is_closed: bool,
 }
 
 fn hash(id: &InstanceId) -> [u8; 16] {
@@ -66,40 +80,78 @@ impl Journal {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let inherited = old.chunks_exact(RECORD_BYTES as usize).filter_map(read_record).collect();
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        let shared = Shared { file, free: Mutex::default(), inherited };
+        let now = SystemTime::now();
+        let is_recent = |inherited: &Inherited| {
+            now.duration_since(inherited.handed_over_at).is_ok_and(|age| age < AGE_MAX)
+        };
+        let mut records = Records::default();
+        let mut kept = Vec::new();
+        for record in old.chunks_exact(RECORD_BYTES as usize) {
+            let Some((id, inherited)) = read_record(record).filter(|(_, inherited)| is_recent(inherited)) else {
+                continue;
+            };
+            records.inherited.insert(id, (records.end, inherited));
+            records.end += RECORD_BYTES;
+            kept.extend_from_slice(record);
+        }
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        file.write_all_at(&kept, 0)?;
+        file.set_len(records.end)?;
+        let shared = Shared { file, records: Mutex::new(records) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What the last incarnation left of an instance, if calls were in flight.
     pub(crate) fn inherited(&self, id: &InstanceId) -> Option<Inherited> {
-        self.shared.inherited.get(&hash(id)).copied()
+        self.shared.records().inherited.get(&hash(id)).map(|(_, inherited)| *inherited)
     }
 
+    /// Opens the record of an instance; one that the last incarnation left goes on.
     pub(crate) fn open(&self, id: &InstanceId) -> Entry {
-        let offset = {
-            let mut free = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.offsets.pop().unwrap_or_else(|| {
-                let offset = free.end;
-                free.end += RECORD_BYTES;
-                offset
-            })
-        };
+        let hash = hash(id);
+        let mut records = self.shared.records();
+        if let Some((offset, inherited)) = records.inherited.remove(&hash) {
+            let calls = Calls { inherited: inherited.busy, ..Calls::default() };
+            return Entry { shared: Arc::clone(&self.shared), offset, calls: Arc::new(Mutex::new(calls)) };
+        }
+        let offset = records.free.pop().unwrap_or_else(|| {
+            let offset = records.end;
+            records.end += RECORD_BYTES;
+            offset
+        });
         let mut record = [0; RECORD_BYTES as usize];
-        record[..16].copy_from_slice(&hash(id));
+        record[..16].copy_from_slice(&hash);
         self.shared.write(&record, offset);
-        Entry { shared: Arc::clone(&self.shared), offset, busy: Arc::default() }
+        Entry { shared: Arc::clone(&self.shared), offset, calls: Arc::default() }
     }
 
+    /// Forgets an instance that is gone; calls that still hold its entry write nothing any more.
     pub(crate) fn close(&self, entry: &Entry) {
-        self.shared.write(&[0; RECORD_BYTES as usize], entry.offset);
-        let mut free = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.offsets.push(entry.offset);
+        let mut calls = entry.calls();
+        if !std::mem::replace(&mut calls.is_closed, true) {
+            self.shared.free(entry.offset);
+        }
+    }
+
+    /// Forgets what the last incarnation left of an instance that is not taken over.
+    pub(crate) fn forget(&self, id: &InstanceId) {
+        let left = self.shared.records().inherited.remove(&hash(id));
+        if let Some((offset, _)) = left {
+            self.shared.free(offset);
+        }
     }
 }
 
 impl Shared {
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free(&self, offset: u64) {
+        self.write(&[0; RECORD_BYTES as usize], offset);
+        self.records().free.push(offset);
+    }
+
     fn write(&self, bytes: &[u8], offset: u64) {
         // A full disk must not fail an invocation; what is lost is the care of the next incarnation for this one call.
         if let Err(error) = self.file.write_all_at(bytes, offset) {
@@ -111,20 +163,43 @@ impl Shared {
 impl Entry {
     /// Notes that a payload is about to be handed over.
     pub(crate) fn begin(&self) {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        *busy += 1;
+        let mut calls = self.calls();
+        calls.in_flight += 1;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&busy.to_be_bytes());
+        bytes[..4].copy_from_slice(&calls.count().to_be_bytes());
         bytes[8..].copy_from_slice(&u64::try_from(now.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
-        self.shared.write(&bytes, self.offset + 16);
+        self.write(&calls, &bytes);
     }
 
     /// Notes that a call ended.
     pub(crate) fn end(&self) {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        *busy = busy.saturating_sub(1);
-        self.shared.write(&busy.to_be_bytes(), self.offset + 16);
+        let mut calls = self.calls();
+        calls.in_flight = calls.in_flight.saturating_sub(1);
+        self.write(&calls, &calls.count().to_be_bytes());
+    }
+
+    /// Notes that no call of an earlier incarnation goes on any more.
+    pub(crate) fn settle(&self) {
+        let mut calls = self.calls();
+        calls.inherited = 0;
+        self.write(&calls, &calls.count().to_be_bytes());
+    }
+
+    fn write(&self, calls: &Calls, bytes: &[u8]) {
+        if !calls.is_closed {
+            self.shared.write(bytes, self.offset + 16);
+        }
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Calls {
+    fn count(&self) -> u32 {
+        self.in_flight.saturating_add(self.inherited)
     }
 }
 
@@ -132,7 +207,7 @@ fn read_record(record: &[u8]) -> Option<([u8; 16], Inherited)> {
     let id: [u8; 16] = record.get(..16)?.try_into().ok()?;
     let busy = u32::from_be_bytes(record.get(16..20)?.try_into().ok()?);
     let at_ms = u64::from_be_bytes(record.get(24..32)?.try_into().ok()?);
-    let handed_over_at = UNIX_EPOCH.checked_add(std::time::Duration::from_millis(at_ms))?;
+    let handed_over_at = UNIX_EPOCH.checked_add(Duration::from_millis(at_ms))?;
     (busy > 0 && id != [0; 16]).then_some((id, Inherited { busy, handed_over_at }))
 }
 
@@ -142,6 +217,10 @@ mod tests {
 
     fn id(text: &str) -> InstanceId {
         text.parse().unwrap()
+    }
+
+    fn busy(journal: &Journal, text: &str) -> Option<u32> {
+        journal.inherited(&id(text)).map(|inherited| inherited.busy)
     }
 
     #[test]
@@ -158,10 +237,52 @@ mod tests {
         drop(journal);
 
         let journal = Journal::open_file(&path).unwrap();
-        assert_eq!(journal.inherited(&id("ended")), None);
-        assert_eq!(journal.inherited(&id("running")).unwrap().busy, 1);
-        let next = Journal::open_file(&path).unwrap();
-        assert_eq!(next.inherited(&id("running")), None, "each incarnation begins anew");
+        assert_eq!((busy(&journal, "ended"), busy(&journal, "running")), (None, Some(1)));
+    }
+
+    #[test]
+    fn a_node_killed_twice_forgets_no_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("busy");
+        Journal::open_file(&path).unwrap().open(&id("running")).begin();
+        let killed_before_it_looked = Journal::open_file(&path).unwrap();
+        drop(killed_before_it_looked);
+
+        let journal = Journal::open_file(&path).unwrap();
+        assert_eq!(busy(&journal, "running"), Some(1));
+        let entry = journal.open(&id("running"));
+        entry.begin();
+        let killed_with_another_call = Journal::open_file(&path).unwrap();
+        assert_eq!(busy(&killed_with_another_call, "running"), Some(2));
+
+        entry.end();
+        entry.settle();
+        assert_eq!(busy(&Journal::open_file(&path).unwrap(), "running"), None);
+    }
+
+    #[test]
+    fn an_instance_that_is_not_taken_over_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("busy");
+        Journal::open_file(&path).unwrap().open(&id("left")).begin();
+        Journal::open_file(&path).unwrap().forget(&id("left"));
+        assert_eq!(busy(&Journal::open_file(&path).unwrap(), "left"), None);
+    }
+
+    #[test]
+    fn a_call_that_outlives_its_instance_leaves_the_next_record_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("busy");
+        let journal = Journal::open_file(&path).unwrap();
+        let died = journal.open(&id("died"));
+        died.begin();
+        journal.close(&died);
+        let next = journal.open(&id("next"));
+        assert_eq!(next.offset, died.offset, "the record is used again");
+        next.begin();
+        died.end();
+        died.begin();
+        assert_eq!(busy(&Journal::open_file(&path).unwrap(), "next"), Some(1));
     }
 
     #[test]
@@ -169,6 +290,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("busy");
         std::fs::write(&path, [0xff; 77]).unwrap();
-        assert!(Journal::open_file(&path).is_ok());
+        let journal = Journal::open_file(&path).unwrap();
+        journal.open(&id("first")).begin();
+        assert_eq!(busy(&Journal::open_file(&path).unwrap(), "first"), Some(1));
     }
 }

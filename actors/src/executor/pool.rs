@@ -153,7 +153,7 @@ impl Pool {
     /// Takes a free slot of the instance that has been up longest, so that younger ones fall idle and stop.
     pub fn try_checkout(self: &Arc<Self>) -> Option<Checkout> {
         let mut slots = self.lock();
-        if slots.is_closed || !slots.waiters.is_empty() {
+        if slots.is_closed || !self.is_queue_empty(&mut slots) {
             return None;
         }
         self.take(&mut slots)
@@ -172,12 +172,12 @@ impl Pool {
             if slots.is_closed {
                 return Err(WaitError::Closed);
             }
-            if slots.waiters.is_empty()
+            if self.is_queue_empty(&mut slots)
                 && let Some(checkout) = self.take(&mut slots)
             {
                 return Ok(checkout);
             }
-            slots.waiters.retain(|waiter| !waiter.grant.is_closed());
+            slots.drop_those_who_gave_up();
             if slots.waiters.len() >= self.waiters_max {
                 return Err(WaitError::Full);
             }
@@ -219,7 +219,10 @@ impl Pool {
 
     /// Whether one more invocation may wait.
     pub fn may_wait(&self) -> bool {
-        let slots = self.lock();
+        let mut slots = self.lock();
+        if slots.waiters.len() >= self.waiters_max {
+            slots.drop_those_who_gave_up();
+        }
         !slots.is_closed && slots.waiters.len() < self.waiters_max
     }
 
@@ -239,6 +242,10 @@ impl Pool {
     ) {
         let mut slots = self.lock();
         let entry = self.journal.open(&id);
+        if inherited.is_none() {
+            // Whatever an earlier generation left there has ended by now.
+            entry.settle();
+        }
         slots.seats.push(Seat {
             id,
             invoke,
@@ -287,6 +294,11 @@ impl Pool {
         }
     }
 
+    /// Whether the function was replaced or deleted.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Takes work again: the function is back as it was. Instances that drain go on draining.
     pub(crate) fn reopen(&self) {
         self.lock().is_closed = false;
@@ -312,7 +324,14 @@ impl Pool {
 
     /// Hands free slots to those who wait; needed when slots of an earlier generation come free by time alone.
     pub(crate) fn grant_waiters(self: &Arc<Self>) {
-        self.grant(&mut self.lock(), None);
+        let mut slots = self.lock();
+        let now = Instant::now();
+        for seat in &mut slots.seats {
+            if seat.inherited.take_if(|(_, until)| now >= *until).is_some() {
+                seat.entry.settle();
+            }
+        }
+        self.grant(&mut slots, None);
     }
 
     /// Marks that the executor looks now; what changes from here on tells it again.
@@ -324,6 +343,14 @@ impl Pool {
         if !self.is_noticed.swap(true, Ordering::AcqRel) {
             self.attention.ask(self.key);
         }
+    }
+
+    /// Whether nobody waits. Those who do may be served first: slots of an earlier generation come free by time alone.
+    fn is_queue_empty(self: &Arc<Self>, slots: &mut Slots) -> bool {
+        if !slots.waiters.is_empty() {
+            self.grant(slots, None);
+        }
+        slots.waiters.is_empty()
     }
 
     fn take(self: &Arc<Self>, slots: &mut Slots) -> Option<Checkout> {
@@ -397,6 +424,12 @@ fn give_back(slots: &mut Slots, id: &InstanceId, is_healthy: bool) -> bool {
     seat.state == SeatState::Draining
 }
 
+impl Slots {
+    fn drop_those_who_gave_up(&mut self) {
+        self.waiters.retain(|waiter| !waiter.grant.is_closed());
+    }
+}
+
 impl Seat {
     fn free(&self, concurrency: u32, now: Instant) -> u32 {
         let inherited = self.inherited.filter(|(_, until)| now < *until).map_or(0, |(slots, _)| slots);
@@ -462,3 +495,6 @@ impl std::fmt::Debug for Checkout {
         f.debug_struct("Checkout").field("instance", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! Runs of a `stdio` function: one instance each, never warm, as many at once as `max` and the node's budget allow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use protocol::InstanceKey;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::attention::Attention;
@@ -20,12 +20,14 @@ pub struct Runs {
     budget: Budget,
     attention: Attention,
     permits: Arc<Semaphore>,
-    is_closed: AtomicBool,
+    is_closed: watch::Sender<bool>,
     max: AtomicU32,
     /// Permits that `max` fell by while they were in use.
     owed: AtomicU32,
     running: AtomicU32,
     waiting: AtomicUsize,
+    /// Those of them that have a permit and wait for the node's budget.
+    short: AtomicUsize,
 }
 
 /// The right to run once; gives its share of the budget back when dropped.
@@ -38,6 +40,13 @@ pub struct RunPermit {
 
 /// Counts one who waits, for as long as it lives.
 struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn count(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
 
 impl Runs {
     pub(crate) fn new(
@@ -55,11 +64,12 @@ impl Runs {
             budget,
             attention,
             permits: Arc::new(Semaphore::new(max as usize)),
-            is_closed: AtomicBool::new(false),
+            is_closed: watch::Sender::new(false),
             max: AtomicU32::new(max),
             owed: AtomicU32::new(0),
             running: AtomicU32::new(0),
             waiting: AtomicUsize::new(0),
+            short: AtomicUsize::new(0),
         })
     }
 
@@ -71,30 +81,41 @@ impl Runs {
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue.
     pub async fn permit(self: &Arc<Self>, until: Instant) -> Result<RunPermit, WaitError> {
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.waiters_max {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        let _waiting = Waiting::count(&self.waiting);
+        if self.waiting() > self.waiters_max {
             return Err(WaitError::Full);
         }
-        let _waiting = Waiting(&self.waiting);
+        let mut is_closed = self.is_closed.subscribe();
         let granted = async {
-            let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| WaitError::Closed)?;
-            loop {
-                let freed = self.budget.freed();
-                if let Some(reservation) = self.budget.reserve(self.memory_mb) {
-                    return match self.is_closed() {
-                        true => Err(WaitError::Closed),
-                        false => Ok((permit, reservation)),
-                    };
-                }
-                // The executor stops what is idle elsewhere to make room.
-                self.attention.ask(self.key);
-                freed.await;
+            tokio::select! {
+                biased;
+                // Those who wait look the function up anew; the sender lives in `self`.
+                _ = is_closed.wait_for(|is_closed| *is_closed) => Err(WaitError::Closed),
+                granted = self.granted() => Ok(granted),
             }
         };
         let (permit, reservation) =
             tokio::time::timeout_at(until, granted).await.map_err(|_| WaitError::TimedOut)??;
         self.running.fetch_add(1, Ordering::AcqRel);
-        Ok(RunPermit { runs: Arc::clone(self), permit: Some(permit), _reservation: reservation })
+        Ok(RunPermit { runs: Arc::clone(self), permit, _reservation: reservation })
+    }
+
+    async fn granted(&self) -> (Option<OwnedSemaphorePermit>, Reservation) {
+        // The semaphore is never closed, so there is always a permit.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        if let Some(reservation) = self.budget.reserve(self.memory_mb) {
+            return (permit, reservation);
+        }
+        let _short = Waiting::count(&self.short);
+        loop {
+            let freed = self.budget.freed();
+            if let Some(reservation) = self.budget.reserve(self.memory_mb) {
+                return (permit, reservation);
+            }
+            // The executor stops what is idle elsewhere to make room.
+            self.attention.ask(self.key);
+            freed.await;
+        }
     }
 
     /// Runs that may begin at once.
@@ -118,14 +139,22 @@ impl Runs {
     }
 
     pub(crate) fn needs_room(&self) -> bool {
-        self.waiting() > 0 && self.free() > 0 && !self.budget.has_room(self.memory_mb)
+        self.short.load(Ordering::Acquire) > 0 && !self.budget.has_room(self.memory_mb)
     }
 
     /// Applies a changed `max`.
     pub(crate) fn set_max(&self, max: u32) {
         let before = self.max.swap(max, Ordering::AcqRel);
         if max > before {
-            self.permits.add_permits((max - before) as usize);
+            // Permits that were to be forgotten when they come back are kept instead.
+            let more = max - before;
+            let mut forgiven = 0;
+            let less = |owed: u32| {
+                forgiven = owed.min(more);
+                Some(owed - forgiven)
+            };
+            let _ = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+            self.permits.add_permits((more - forgiven) as usize);
         } else if max < before {
             let fewer = before - max;
             let forgotten = u32::try_from(self.permits.forget_permits(fewer as usize)).unwrap_or(fewer);
@@ -135,16 +164,16 @@ impl Runs {
 
     /// Takes no more runs: the function was replaced or deleted.
     pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
+        self.is_closed.send_replace(true);
     }
 
     /// Takes runs again: the function is back as it was.
     pub(crate) fn reopen(&self) {
-        self.is_closed.store(false, Ordering::Release);
+        self.is_closed.send_replace(false);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Acquire)
+        *self.is_closed.borrow()
     }
 }
 
@@ -166,3 +195,6 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests;

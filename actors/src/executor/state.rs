@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use config::settings::ExecutorSettings;
-use protocol::{Component, Effect, ErrorCode, Failure, Function, InstanceId, InstanceKey};
+use protocol::{Component, Effect, ErrorCode, Failure, Function, Generation, InstanceId, InstanceKey};
 use providers::{Found, Launched};
 use tokio::time::Instant;
 
@@ -17,6 +17,9 @@ use super::pool::Pool;
 use super::runs::Runs;
 use super::{PoolKind, Pools};
 use crate::registry_cache::{Registered, Registry};
+
+/// How long room is thought to come from an instance that is being removed; then another is removed as well.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest pause between failing starts of one function.
 const START_BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -37,6 +40,8 @@ pub(super) enum Action {
 /// What the executor needs besides its own state, lent to each incarnation.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
+    /// This node's incarnation: what an earlier one started can not be a start of this one.
+    pub(super) generation: Generation,
     pub(super) settings: ExecutorSettings,
     pub(super) budget: Budget,
     pub(super) attention: Attention,
@@ -55,9 +60,12 @@ pub(super) trait Elsewhere {
 pub(super) struct State {
     means: Means,
     held: BTreeMap<InstanceKey, Held>,
-    /// Instances that are being removed: neither adopted nor removed twice.
-    stopping: HashSet<InstanceId>,
-    adopting: HashSet<InstanceId>,
+    /// Instances that are being removed, and since when: neither adopted nor removed twice.
+    stopping: HashMap<InstanceId, Instant>,
+    adopting: HashMap<InstanceId, InstanceKey>,
+    /// Kinds whose provider is being listed for the first time: until it is known what can be adopted, none is started.
+    first_listing: HashSet<Kind>,
+    listed: HashSet<Kind>,
     starting: usize,
     is_draining: bool,
 }
@@ -71,20 +79,28 @@ struct Held {
     failures: u32,
     not_before: Option<Instant>,
     last_failure: Option<Failure>,
+    /// When an instance was last lost: those that are kept up come back after a pause, lest one that dies at once is started without end.
+    lost_at: Option<Instant>,
 }
 
 impl State {
     /// Takes over the pools that are published already, so that a restarted executor interrupts no call.
     pub(super) fn new(means: Means, published: &Pools) -> Self {
         let held = published.pools.iter().map(|(key, (pool, registered))| {
+            if let PoolKind::Pool(pool) = pool {
+                // The last incarnation may have taken the notice with it.
+                pool.clear_notice();
+            }
             let held = Held::new(pool.clone(), Arc::clone(registered));
             (*key, held)
         });
         Self {
             held: held.collect(),
             means,
-            stopping: HashSet::new(),
-            adopting: HashSet::new(),
+            stopping: HashMap::new(),
+            adopting: HashMap::new(),
+            first_listing: HashSet::new(),
+            listed: HashSet::new(),
             starting: 0,
             is_draining: false,
         }
@@ -96,7 +112,7 @@ impl State {
     }
 
     /// Opens pools of new functions and closes those of replaced and deleted ones.
-    pub(super) fn on_registry(&mut self, registry: &Registry) -> Vec<Action> {
+    pub(super) fn on_registry(&mut self, registry: &Registry, now: Instant) -> Vec<Action> {
         if self.is_draining {
             return Vec::new();
         }
@@ -125,7 +141,7 @@ impl State {
         }
         let closed: Vec<_> = self.held.iter().filter(|(_, held)| !held.is_current).map(|(key, _)| *key).collect();
         for key in closed {
-            actions.extend(self.stop_drained(key));
+            actions.extend(self.stop_drained(key, now));
         }
         if is_changed {
             actions.push(Action::Publish);
@@ -139,7 +155,7 @@ impl State {
         if let PoolKind::Pool(pool) = &held.pool {
             pool.clear_notice();
         }
-        let mut actions = self.stop_drained(key);
+        let mut actions = self.stop_drained(key, now);
         actions.extend(self.scale(key, now, elsewhere));
         actions
     }
@@ -171,8 +187,7 @@ impl State {
                     }
                     (Ok(launched), _) => {
                         let kind = Kind::of(&held.registered.function);
-                        self.stopping.insert(launched.id.clone());
-                        actions.push(Action::Stop { kind, id: launched.id, reservation: Some(reservation) });
+                        actions.push(self.stop(kind, launched.id, Some(reservation), now));
                     }
                     (Err(failure), _) => {
                         drop(reservation);
@@ -188,6 +203,7 @@ impl State {
 
     pub(super) fn on_stopped(&mut self, id: &InstanceId) -> Vec<Action> {
         self.stopping.remove(id);
+        self.means.journal.forget(id);
         let before = self.held.len();
         self.held.retain(|_, held| held.is_current || !held.is_empty());
         if self.held.len() == before { Vec::new() } else { vec![Action::Publish] }
@@ -202,7 +218,7 @@ impl State {
                 pool.grant_waiters();
             }
             actions.extend(self.stop_idle(key, now, elsewhere));
-            actions.extend(self.stop_drained(key));
+            actions.extend(self.stop_drained(key, now));
             actions.extend(self.scale(key, now, elsewhere));
         }
         let before = self.held.len();
@@ -214,51 +230,96 @@ impl State {
     }
 
     /// An instance died or was removed behind our back.
-    pub(super) fn on_gone(&mut self, kind: Kind, id: &InstanceId) -> Vec<Action> {
-        let pools = self.held.values().filter_map(|held| held.pool.pool());
-        let Some(reservation) = pools.into_iter().find_map(|pool| pool.remove(id)) else { return Vec::new() };
+    pub(super) fn on_gone(
+        &mut self,
+        kind: Kind,
+        id: &InstanceId,
+        now: Instant,
+        elsewhere: &dyn Elsewhere,
+    ) -> Vec<Action> {
+        let removed = self.held.iter_mut().find_map(|(key, held)| {
+            let reservation = held.pool.pool()?.remove(id)?;
+            held.lost_at = Some(now);
+            Some((*key, reservation))
+        });
+        let Some((key, reservation)) = removed else { return Vec::new() };
         // It may only have stopped: what is left of it is removed like any other.
-        self.stopping.insert(id.clone());
-        vec![Action::Stop { kind, id: id.clone(), reservation: Some(reservation) }]
+        let mut actions = vec![self.stop(kind, id.clone(), Some(reservation), now)];
+        actions.extend(self.scale(key, now, elsewhere));
+        actions
     }
 
-    /// Holds what the provider has against the pools: adopts what still stands, removes all else, drops what is gone.
-    pub(super) fn on_listed(&mut self, kind: Kind, found: Vec<Found>, is_whole: bool) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let listed: HashSet<&InstanceId> = found.iter().map(|found| &found.id).collect();
-        if is_whole {
-            let is_lost = |id: &InstanceId| !listed.contains(id);
-            let lost: Vec<InstanceId> = (self.held.values())
-                .filter(|held| Kind::of(&held.registered.function) == kind)
-                .filter_map(|held| held.pool.pool())
-                .flat_map(|pool| pool.instance_ids())
-                .filter(is_lost)
-                .collect();
-            for id in lost {
-                actions.extend(self.on_gone(kind, &id));
-            }
+    /// The instances of a kind that have a seat, for [`State::on_listed`]; no start of that kind begins before the first list ended.
+    pub(super) fn on_listing(&mut self, kind: Kind) -> HashSet<InstanceId> {
+        if !self.listed.contains(&kind) {
+            self.first_listing.insert(kind);
         }
+        let of_kind = self.held.values().filter(|held| Kind::of(&held.registered.function) == kind);
+        of_kind.filter_map(|held| held.pool.pool()).flat_map(|pool| pool.instance_ids()).collect()
+    }
+
+    /// The list has ended, with or without an answer.
+    pub(super) fn on_listing_ended(&mut self, kind: Kind) {
+        self.first_listing.remove(&kind);
+        self.listed.insert(kind);
+    }
+
+    /// Holds what the provider has against the pools: adopts what still stands, removes all else, drops what is gone. Only instances
+    /// that had a seat `before` the list was made can be missing from it.
+    pub(super) fn on_listed(
+        &mut self,
+        kind: Kind,
+        found: Vec<Found>,
+        before: &HashSet<InstanceId>,
+        now: Instant,
+        elsewhere: &dyn Elsewhere,
+    ) -> Vec<Action> {
+        let listed: HashSet<&InstanceId> = found.iter().map(|found| &found.id).collect();
+        let lost: Vec<&InstanceId> = before.iter().filter(|id| !listed.contains(id)).collect();
+        let mut actions: Vec<Action> =
+            lost.into_iter().flat_map(|id| self.on_gone(kind, id, now, elsewhere)).collect();
         let seated: HashSet<InstanceId> =
             (self.held.values()).filter_map(|held| held.pool.pool()).flat_map(|pool| pool.instance_ids()).collect();
         for found in found {
-            if seated.contains(&found.id) || self.stopping.contains(&found.id) || self.adopting.contains(&found.id) {
+            if seated.contains(&found.id)
+                || self.stopping.contains_key(&found.id)
+                || self.adopting.contains_key(&found.id)
+            {
                 continue;
             }
+            let is_older = found.generation < self.means.generation;
             match self.held.get(&found.key) {
-                Some(held) if held.is_current && found.is_adoptable && !held.has_unseated() => {
-                    self.adopting.insert(found.id.clone());
+                Some(held) if held.is_current && !self.is_draining && found.is_adoptable && (is_older || !held.has_unseated())
+                    && self.instances_here(&found.key) < held.registered.function.scaling().max =>
+                {
+                    self.adopting.insert(found.id.clone(), found.key);
                     let registered = Arc::clone(&held.registered);
                     actions.push(Action::Adopt { kind, found, registered });
                 }
                 // A start or a run of this very generation is under way: this is most likely its instance.
-                Some(held) if held.has_unseated() => {}
-                _ => {
-                    self.stopping.insert(found.id.clone());
-                    actions.push(Action::Stop { kind, id: found.id, reservation: None });
-                }
+                Some(held) if !is_older && held.has_unseated() => {}
+                _ => actions.push(self.stop(kind, found.id, None, now)),
             }
         }
         actions
+    }
+
+    /// Instances of a key that are up or about to be.
+    fn instances_here(&self, key: &InstanceKey) -> u32 {
+        let up = self.held.get(key).and_then(|held| held.pool.pool()).map_or(0, |pool| pool.status().open);
+        up.saturating_add(self.coming(key))
+    }
+
+    /// Instances of a key that start or are being adopted.
+    fn coming(&self, key: &InstanceKey) -> u32 {
+        let adopting = self.adopting.values().filter(|adopting| *adopting == key).count();
+        let starting = self.held.get(key).map_or(0, |held| held.starting);
+        starting.saturating_add(u32::try_from(adopting).unwrap_or(u32::MAX))
+    }
+
+    fn stop(&mut self, kind: Kind, id: InstanceId, reservation: Option<Reservation>, now: Instant) -> Action {
+        self.stopping.insert(id.clone(), now);
+        Action::Stop { kind, id, reservation }
     }
 
     pub(super) fn on_adopted(
@@ -266,8 +327,8 @@ impl State {
         kind: Kind,
         found: &Found,
         result: Result<Arc<dyn providers::Invoke>, Failure>,
-        now: Instant,
-        wall: SystemTime,
+        (now, wall): (Instant, SystemTime),
+        elsewhere: &dyn Elsewhere,
     ) -> Vec<Action> {
         self.adopting.remove(&found.id);
         let held = self.held.get(&found.key).filter(|held| held.is_current && !self.is_draining);
@@ -284,19 +345,21 @@ impl State {
             pool.add(found.id.clone(), invoke, None, inherited, reservation);
             return Vec::new();
         }
-        self.stopping.insert(found.id.clone());
-        vec![Action::Stop { kind, id: found.id.clone(), reservation: None }]
+        let mut actions = vec![self.stop(kind, found.id.clone(), None, now)];
+        // Those who wait may have been promised its slots.
+        actions.extend(self.scale(found.key, now, elsewhere));
+        actions
     }
 
     /// Closes all pools: the node goes down, and its instances with it.
-    pub(super) fn on_drain(&mut self) -> Vec<Action> {
+    pub(super) fn on_drain(&mut self, now: Instant) -> Vec<Action> {
         self.is_draining = true;
         let keys: Vec<_> = self.held.keys().copied().collect();
         for held in self.held.values_mut() {
             held.pool.close();
             held.is_current = false;
         }
-        keys.into_iter().flat_map(|key| self.stop_drained(key)).collect()
+        keys.into_iter().flat_map(|key| self.stop_drained(key, now)).collect()
     }
 
     /// Instances and starts that are left; a drain waits until there are none.
@@ -305,7 +368,7 @@ impl State {
             .filter_map(|held| held.pool.pool())
             .map(|pool| pool.instance_ids().len())
             .sum();
-        up + self.starting + self.stopping.len()
+        up + self.starting + self.adopting.len() + self.stopping.len()
     }
 
     fn open(&self, registered: &Registered) -> PoolKind {
@@ -322,16 +385,14 @@ impl State {
     }
 
     /// Removes instances that drain and on which nothing runs any more.
-    fn stop_drained(&mut self, key: InstanceKey) -> Vec<Action> {
-        let Some((held, pool)) = self.held.get(&key).and_then(|held| Some((held, held.pool.pool()?))) else {
-            return Vec::new();
-        };
+    fn stop_drained(&mut self, key: InstanceKey, now: Instant) -> Vec<Action> {
+        let Some(held) = self.held.get(&key) else { return Vec::new() };
         let kind = Kind::of(&held.registered.function);
+        let Some(pool) = held.pool.pool().cloned() else { return Vec::new() };
         let mut actions = Vec::new();
         for seat in pool.seats().into_iter().filter(|seat| !seat.is_open && seat.busy == 0) {
             if let Some(reservation) = pool.remove(&seat.id) {
-                self.stopping.insert(seat.id.clone());
-                actions.push(Action::Stop { kind, id: seat.id, reservation: Some(reservation) });
+                actions.push(self.stop(kind, seat.id, Some(reservation), now));
             }
         }
         actions
@@ -346,19 +407,24 @@ impl State {
         let seats = pool.seats();
         let open = u32::try_from(seats.iter().filter(|seat| seat.is_open).count()).unwrap_or(u32::MAX);
         let mut surplus = open.saturating_sub(kept);
+        // A `max` that was lowered holds at once, for what is idle.
+        let mut excess = open.saturating_sub(scaling.max);
         for seat in seats.iter().rev().filter(|seat| seat.is_open && seat.busy == 0) {
-            if surplus > 0 && now.duration_since(seat.idle_since) >= scaling.idle && pool.drain_if_idle(&seat.id) {
-                surplus -= 1;
+            let is_due = excess > 0 || (surplus > 0 && now.duration_since(seat.idle_since) >= scaling.idle);
+            if is_due && pool.drain_if_idle(&seat.id) {
+                surplus = surplus.saturating_sub(1);
+                excess = excess.saturating_sub(1);
             }
         }
-        self.stop_drained(key)
+        self.stop_drained(key, now)
     }
 
     /// Starts what those who wait, or `min`, need: as many as fit under `max`, the budget and the start limit.
     fn scale(&mut self, key: InstanceKey, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
         let mut actions = Vec::new();
+        let coming = self.coming(&key);
         let Some(held) = self.held.get_mut(&key).filter(|held| held.is_current) else { return actions };
-        if self.is_draining {
+        if self.is_draining || self.first_listing.contains(&Kind::of(&held.registered.function)) {
             return actions;
         }
         let memory_mb = held.registered.function.limits().memory_mb;
@@ -368,7 +434,15 @@ impl State {
             }
             return actions;
         };
-        let wanted = held.wanted_starts(&pool, elsewhere);
+        let pause = self.means.settings.start_backoff;
+        let wanted = held.wanted_starts(&pool, coming, now, pause, elsewhere);
+        if wanted > 0 && !self.means.budget.could_fit(memory_mb) {
+            // Nothing that could be stopped would make room, so nothing is.
+            let max_mb = self.means.budget.memory_max_mb();
+            let message = format!("an instance needs {memory_mb} MiB, instances of this node may have {max_mb} MiB in all");
+            pool.fail_waiters(&Failure::new(ErrorCode::Overloaded, Component::Provider, Effect::Refused, message));
+            return actions;
+        }
         for _ in 0..wanted {
             let Some(held) = self.held.get_mut(&key) else { break };
             if held.not_before.is_some_and(|not_before| now < not_before) {
@@ -392,7 +466,7 @@ impl State {
 
     /// Stops the instance of another function that idles longest, above that function's `min`.
     fn make_room(&mut self, for_key: InstanceKey, now: Instant) -> Vec<Action> {
-        if !self.stopping.is_empty() {
+        if self.stopping.values().any(|since| now.duration_since(*since) < STOP_PATIENCE) {
             // Room is on its way already.
             return Vec::new();
         }
@@ -411,7 +485,7 @@ impl State {
         if let Some(pool) = self.held.get(&key).and_then(|held| held.pool.pool()) {
             pool.drain_if_idle(&id);
         }
-        self.stop_drained(key)
+        self.stop_drained(key, now)
     }
 }
 
@@ -425,6 +499,7 @@ impl Held {
             failures: 0,
             not_before: None,
             last_failure: None,
+            lost_at: None,
         }
     }
 
@@ -437,16 +512,26 @@ impl Held {
         self.starting > 0 || matches!(&self.pool, PoolKind::Runs(runs) if runs.running() > 0)
     }
 
-    fn wanted_starts(&self, pool: &Arc<Pool>, elsewhere: &dyn Elsewhere) -> u32 {
+    fn wanted_starts(
+        &self,
+        pool: &Arc<Pool>,
+        coming: u32,
+        now: Instant,
+        pause: Duration,
+        elsewhere: &dyn Elsewhere,
+    ) -> u32 {
         let status = pool.status();
         let scaling = self.registered.function.scaling();
         let waiters = u32::try_from(status.waiters).unwrap_or(u32::MAX);
-        let coming = self.starting.saturating_mul(pool.concurrency());
-        let for_waiters = waiters.saturating_sub(coming).div_ceil(pool.concurrency());
-        let here = status.open + self.starting;
+        let slots_coming = coming.saturating_mul(pool.concurrency());
+        let for_waiters = waiters.saturating_sub(slots_coming).div_ceil(pool.concurrency());
+        let here = status.open.saturating_add(coming);
         let elsewhere_up = elsewhere.instances(self.registered.key);
-        let is_short = here + elsewhere_up < scaling.min && elsewhere.is_home(&self.registered);
-        let for_min = if is_short { scaling.min - here - elsewhere_up } else { 0 };
+        let is_put_off = self.lost_at.is_some_and(|lost_at| now.duration_since(lost_at) < pause);
+        let for_min = match elsewhere.is_home(&self.registered) && !is_put_off {
+            true => scaling.min.saturating_sub(here).saturating_sub(elsewhere_up),
+            false => 0,
+        };
         // Those who wait here get one instance at least: what peers are said to have may be gone.
         let room = match here {
             0 => scaling.max.saturating_sub(elsewhere_up).max(1),
@@ -483,3 +568,6 @@ impl Held {
 pub(super) fn function_of(registered: &Registered) -> Arc<Function> {
     Arc::clone(&registered.function)
 }
+
+#[cfg(test)]
+mod tests;

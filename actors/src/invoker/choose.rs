@@ -26,7 +26,11 @@ impl Invoker {
         let is_asked = |route: &&std::sync::Arc<PeerRoute>| {
             route.is_usable() && !attempt.refused_by.contains(&route.peer.id)
         };
-        let peers = routes.peers.values().filter(is_asked).map(|route| remote(registered, route)).collect();
+        let peers = match attempt.peer_refusals > self.parts.refusals_max {
+            // Enough were asked: what is left is this node.
+            true => Vec::new(),
+            false => routes.peers.values().filter(is_asked).map(|route| remote(registered, route)).collect(),
+        };
         let question = Question {
             is_forwarded: false,
             may_start: true,
@@ -71,8 +75,8 @@ fn remote(registered: &Registered, route: &PeerRoute) -> Remote {
     let slots = route.slots(registered.key);
     Remote {
         id: route.peer.id.clone(),
-        free_slots: slots.map_or(0, |slots| slots.free()),
-        instances: slots.map_or(0, |slots| slots.instances()),
+        free_slots: slots.as_ref().map_or(0, |slots| slots.free()),
+        instances: slots.as_ref().map_or(0, |slots| slots.instances()),
         in_flight: route.health.in_flight(),
         site: Site {
             can_run: route.can_run(function),

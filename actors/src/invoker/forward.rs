@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use cluster::peer::Error as PeerError;
 use protocol::invocation::StartKind;
 use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome};
 use protocol::{Effect, ErrorCode, Failure, Invocation, NodeId, Phases, Reply};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Attempt, Completed, Invoker, Step, micros};
+use super::{Attempt, Completed, Invoker, Step, micros, passing};
 use crate::registry_cache::Registered;
 
 impl Invoker {
@@ -22,14 +23,12 @@ impl Invoker {
         attempt: &mut Attempt,
     ) -> Step {
         let Some(route) = self.parts.routes.load().peers.get(id).cloned() else {
-            return Step::Again(attempt.refuse("the peer left"));
+            attempt.peer_refusals += 1;
+            return Step::Again(passing("the peer left"));
         };
         attempt.is_forwarded = true;
         let in_flight = route.health.begin();
-        let slots = route.slots(registered.key);
-        if let Some(slots) = slots {
-            slots.note_sent();
-        }
+        route.note_sent(registered.key);
         let (span, trace) = self.span(|| tracing::info_span!("forward", otel.kind = "client", peer = %route.peer.name), &invocation.trace);
         let remaining = invocation.deadline.remaining(Instant::now().into_std());
         let head = InvokeHead {
@@ -51,20 +50,23 @@ impl Invoker {
         match result {
             Ok((head, body)) => {
                 route.health.note_answered();
-                if let Some(slots) = slots {
-                    slots.note_reply(head.free_slots, head.instances);
-                }
+                // Gossip may have made the route anew since the call began.
+                let newest = self.parts.routes.load().peers.get(id).cloned();
+                let newest = newest.filter(|newest| newest.generation == route.generation);
+                newest.as_ref().unwrap_or(&route).note_reply(registered.key, head.free_slots, head.instances);
                 self.on_reply(&route.peer.name, id, head, body, took_us, registered, attempt)
             }
             Err(error) => {
                 let failure = Failure::from(&error).at_node(&route.peer.name);
                 attempt.phases.forward = Some(took_us);
                 tracing::info!(peer = %route.peer.name, %error, effect = ?error.effect(), "call to peer failed");
+                match error {
+                    PeerError::Refused { is_answer: true, .. } => route.health.note_answered(),
+                    PeerError::Refused { .. } => route.health.note_refused(),
+                    _ => {}
+                }
                 let may_retry = match error.effect() {
-                    Effect::Refused => {
-                        route.health.note_refused();
-                        true
-                    }
+                    Effect::Refused => true,
                     Effect::Interrupted | Effect::Finished => {
                         failure.code == ErrorCode::Interrupted && registered.function.is_idempotent()
                     }
@@ -133,7 +135,9 @@ impl Attempt {
             return Step::Failed(failure);
         }
         self.refused_by.push(id.clone());
-        self.refusals += 1;
+        self.peer_refusals += 1;
+        // Whatever comes of the next attempt is told of that one.
+        self.is_forwarded = false;
         Step::Again(failure)
     }
 }

@@ -8,8 +8,8 @@ use providers::{Error as ProviderError, LaunchSpec};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Attempt, Invoker, Step, micros, refusal};
-use crate::executor::{Checkout, Kind, PoolKind, Runs, WaitError};
+use super::{Attempt, Invoker, Step, micros, passing, refusal};
+use crate::executor::{Checkout, Kind, Pool, PoolKind, Runs, WaitError};
 use crate::registry_cache::Registered;
 
 impl Invoker {
@@ -23,11 +23,11 @@ impl Invoker {
     ) -> Step {
         // What is left of the deadline when the wait ends is the function's whole time limit.
         let limit = registered.function.limits().timeout;
-        let until = Instant::from_std(invocation.deadline.moment()) - limit;
         let begun = Instant::now();
+        let until = Instant::from_std(invocation.deadline.moment()).checked_sub(limit).unwrap_or(begun);
         match pool {
             PoolKind::Pool(pool) => {
-                let (span, _) = self.span(|| tracing::info_span!("wait", pull_us = tracing::field::Empty, create_us = tracing::field::Empty, start_us = tracing::field::Empty, ready_us = tracing::field::Empty, start = tracing::field::Empty), &invocation.trace);
+                let (span, _) = self.span(|| wait_span(pool), &invocation.trace);
                 let waited = pool.checkout(until).instrument(span.clone()).await;
                 let waited_us = micros(begun.elapsed());
                 match waited {
@@ -73,11 +73,12 @@ impl Invoker {
                 match error {
                     ProviderError::Unreachable { .. } => {
                         tracing::info!(%instance, %error, "instance is gone; trying another");
-                        attempt.refusals += 1;
+                        // One that was up is gone for good, so there are ever fewer; one just started counts.
+                        attempt.local_failures += u32::from(start == StartKind::Cold);
                         Step::Again(failure)
                     }
                     ProviderError::Interrupted { .. } if registered.function.is_idempotent() => {
-                        attempt.refusals += 1;
+                        attempt.local_failures += 1;
                         Step::Again(failure)
                     }
                     _ => Step::Failed(failure),
@@ -119,6 +120,16 @@ impl Invoker {
     }
 }
 
+/// The span of a wait: a cold start, with its phases, where nothing is up that could take the invocation.
+fn wait_span(pool: &Pool) -> tracing::Span {
+    use tracing::field::Empty;
+    if pool.status().open == 0 {
+        tracing::info_span!("cold_start", start = Empty, pull_us = Empty, create_us = Empty, start_us = Empty, ready_us = Empty)
+    } else {
+        tracing::info_span!("wait", start = Empty, pull_us = Empty, create_us = Empty, start_us = Empty, ready_us = Empty)
+    }
+}
+
 fn record(span: &tracing::Span, checkout: &Checkout) {
     span.record("start", checkout.start().as_str());
     if let Some(phases) = checkout.start_phases() {
@@ -144,10 +155,10 @@ impl Attempt {
         let function = &registered.function;
         let (id, space) = (&function.function_id, &function.space);
         match error {
-            WaitError::Closed => Step::Again(self.refuse("the function was replaced or deleted while the invocation waited")),
+            WaitError::Closed => Step::Again(passing("the function was replaced or deleted while the invocation waited")),
             WaitError::Full => {
                 self.is_refused_here = true;
-                self.refusals += 1;
+                self.local_failures += 1;
                 let message = format!("too many invocations of function {id} in space {space} wait for a slot");
                 Step::Again(refusal(ErrorCode::FunctionBusy, Component::Function, message).retry_after_ms(1000))
             }
@@ -164,7 +175,7 @@ impl Attempt {
         match failure.code {
             ErrorCode::EngineUnavailable => {
                 self.is_refused_here = true;
-                self.refusals += 1;
+                self.local_failures += 1;
                 Step::Again(failure)
             }
             _ => Step::Failed(failure),

@@ -16,6 +16,9 @@ use crate::executor::PoolKind;
 use crate::registry_cache::Registered;
 use crate::router::pick::{Choice, Question, pick};
 
+/// No deadline is further away; a peer's number is not trusted to fit the clock.
+const REMAINING_MAX: Duration = Duration::from_secs(2 * 86_400);
+
 impl Invoker {
     /// Runs an invocation that a peer forwarded, or refuses it; the reply carries this node's fresh free slots.
     ///
@@ -26,7 +29,7 @@ impl Invoker {
         let mut attempt = Attempt::new();
         let (span, trace) = self.span(|| tracing::info_span!("serve", otel.kind = "server", invocation = %head.invocation), &head.trace);
         let key = head.instance_key;
-        let deadline = Instant::now() + Duration::from_millis(head.remaining_ms);
+        let deadline = Instant::now() + Duration::from_millis(head.remaining_ms).min(REMAINING_MAX);
         let invocation = Invocation {
             id: head.invocation,
             space: head.space,
@@ -71,15 +74,12 @@ impl Invoker {
         may_start: bool,
         attempt: &mut Attempt,
     ) -> Result<(Reply, StartKind), Failure> {
-        let Some(pool) = self.pool(registered, invocation.deadline).await else {
-            return Err(attempt.refuse("the function changed while it was looked up"));
-        };
-        let step = match &pool {
-            PoolKind::Pool(slots) => match slots.try_checkout() {
-                Some(checkout) => self.run(checkout, registered, invocation, attempt).await,
-                None => self.wait_here(&pool, registered, invocation, may_start, attempt).await,
+        let step = match self.free_slot(registered) {
+            Some(checkout) => self.run(checkout, registered, invocation, attempt).await,
+            None => match self.open_pool(registered, invocation.deadline, attempt).await {
+                Ok(pool) => self.wait_here(&pool, registered, invocation, may_start, attempt).await,
+                Err(step) => step,
             },
-            PoolKind::Runs(_) => self.wait_here(&pool, registered, invocation, may_start, attempt).await,
         };
         match step {
             Step::Done(completed) => Ok((completed.reply, completed.start)),

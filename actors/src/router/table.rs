@@ -1,7 +1,7 @@
 //! [`RouteTable`]: what this node knows of its peers, for `pick`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ pub struct PeerRoute {
     /// What this node found out by itself; kept from table to table.
     pub health: Arc<Health>,
     images: HashSet<String>,
-    slots: HashMap<InstanceKey, Arc<Slots>>,
+    /// Of the keys it gossips, and of those it told of in a reply.
+    slots: RwLock<HashMap<InstanceKey, Arc<Slots>>>,
 }
 
 /// What this node found out about a peer by calling it.
@@ -81,7 +82,7 @@ impl RouteTable {
 
     /// Instances of a key that peers say they have.
     pub fn instances(&self, key: InstanceKey) -> u32 {
-        self.peers.values().filter_map(|peer| peer.slots.get(&key)).map(|slots| slots.instances()).sum()
+        self.peers.values().filter_map(|peer| peer.slots(key)).map(|slots| slots.instances()).sum()
     }
 
     /// Whether this node, rather than a peer, is where instances of a function are kept: the same answer on every node that
@@ -95,23 +96,50 @@ impl RouteTable {
 
 impl PeerRoute {
     fn new(member: &Arc<Member>, known: Option<&Arc<Self>>, misses_max: u32, now: Instant) -> Self {
-        let slots = member.state.hints.iter().map(|hint| {
-            let known = known.and_then(|known| known.slots.get(&hint.key));
+        let mut known_slots = known.map(|known| known.read_slots().clone()).unwrap_or_default();
+        let told = member.state.hints.iter().map(|hint| {
+            let known = known_slots.remove(&hint.key);
             (hint.key, Slots::merge(known, (hint.free_slots, hint.instances), now))
         });
+        let mut slots: HashMap<_, _> = told.collect();
+        // What it said in a reply, and gossip does not say yet or no more.
+        let untold = known_slots.into_iter().filter(|(_, known)| known.is_corrected_lately());
+        slots.extend(untold.map(|(key, known)| (key, Slots::merge(Some(known), (0, 0), now))));
         Self {
             peer: member.peer.clone(),
             generation: member.generation,
             health: known.map_or_else(|| Arc::new(Health::new(misses_max, now)), |known| Arc::clone(&known.health)),
             images: member.state.images.iter().cloned().collect(),
-            slots: slots.collect(),
+            slots: RwLock::new(slots),
             state: member.state.clone(),
         }
     }
 
     /// Free slots of a key; `None` when the peer said nothing of it.
-    pub fn slots(&self, key: InstanceKey) -> Option<&Arc<Slots>> {
-        self.slots.get(&key)
+    pub fn slots(&self, key: InstanceKey) -> Option<Arc<Slots>> {
+        self.read_slots().get(&key).cloned()
+    }
+
+    /// Notes that a call is on its way to one of its slots.
+    pub fn note_sent(&self, key: InstanceKey) {
+        if let Some(slots) = self.slots(key) {
+            slots.note_sent();
+        }
+    }
+
+    /// Takes over what the peer itself says in a reply, also of a key it has not gossiped yet.
+    pub fn note_reply(&self, key: InstanceKey, free: u32, instances: u32) {
+        let slots = self.slots(key).or_else(|| {
+            let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+            (instances > 0).then(|| Arc::clone(slots.entry(key).or_insert_with(|| Slots::merge(None, (0, 0), Instant::now()))))
+        });
+        if let Some(slots) = slots {
+            slots.note_reply(free, instances);
+        }
+    }
+
+    fn read_slots(&self) -> std::sync::RwLockReadGuard<'_, HashMap<InstanceKey, Arc<Slots>>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether invocations may go there: it is reachable, answers probes and does not drain.
@@ -189,47 +217,65 @@ impl Health {
 }
 
 impl Slots {
-    fn merge(known: Option<&Arc<Self>>, gossiped: (u32, u32), now: Instant) -> Arc<Self> {
-        let fresh = || {
-            Arc::new(Self {
+    fn merge(known: Option<Arc<Self>>, gossiped: (u32, u32), now: Instant) -> Arc<Self> {
+        match known {
+            Some(known) if known.gossiped == gossiped => known,
+            // Gossip takes a while to come round: what the peer itself said lately is newer.
+            Some(known) if known.is_corrected_lately() => Arc::new(Self {
+                epoch: known.epoch,
+                free: AtomicU32::new(known.free.load(Ordering::Acquire)),
+                instances: AtomicU32::new(known.instances.load(Ordering::Acquire)),
+                gossiped,
+                corrected_at_ms: AtomicU64::new(known.corrected_at_ms.load(Ordering::Acquire)),
+            }),
+            _ => Arc::new(Self {
                 epoch: now,
                 free: AtomicU32::new(gossiped.0),
                 instances: AtomicU32::new(gossiped.1),
                 gossiped,
                 corrected_at_ms: AtomicU64::new(0),
-            })
-        };
-        match known {
-            Some(known) if known.gossiped == gossiped && known.is_corrected_lately() => Arc::clone(known),
-            // Gossip has nothing new to say, and neither has anyone else.
-            Some(known) if known.gossiped == gossiped && known.free() == gossiped.0 => Arc::clone(known),
-            _ => fresh(),
+            }),
         }
     }
 
-    /// Slots thought to be free.
+    /// Slots thought to be free: what calls and replies said lately, else what gossip says.
     pub fn free(&self) -> u32 {
-        self.free.load(Ordering::Acquire)
+        match self.is_corrected_lately() {
+            true => self.free.load(Ordering::Acquire),
+            false => self.gossiped.0,
+        }
     }
 
     /// Instances thought to be up.
     pub fn instances(&self) -> u32 {
-        self.instances.load(Ordering::Acquire)
+        match self.is_corrected_lately() {
+            true => self.instances.load(Ordering::Acquire),
+            false => self.gossiped.1,
+        }
+    }
+
+    fn begin_correction(&self) {
+        if !self.is_corrected_lately() {
+            // An old correction is no ground for a new one.
+            self.free.store(self.gossiped.0, Ordering::Release);
+            self.instances.store(self.gossiped.1, Ordering::Release);
+        }
+        self.corrected_at_ms.store(millis(self.epoch.elapsed()).max(1), Ordering::Release);
     }
 
     /// Notes that a call is on its way to one of the slots.
     pub fn note_sent(&self) {
+        self.begin_correction();
         let less = |free: u32| free.checked_sub(1);
         // A count that is zero already stays there.
         let _ = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        self.corrected_at_ms.store(millis(self.epoch.elapsed()).max(1), Ordering::Release);
     }
 
     /// Takes over what the peer itself says in a reply.
     pub fn note_reply(&self, free: u32, instances: u32) {
+        self.begin_correction();
         self.free.store(free, Ordering::Release);
         self.instances.store(instances, Ordering::Release);
-        self.corrected_at_ms.store(millis(self.epoch.elapsed()).max(1), Ordering::Release);
     }
 
     fn is_corrected_lately(&self) -> bool {
@@ -247,3 +293,6 @@ impl Drop for InFlight {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

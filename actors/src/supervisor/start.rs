@@ -117,6 +117,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         },
         executor: executor::Args {
             node_id: parts.node_id.clone(),
+            generation: parts.generation,
             settings: settings.executor.clone(),
             start_timeout: settings.node.start_timeout,
             launchers: parts.launchers.clone(),
@@ -143,9 +144,20 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         board: board.clone(),
         broken: broken.clone(),
     };
-    let (supervisor, _) =
+    let (supervisor, supervised) =
         Actor::spawn(None, Supervisor, args).await.map_err(|error| StartError(error.to_string()))?;
     board.set(Name::Supervisor, supervisor.get_cell());
+    // Nobody supervises the supervisor: a node without it must not go on as if nothing were.
+    let (watched, ended) = (board.clone(), broken.clone());
+    parts.tracker.spawn(async move {
+        if let Err(error) = supervised.await {
+            tracing::error!(%error, "the supervisor's task broke");
+        }
+        if !watched.is_draining() {
+            tracing::error!("the supervisor ended, so the node ends");
+            ended.cancel();
+        }
+    });
     let handle = Handle::new(supervisor, board.clone(), broken);
     let node_name: Arc<str> = settings.node.name.as_str().into();
     let invoker = Invoker::new(invoker::Parts {

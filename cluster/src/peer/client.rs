@@ -242,6 +242,7 @@ impl ExchangeError {
             Self::Unsent => Error::Refused {
                 peer,
                 why: "the connection ended before the request was written".into(),
+                is_answer: false,
             },
             Self::Lost(error) => Error::Interrupted {
                 peer,
@@ -297,6 +298,7 @@ async fn open(line: &Line, deadline: Instant) -> Result<Connection, Error> {
         Err(error) => Err(Error::Refused {
             peer: line.peer.name.clone(),
             why: format!("while connecting: {error}"),
+            is_answer: false,
         }),
     }
 }

@@ -211,6 +211,7 @@ pub(super) fn refusal_error(peer: &Peer, status: StatusCode, text: &[u8]) -> Err
         | StatusCode::NOT_FOUND => Error::Refused {
             peer,
             why: format!("it refused with status {}: {text}", status.as_u16()),
+            is_answer: true,
         },
         _ => Error::Protocol {
             peer,

@@ -28,6 +28,8 @@ pub enum Step {
     Compute(Compute),
     /// It can not be reached.
     Refuse,
+    /// It answers that it takes no call, as one that drains does.
+    Decline,
     /// It is lost during the call.
     Interrupt,
     /// It says nothing until the deadline, or until the call is dropped.
@@ -81,6 +83,7 @@ impl fmt::Debug for Step {
             Self::Answer(answer) => f.debug_tuple("Answer").field(&answer.0).finish(),
             Self::Compute(_) => f.write_str("Compute"),
             Self::Refuse => f.write_str("Refuse"),
+            Self::Decline => f.write_str("Decline"),
             Self::Interrupt => f.write_str("Interrupt"),
             Self::Hang => f.write_str("Hang"),
             Self::After(delay, step) => f.debug_tuple("After").field(delay).field(step).finish(),
@@ -197,10 +200,11 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn refused(peer: &Peer) -> Error {
+fn refused(peer: &Peer, is_answer: bool) -> Error {
     Error::Refused {
         peer: peer.name.clone(),
         why: "the script says so".into(),
+        is_answer,
     }
 }
 
@@ -225,7 +229,8 @@ impl PeerClient for ScriptedPeer {
             match step {
                 Step::Answer(answer) => break Ok(*answer),
                 Step::Compute(compute) => break Ok(compute(&head, &payload)),
-                Step::Refuse => break Err(refused(peer)),
+                Step::Refuse => break Err(refused(peer, false)),
+                Step::Decline => break Err(refused(peer, true)),
                 Step::Interrupt => {
                     break Err(Error::Interrupted {
                         peer: peer.name.clone(),
@@ -267,7 +272,7 @@ impl PeerClient for ScriptedPeer {
         if self.is_known(&peer.id) {
             Ok(())
         } else {
-            Err(refused(peer))
+            Err(refused(peer, false))
         }
     }
 
@@ -278,7 +283,7 @@ impl PeerClient for ScriptedPeer {
         _: Deadline,
     ) -> Result<Option<String>, Error> {
         if !self.is_known(&peer.id) {
-            return Err(refused(peer));
+            return Err(refused(peer, false));
         }
         Ok(self
             .lock()
@@ -295,7 +300,7 @@ impl PeerClient for ScriptedPeer {
         follow: bool,
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
         if !self.is_known(&peer.id) {
-            return Err(refused(peer));
+            return Err(refused(peer, false));
         }
         let lines = self.lock().logs.get(&peer.id).cloned().unwrap_or_default();
         let lines = stream::iter(lines.into_iter().map(Ok));

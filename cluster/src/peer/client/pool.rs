@@ -73,6 +73,7 @@ impl Line {
         let refused = |why: String| Error::Refused {
             peer: self.peer.name.clone(),
             why,
+            is_answer: false,
         };
         match timeout(
             self.connect_timeout,
@@ -156,6 +157,7 @@ impl Lines {
             Error::Refused {
                 peer: peer.name.clone(),
                 why: format!("no TLS settings: {error}"),
+                is_answer: false,
             }
         })?;
         let line = Arc::new(Line {

@@ -56,7 +56,7 @@ fn every_refusal_is_a_refusal_to_the_caller() {
         let status = refusal.response().status();
         assert_ne!(status, StatusCode::OK);
         assert!(
-            matches!(refusal_error(&peer, status, b"why"), Error::Refused { .. }),
+            matches!(refusal_error(&peer, status, b"why"), Error::Refused { is_answer: true, .. }),
             "{refusal:?}"
         );
     }

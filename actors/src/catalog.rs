@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::images::Images;
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registry};
+use crate::router::RouteTable;
 use crate::snapshot::Reader;
 
 /// A record as the store has it.
@@ -34,8 +35,8 @@ pub enum Error {
     /// The record is not at the revision the caller named.
     #[error("Function \"{0}\" changed meanwhile.")]
     Changed(String),
-    /// Commands may not be run on this node.
-    #[error("type process is off: start the node with --allow-process")]
+    /// Commands may be run on no node.
+    #[error("type process is off: no node of the cluster was started with --allow-process")]
     ProcessesOff,
     /// The image is nowhere to be found, or nobody could look.
     #[error("provider.image: {}", .0.message)]
@@ -64,6 +65,7 @@ pub struct Catalog {
     store: Arc<dyn Store>,
     registry: Reader<Registry>,
     images: Images,
+    routes: Reader<RouteTable>,
     allows_processes: bool,
     apply_timeout: Duration,
 }
@@ -74,6 +76,7 @@ impl Catalog {
         store: Arc<dyn Store>,
         registry: Reader<Registry>,
         images: Images,
+        routes: Reader<RouteTable>,
         allows_processes: bool,
         apply_timeout: Duration,
     ) -> Self {
@@ -81,6 +84,7 @@ impl Catalog {
             store,
             registry,
             images,
+            routes,
             allows_processes,
             apply_timeout,
         }
@@ -211,7 +215,7 @@ impl Catalog {
         conflict: impl FnOnce() -> Error,
     ) -> Result<Stored, Error> {
         match &mut function.provider {
-            Provider::Process(_) if !self.allows_processes => return Err(Error::ProcessesOff),
+            Provider::Process(_) if !self.may_run_processes() => return Err(Error::ProcessesOff),
             Provider::Container(container) => {
                 container.digest = Some(
                     self.images
@@ -231,6 +235,17 @@ impl Catalog {
         };
         self.applied(revision).await;
         Ok(Stored { function, revision })
+    }
+
+    /// Whether a command may run anywhere: any node answers for a function that only some can run.
+    fn may_run_processes(&self) -> bool {
+        self.allows_processes
+            || self
+                .routes
+                .load()
+                .peers
+                .values()
+                .any(|route| route.state.allows_processes)
     }
 
     /// Waits until this node's registry has a revision, so that its own caller finds what it wrote.

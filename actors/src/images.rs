@@ -51,13 +51,9 @@ impl Images {
         if let Some(digest) = self.resolve_at_peers(image, deadline).await {
             return Ok(digest);
         }
-        let Some(launch) = self
-            .launchers
-            .get(Kind::Container)
-            .filter(|launch| launch.is_available())
-        else {
+        let Some(launch) = self.launchers.get(Kind::Container) else {
             let message = format!(
-                "image {image} can not be looked up: this node has no container engine, and no peer has the image"
+                "image {image} can not be looked up: this node runs no containers, and no peer has the image"
             );
             return Err(Failure::new(
                 ErrorCode::EngineUnavailable,
@@ -84,10 +80,7 @@ impl Images {
 
     /// The digest this node's engine has for an image reference.
     pub async fn resolve_here(&self, image: &str) -> Option<String> {
-        let launch = self
-            .launchers
-            .get(Kind::Container)
-            .filter(|launch| launch.is_available())?;
+        let launch = self.launchers.get(Kind::Container)?;
         match launch.resolve_present(image).await {
             Ok(digest) => digest,
             Err(error) => {

@@ -29,9 +29,10 @@ pub(crate) fn table<const N: usize>(
         .join("\n")
 }
 
-/// The first 12 characters, as container engines show their ids.
+/// The first 12 characters of a container's id, as engines show them; ids of other instances are short and stay whole.
 pub(crate) fn short_id(id: &str) -> &str {
-    id.char_indices().nth(12).map_or(id, |(end, _)| &id[..end])
+    let is_container = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_container { &id[..12] } else { id }
 }
 
 #[cfg(test)]
@@ -39,10 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_cut_between_characters() {
-        assert_eq!(short_id("0123456789abcdef"), "0123456789ab");
-        assert_eq!(short_id("short"), "short");
-        assert_eq!(short_id("üüüüüüüüüüüüüü"), "üüüüüüüüüüüü");
+    fn only_ids_of_containers_are_cut() {
+        assert_eq!(short_id(&"0123456789abcdef".repeat(4)), "0123456789ab");
+        assert_eq!(short_id("process-1795317267278-0"), "process-1795317267278-0");
+        assert_eq!(short_id(&"ü".repeat(32)), "ü".repeat(32));
     }
 
     #[test]

@@ -176,7 +176,8 @@ impl Report {
     ) {
         for call in calls {
             *self.calls.entry(call.summary()).or_default() += 1;
-            self.in_flight_at_kill += usize::from(outages.iter().any(|outage| outage.struck(call)));
+            let was_in_flight = outages.iter().any(|outage| call.spans(outage.begun));
+            self.in_flight_at_kill += usize::from(was_in_flight);
             match judge(call, is_idempotent, outages, windows) {
                 Verdict::Kept => {}
                 Verdict::CalledNodeWasDown => self.called_node_was_down += 1,

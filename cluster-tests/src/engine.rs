@@ -1,5 +1,6 @@
 //! The container engine, through the `docker` command.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -265,6 +266,10 @@ fn pid_file(work: &Path) -> PathBuf {
 }
 
 fn script(work: &Path, verb: &str) {
+    // Engines that start at once in one network namespace trip over each other's firewall chains.
+    let lock = std::env::temp_dir().join("hearth-test-engines.lock");
+    let lock = File::create(lock).expect("open the lock of engines");
+    lock.lock().expect("wait for other tests' engines");
     let mut command = command(work, verb);
     let output = command
         .output()

@@ -24,13 +24,14 @@ where
     let caller = Location::caller();
     async move {
         let give_up = Instant::now() + bound;
+        let mut seen = "nothing: the probe itself did not come back".to_owned();
         loop {
             // The probe itself may hang, on a stopped node for instance.
-            let seen = match tokio::time::timeout_at(give_up, probe()).await {
+            match tokio::time::timeout_at(give_up, probe()).await {
                 Ok(Ok(value)) => return value,
-                Ok(Err(seen)) => seen.to_string(),
-                Err(_) => "the probe itself did not come back".to_owned(),
-            };
+                Ok(Err(now)) => seen = now.to_string(),
+                Err(_) => {}
+            }
             assert!(
                 Instant::now() < give_up,
                 "{caller}: not within {bound:?}: {what}; last seen: {seen}"

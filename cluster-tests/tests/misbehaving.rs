@@ -254,18 +254,18 @@ async fn crash(how: &str) -> Answer {
     answer
 }
 
+/// The caller learns that the run is over and not by whose decision: a connection that broke looks the same from a function that
+/// ended itself and from one that was killed.
 #[track_caller]
 fn assert_died(answer: &Answer) {
-    assert_eq!(answer.status, 502, "{answer:?}");
-    assert_eq!(answer.component.as_deref(), Some("function"), "{answer:?}");
-    let code = answer.error.as_deref();
-    assert!(
-        matches!(
-            code,
-            Some("function_failed" | "interrupted" | "malformed_answer")
-        ),
-        "{answer:?}"
-    );
+    let kinds = [
+        "502 function_failed;function",
+        "502 malformed_answer;function",
+        "502 interrupted;function",
+        "502 interrupted;provider",
+    ];
+    assert!(kinds.contains(&answer.summary().as_str()), "{answer:?}");
+    assert!(answer.elapsed < Duration::from_secs(5), "{answer:?}");
 }
 
 #[track_caller]

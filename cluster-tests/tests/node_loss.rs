@@ -106,12 +106,12 @@ async fn routes_around_a_node_killed_during_a_cold_start() {
         is_process_denied: true,
         ..NodeOptions::default()
     };
-    let sandbox = Sandbox::builder().node(caller).nodes(2).start().await;
+    let sandbox = Sandbox::builder().nodes(2).node(caller).start().await;
     let record = Record::process("slow", "sleep")
         .env("SLEEP_START_MS", "1500")
         .idempotent();
     sandbox.register(&record).await;
-    let caller = sandbox.node(0);
+    let caller = sandbox.node(2);
     let others = sandbox.others(caller.name());
 
     let kill = async {
@@ -143,11 +143,11 @@ async fn is_told_promptly_of_a_cold_start_that_died_with_its_node() {
         is_process_denied: true,
         ..NodeOptions::default()
     };
-    let sandbox = Sandbox::builder().node(caller).nodes(1).start().await;
+    let sandbox = Sandbox::builder().nodes(1).node(caller).start().await;
     sandbox
         .register(&Record::process("slow", "sleep").env("SLEEP_START_MS", "10000"))
         .await;
-    let (caller, home) = (sandbox.node(0), sandbox.node(1));
+    let (home, caller) = (sandbox.node(0), sandbox.node(1));
 
     let (answer, killed) = join(caller.invoke("slow", json!({ "ms": 1 })), kill_busy(&home)).await;
 

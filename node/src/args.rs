@@ -26,13 +26,6 @@ pub enum Command {
     Dev(DevArguments),
     /// Prints the effective settings as TOML, secrets redacted.
     Settings(NodeArguments),
-    /// Runs one command and ends it with its node; started by nodes, not by people.
-    #[command(hide = true, disable_help_flag = true)]
-    InstanceGuard {
-        /// What the guard is told.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<std::ffi::OsString>,
-    },
     #[command(flatten)]
     Operator(cli::Command),
 }

@@ -13,14 +13,15 @@ use anyhow::{Context, bail};
 use config::Settings;
 use config::settings::Flags;
 use config::store::embedded::EmbeddedStore;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
 use crate::args::DevArguments;
 use crate::telemetry::Telemetry;
 use crate::{Node, NodeHandle, shutdown};
+
+/// The word that makes the binary a guard of one command, which ends it with the process that started it.
+pub const GUARD: &str = "instance-guard";
 
 /// How far apart the client ports of two nodes are: n1 has 3000, 4000 and 4001, n2 has 3010, 4010 and 4011.
 const PORT_STEP: u16 = 10;
@@ -249,7 +250,7 @@ fn node_arguments(arguments: &DevArguments, node: &Settings, secret: &Path) -> V
 /// A process that ends with this one, even by `kill -9`: it runs under the guard of instances.
 struct Guarded {
     child: Child,
-    _link: UnixStream,
+    link: UnixStream,
 }
 
 impl Guarded {
@@ -257,28 +258,25 @@ impl Guarded {
         let (link, theirs) = UnixStream::pair()?;
         let program = std::env::current_exe().context("the path of this program")?;
         let child = Command::new(program)
-            .arg("instance-guard")
+            .arg(GUARD)
             .arg("--")
             .args(command)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             // A Ctrl-C at the terminal is this process's to hand on, in order.
             .process_group(0)
             .spawn()?;
-        Ok(Self { child, _link: link })
+        Ok(Self { child, link })
     }
 
-    async fn stop(mut self) {
+    async fn stop(self) {
         use std::io::Write;
+        let Self { mut child, mut link } = self;
         // One byte asks the guard to hand SIGTERM on; a guard that is gone needs none.
-        let _ = self
-            ._link
-            .write_all(&[providers::process::guard::TERMINATE]);
-        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
-            .await
-            .is_err()
-            && let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok())
-        {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = link.write_all(&[providers::process::guard::TERMINATE]);
+        if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+            // Without its link the guard kills all that is left.
+            drop(link);
+            let _ = child.wait().await;
         }
     }
 }

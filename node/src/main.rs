@@ -18,14 +18,14 @@ const EXIT_SETTINGS: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == dev::GUARD) {
+        // Before any runtime and any parser: a guard is small, one runs for each instance, and what follows is the command's.
+        return providers::process::guard::main(std::env::args_os().skip(2));
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return cli::usage_error(&error),
     };
-    if let Command::InstanceGuard { arguments } = arguments.command {
-        // Before any runtime: a guard is small, and one runs for each instance.
-        return providers::process::guard::main(arguments);
-    }
     // The only provider in the tree, chosen before anything makes a connection; it fails only when chosen twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -58,7 +58,6 @@ async fn run(arguments: Arguments) -> ExitCode {
             Ok(code) => code,
             Err(error) => fail(&format!("{error:#}"), dev::exit_code(&error)),
         },
-        Command::InstanceGuard { .. } => unreachable!("handled before the runtime starts"),
     }
 }
 

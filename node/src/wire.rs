@@ -185,7 +185,7 @@ impl Backends<'_> {
             ))
         })?;
         Ok(Some(Arc::new(Process::new(process::Setup {
-            guard: vec![program.into(), "instance-guard".into()],
+            guard: vec![program.into(), crate::dev::GUARD.into()],
             stop_grace: self.settings.executor.stop_grace,
             answer_bytes_max: bytes(self.settings.limits.answer_max),
             generation: self.identity.generation(),

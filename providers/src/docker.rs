@@ -290,7 +290,7 @@ impl Launch for Docker {
     }
 
     fn is_available(&self) -> bool {
-        self.shared.engine.is_available()
+        !self.shared.engine.is_down()
     }
 
     async fn resolve_present(&self, image: &str) -> Result<Option<String>, Error> {

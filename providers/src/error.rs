@@ -92,7 +92,7 @@ impl Error {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Component::Provider,
-            Self::Busy { .. } | Self::Interrupted { .. } => Component::Provider,
+            Self::Busy { .. } | Self::Interrupted { .. } => Component::Function,
             Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Component::Function,
         }

@@ -144,7 +144,9 @@ impl FakeProvider {
 
     /// Lets an instance die behind its owner's back: its invocations are interrupted, and the watcher is told.
     pub fn kill(&self, id: &InstanceId) {
-        if let Some(up) = self.script().up.remove(id) {
+        // In a statement of its own: telling takes the lock again.
+        let removed = self.script().up.remove(id);
+        if let Some(up) = removed {
             up.death.cancel();
             self.tell(Life::Gone(id.clone()));
         }

@@ -309,6 +309,26 @@ async fn nothing_survives_when_the_node_is_gone() {
     }
 }
 
+#[tokio::test]
+async fn a_command_hears_the_request_to_end() {
+    let (mut node, guard_side) = tokio::net::UnixStream::pair().unwrap();
+    let guard_side = guard_side.into_std().unwrap();
+    guard_side.set_nonblocking(false).unwrap();
+    let script = "trap 'echo heard; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut guard = tokio::process::Command::new(GUARD)
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(guard_side)))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(guard.stdout.take().unwrap()).lines();
+    assert_eq!(output.next_line().await.unwrap().as_deref(), Some("ready"));
+    node.write_all(b"T").await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(10), output.next_line()).await;
+    assert_eq!(heard.expect("it ends in time").unwrap().as_deref(), Some("heard"));
+    assert!(guard.wait().await.unwrap().success());
+}
+
 /// All descendants of a process.
 fn children_of(pid: &str) -> Vec<String> {
     let mut found = Vec::new();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{Attempt, Invoker, Step, micros, passing, refusal};
-use crate::executor::{Checkout, Kind, PoolKind, Runs, WaitError};
+use crate::executor::{Checkout, Kind, Pool, PoolKind, Runs, WaitError};
 use crate::registry_cache::Registered;
 
 impl Invoker {
@@ -29,19 +29,7 @@ impl Invoker {
             .unwrap_or(begun);
         match pool {
             PoolKind::Pool(pool) => {
-                let (span, _) = self.span(
-                    || {
-                        tracing::info_span!(
-                            "wait",
-                            pull_us = tracing::field::Empty,
-                            create_us = tracing::field::Empty,
-                            start_us = tracing::field::Empty,
-                            ready_us = tracing::field::Empty,
-                            start = tracing::field::Empty
-                        )
-                    },
-                    &invocation.trace,
-                );
+                let (span, _) = self.span(|| wait_span(pool), &invocation.trace);
                 let waited = pool.checkout(until).instrument(span.clone()).await;
                 let waited_us = micros(begun.elapsed());
                 match waited {
@@ -149,6 +137,30 @@ impl Invoker {
             Ok(reply) => Step::Done(self.completed(reply, StartKind::Cold, attempt)),
             Err(error) => attempt.on_start_error(Failure::from(&error)),
         }
+    }
+}
+
+/// The span of a wait: a cold start, with its phases, where nothing is up that could take the invocation.
+fn wait_span(pool: &Pool) -> tracing::Span {
+    use tracing::field::Empty;
+    if pool.status().open == 0 {
+        tracing::info_span!(
+            "cold_start",
+            start = Empty,
+            pull_us = Empty,
+            create_us = Empty,
+            start_us = Empty,
+            ready_us = Empty
+        )
+    } else {
+        tracing::info_span!(
+            "wait",
+            start = Empty,
+            pull_us = Empty,
+            create_us = Empty,
+            start_us = Empty,
+            ready_us = Empty
+        )
     }
 }
 

@@ -192,6 +192,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         Arc::clone(&parts.store),
         registry.reader(),
         images.clone(),
+        routes.reader(),
         settings.process.allow,
         settings.limits.apply_timeout,
     );

@@ -3,7 +3,7 @@ use crate::testing::Server;
 const BODY: &str = r#"{"cluster":"demo","node":"n1","revision":42,"storeStalenessSeconds":0.2,"nodes":[
 {"name":"n1","id":"a","generation":3,"peerAddress":"127.0.0.1:7400","state":"alive","version":"0.1.0","inFlight":2,
  "instances":1,"memoryUsedMb":128,"memoryMaxMb":4096,"hints":[{"instanceKey":"00ff","function":"default/hello",
- "freeSlots":3,"instances":1,"instanceIds":["0123456789abcdef"]}]},
+ "freeSlots":3,"instances":1,"instanceIds":["0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]}]},
 {"name":"node-two","id":"b","generation":1,"peerAddress":"127.0.0.1:7401","state":"silent","version":"0.1.0",
  "inFlight":0,"instances":0,"memoryUsedMb":0,"memoryMaxMb":4096,"hints":[]}]}"#;
 

@@ -81,6 +81,11 @@ impl Engine {
         *self.state.borrow() == State::Up
     }
 
+    /// Whether it was asked and did not answer; a call made before the first look waits for it.
+    pub(super) fn is_down(&self) -> bool {
+        *self.state.borrow() == State::Down
+    }
+
     pub(super) fn call_timeout(&self) -> Duration {
         self.call_timeout
     }

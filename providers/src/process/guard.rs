@@ -13,12 +13,13 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
@@ -61,14 +62,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Ok(mut link) = link else {
         return ExitCode::from(EXIT_USAGE);
     };
-    // An interrupt or a stop of the whole terminal is for the node; the guard ends with its link. A command starts with an empty mask.
-    let _ = SigSet::from_iter([
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ])
-    .thread_block();
+    if take_signals().is_err() {
+        return ExitCode::from(EXIT_USAGE);
+    }
     match begin(&task, &mut link) {
         Ok(command) => {
             let code = watch(&task, &mut link, command);
@@ -81,6 +77,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(EXIT_NOT_RUN)
         }
     }
+}
+
+/// Takes the signals of a terminal and does nothing with them: they are for the node, and the guard ends with its link. They are
+/// neither blocked nor ignored, because the command would inherit that and never hear a request to stop.
+fn take_signals() -> io::Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        signal_hook::flag::register(signal as i32, Arc::default())?;
+    }
+    Ok(())
 }
 
 /// Tells the node in one write. With the link broken there is nobody to tell.

@@ -1,7 +1,7 @@
 use crate::testing::{Server, check_ok};
 
 const LINES: &str = concat!(
-    r#"{"at_ms":1700000000123,"node":"n1","stream":"stdout","instance":"0123456789abcdef","invocations":["x"],"text":"hello"}"#,
+    r#"{"at_ms":1700000000123,"node":"n1","stream":"stdout","instance":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","invocations":["x"],"text":"hello"}"#,
     "\n",
     r#"{"at_ms":1700000000124,"node":"n1","stream":"stderr","instance":"42","invocations":[],"text":"  ü"}"#,
     "\n",

@@ -348,7 +348,7 @@ impl Incarnation {
             };
             match &result {
                 Ok(launched) => {
-                    tracing::info!(%space, %function, instance = %launched.id, phases = ?launched.phases, "instance started")
+                    tracing::info!(%space, %function, instance = %launched.id, phases = ?launched.phases, "instance started");
                 }
                 Err(error) => tracing::warn!(%space, %function, %error, "instance did not start"),
             }

@@ -70,7 +70,7 @@ impl ClusterOutput {
                         .boxed(),
                 ),
                 Err(error) => {
-                    tracing::info!(peer = %route.peer.name, %error, "a peer's share of the output is missing")
+                    tracing::info!(peer = %route.peer.name, %error, "a peer's share of the output is missing");
                 }
             }
         }

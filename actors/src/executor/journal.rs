@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::{InstanceId, InstanceKey};
 
-const RECORD_BYTES: u64 = 32;
+const RECORD_BYTES: usize = 32;
 
 /// After so long nobody waits for a call any more: the longest `timeoutMs` is a day.
 const AGE_MAX: Duration = Duration::from_secs(86_400);
@@ -87,14 +87,14 @@ impl Journal {
         };
         let mut records = Records::default();
         let mut kept = Vec::new();
-        for record in old.chunks_exact(RECORD_BYTES as usize) {
+        for record in old.chunks_exact(RECORD_BYTES) {
             let Some((id, inherited)) =
                 read_record(record).filter(|(_, inherited)| is_recent(inherited))
             else {
                 continue;
             };
             records.inherited.insert(id, (records.end, inherited));
-            records.end += RECORD_BYTES;
+            records.end += RECORD_BYTES as u64;
             kept.extend_from_slice(record);
         }
         let file = OpenOptions::new()
@@ -139,10 +139,10 @@ impl Journal {
         }
         let offset = records.free.pop().unwrap_or_else(|| {
             let offset = records.end;
-            records.end += RECORD_BYTES;
+            records.end += RECORD_BYTES as u64;
             offset
         });
-        let mut record = [0; RECORD_BYTES as usize];
+        let mut record = [0; RECORD_BYTES];
         record[..16].copy_from_slice(&hash);
         self.shared.write(&record, offset);
         Entry {
@@ -175,7 +175,7 @@ impl Shared {
     }
 
     fn free(&self, offset: u64) {
-        self.write(&[0; RECORD_BYTES as usize], offset);
+        self.write(&[0; RECORD_BYTES], offset);
         self.records().free.push(offset);
     }
 

@@ -12,6 +12,7 @@ mod load;
 mod loss;
 mod machine;
 mod nginx;
+mod processor_time;
 mod report;
 mod selection;
 mod warm;

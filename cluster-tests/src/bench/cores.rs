@@ -24,7 +24,9 @@ impl Cores {
         let mut usable = (0..CpuSet::count()).filter(|core| all.is_set(*core).unwrap_or(false));
         let (generator, servers) = (usable.next(), usable.next());
         let (Some(generator), Some(servers)) = (generator, servers) else {
-            anyhow::bail!("the load generator and the servers need a core each, and there is one core only");
+            anyhow::bail!(
+                "the load generator and the servers need a core each, and there is one core only"
+            );
         };
         Ok(Self {
             generator,

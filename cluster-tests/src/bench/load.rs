@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use super::cores::Cores;
 use super::http::Client;
+use super::processor_time;
 
-/// Calls before the measuring begins: connections, caches and branch predictors get warm.
+/// Calls before the measuring begins: caches and branch predictors get warm.
 const WARM_UP: Duration = Duration::from_millis(150);
 
 /// Connections of a paced load; it stays a paced one until as many calls are in flight.
@@ -49,6 +50,17 @@ pub(super) struct Sample {
     pub(super) p99_us: f64,
     /// Answers a second.
     pub(super) rps: f64,
+    /// Processor time of all servers a call.
+    pub(super) cpu_us: f64,
+}
+
+/// What the calls of a run took.
+#[derive(Debug, Default)]
+struct Calls {
+    /// Of those in the time that counts.
+    latencies: Vec<Duration>,
+    /// How many there were in all.
+    count: usize,
 }
 
 /// Runs a load for `length` on the generator's core.
@@ -62,6 +74,7 @@ pub(super) async fn run(
     length: Duration,
 ) -> anyhow::Result<Sample> {
     let (core, subject) = (cores.generator, subject.clone());
+    let used = processor_time::of_servers();
     let generator = move || {
         Cores::pin(core)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -74,9 +87,11 @@ pub(super) async fn run(
             }
         })
     };
-    tokio::task::spawn_blocking(generator)
+    let calls: anyhow::Result<Calls> = tokio::task::spawn_blocking(generator)
         .await
-        .context("the load generator panicked")?
+        .context("the load generator panicked")?;
+    let used = processor_time::of_servers().saturating_sub(used);
+    Sample::of(calls?, length, used)
 }
 
 /// Makes one call, to look at its answer.
@@ -87,30 +102,44 @@ pub(super) async fn once(subject: &Subject) -> anyhow::Result<(Parts, Bytes)> {
         .await
 }
 
-async fn closed(subject: &Subject, connections: usize, length: Duration) -> anyhow::Result<Sample> {
-    let clients = try_join_all((0..connections).map(|_| Client::tcp(subject.address))).await?;
+/// Connections that have had an answer each, so that those behind the one that is called stand too.
+async fn connect(subject: &Subject, count: usize) -> anyhow::Result<Vec<Client<TcpStream>>> {
+    let connecting = (0..count).map(|_| async {
+        let mut client = Client::tcp(subject.address).await?;
+        subject.call(&mut client).await?;
+        Ok::<_, anyhow::Error>(client)
+    });
+    try_join_all(connecting).await
+}
+
+async fn closed(subject: &Subject, connections: usize, length: Duration) -> anyhow::Result<Calls> {
+    let clients = connect(subject, connections).await?;
     let begin = Instant::now() + WARM_UP;
     let end = begin + length;
     let callers = clients.into_iter().map(|mut client| async move {
-        let mut latencies = Vec::new();
+        let mut calls = Calls::default();
         loop {
             let sent = Instant::now();
             if sent >= end {
-                return Ok::<_, anyhow::Error>(latencies);
+                return Ok::<_, anyhow::Error>(calls);
             }
             subject.call(&mut client).await?;
+            calls.count += 1;
             if sent >= begin {
-                latencies.push(sent.elapsed());
+                calls.latencies.push(sent.elapsed());
             }
         }
     });
-    let latencies = try_join_all(callers).await?.concat();
-    Sample::of(latencies, length)
+    let mut all = Calls::default();
+    for mut calls in try_join_all(callers).await? {
+        all.latencies.append(&mut calls.latencies);
+        all.count += calls.count;
+    }
+    Ok(all)
 }
 
-async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result<Sample> {
-    let opened = (0..PACED_CONNECTIONS).map(|_| Client::tcp(subject.address));
-    let mut idle = try_join_all(opened).await?;
+async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result<Calls> {
+    let mut idle = connect(subject, PACED_CONNECTIONS).await?;
     let call = |mut client: Client<TcpStream>, due: Instant| async move {
         subject.call(&mut client).await?;
         Ok::<_, anyhow::Error>((client, due, due.elapsed()))
@@ -119,30 +148,31 @@ async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result
     let mut due = Instant::now();
     let begin = due + WARM_UP;
     let end = begin + length;
-    let mut latencies = Vec::new();
-    let mut calls = FuturesUnordered::new();
-    while due < end || !calls.is_empty() {
+    let mut calls = Calls::default();
+    let mut in_flight = FuturesUnordered::new();
+    while due < end || !in_flight.is_empty() {
         while due < end
             && due <= Instant::now()
             && let Some(client) = idle.pop()
         {
-            calls.push(call(client, due));
+            in_flight.push(call(client, due));
             due += interval;
         }
         // The runtime's timers are no finer than a millisecond, so the generator spins; it has the core to itself.
         tokio::select! {
             biased;
-            Some(done) = calls.next() => {
+            Some(done) = in_flight.next() => {
                 let (client, due, latency) = done?;
                 idle.push(client);
+                calls.count += 1;
                 if due >= begin {
-                    latencies.push(latency);
+                    calls.latencies.push(latency);
                 }
             }
             () = tokio::task::yield_now() => {}
         }
     }
-    Sample::of(latencies, length)
+    Ok(calls)
 }
 
 impl Subject {
@@ -170,7 +200,11 @@ impl Subject {
 }
 
 impl Sample {
-    fn of(mut latencies: Vec<Duration>, length: Duration) -> anyhow::Result<Self> {
+    fn of(calls: Calls, length: Duration, used: Duration) -> anyhow::Result<Self> {
+        let Calls {
+            mut latencies,
+            count: calls,
+        } = calls;
         latencies.sort_unstable();
         let count = latencies.len();
         let quantile = |percent: usize| {
@@ -183,7 +217,8 @@ impl Sample {
         Ok(Self {
             p50_us: quantile(50)?,
             p99_us: quantile(99)?,
-            rps: latencies.len() as f64 / length.as_secs_f64(),
+            rps: count as f64 / length.as_secs_f64(),
+            cpu_us: used.as_secs_f64() * 1e6 / calls as f64,
         })
     }
 }
@@ -194,11 +229,16 @@ mod tests {
 
     #[test]
     fn a_sample_has_the_middle_the_tail_and_the_rate() {
-        let latencies = (1..=200).rev().map(Duration::from_micros).collect();
-        let sample = Sample::of(latencies, Duration::from_secs(2)).unwrap();
+        let calls = Calls {
+            latencies: (1..=200).rev().map(Duration::from_micros).collect(),
+            count: 250,
+        };
+        let used = Duration::from_millis(5);
+        let sample = Sample::of(calls, Duration::from_secs(2), used).unwrap();
+        assert!((sample.cpu_us - 20.0).abs() < 1e-6, "{sample:?}");
         assert!((sample.p50_us - 101.0).abs() < 1e-6, "{sample:?}");
         assert!((sample.p99_us - 199.0).abs() < 1e-6, "{sample:?}");
         assert!((sample.rps - 100.0).abs() < 1e-6, "{sample:?}");
-        assert!(Sample::of(Vec::new(), Duration::from_secs(1)).is_err());
+        assert!(Sample::of(Calls::default(), Duration::from_secs(1), used).is_err());
     }
 }

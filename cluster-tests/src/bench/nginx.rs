@@ -45,7 +45,9 @@ impl Nginx {
             certified.signing_key.serialize_pem(),
         )?;
         let back = configuration(
-            &format!("listen {single}; listen {tls} ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem;"),
+            &format!(
+                "listen {single}; listen {tls} ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem;"
+            ),
             &format!("server {function};"),
             "proxy_pass http://up;",
         );

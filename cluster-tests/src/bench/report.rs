@@ -12,15 +12,13 @@ use tabled::settings::{Alignment, Style};
 
 use super::machine::Machine;
 
-/// What a figure has to keep to.
+/// What the ratio of a figure has to keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     /// Ours divided by the reference, at most.
     RatioAtMost(f64),
     /// Ours divided by the reference, at least.
     RatioAtLeast(f64),
-    /// Ours, at most.
-    AtMost(f64),
 }
 
 /// One figure beside what it is compared with.
@@ -49,7 +47,7 @@ pub struct Row {
 pub struct Report {
     machine: Machine,
     rows: Vec<Row>,
-    details: Vec<[String; 6]>,
+    details: Vec<[String; 7]>,
     notes: Vec<String>,
 }
 
@@ -71,18 +69,19 @@ impl Row {
         target: Option<Target>,
         runs: usize,
     ) -> Self {
-        let ratio = ours / reference;
+        // A reference that is nothing or less is noise: there is no ratio to it, and no target is met by it.
+        let ratio = (reference > 0.0).then(|| ours / reference);
+        let is = |keeps: &dyn Fn(f64) -> bool| Some(ratio.is_some_and(keeps));
         let (bound, met) = match target {
-            Some(Target::RatioAtMost(bound)) => (Some(bound), Some(ratio <= bound)),
-            Some(Target::RatioAtLeast(bound)) => (Some(bound), Some(ratio >= bound)),
-            Some(Target::AtMost(bound)) => (Some(bound), Some(ours <= bound)),
+            Some(Target::RatioAtMost(bound)) => (Some(bound), is(&|ratio| ratio <= bound)),
+            Some(Target::RatioAtLeast(bound)) => (Some(bound), is(&|ratio| ratio >= bound)),
             None => (None, None),
         };
         Self {
             name: name.to_owned(),
             ours: rounded(ours),
             reference: Some(rounded(reference)),
-            ratio: Some(rounded(ratio)),
+            ratio: ratio.map(rounded),
             target: bound,
             met,
             unit,
@@ -125,8 +124,9 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Adds a line to the table of what the rows were made from: load, way, median, 99th percentile, rate, rounds.
-    pub(super) fn detail(&mut self, detail: [String; 6]) {
+    /// Adds a line to the table of what the rows were made from: load, way, median, 99th percentile,
+    /// rate, the servers' processor time a call, rounds.
+    pub(super) fn detail(&mut self, detail: [String; 7]) {
         self.details.push(detail);
     }
 
@@ -160,7 +160,15 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.machine)?;
         if !self.details.is_empty() {
-            let titles = ["load", "way", "p50 us", "p99 us", "requests/s", "rounds"];
+            let titles = [
+                "load",
+                "way",
+                "p50 us",
+                "p99 us",
+                "requests/s",
+                "servers' cpu us",
+                "rounds",
+            ];
             writeln!(f, "{}\n", table(titles, self.details.iter().cloned(), 2))?;
         }
         let titles = [
@@ -264,6 +272,8 @@ mod tests {
         assert_eq!(met(Target::RatioAtMost(1.2)), Some(true));
         assert_eq!(met(Target::RatioAtMost(1.1)), Some(false));
         assert_eq!(met(Target::RatioAtLeast(1.3)), Some(false));
+        let noise = Row::compared("x", 1.0, -1.0, "us", Some(Target::RatioAtMost(1.2)), 3);
+        assert_eq!((noise.ratio, noise.met), (None, Some(false)));
         assert_eq!(Row::alone("x", 12.0, "ms", Some(11.0), 3).met, Some(false));
         let row = Row::alone("x", 12.0, "ms", None, 3);
         assert_eq!((row.target, row.met, row.ratio), (None, None, None));

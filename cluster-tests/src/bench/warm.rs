@@ -186,6 +186,7 @@ impl Measured {
                 format!("{:.1}", of(|sample| sample.p50_us)),
                 format!("{:.1}", of(|sample| sample.p99_us)),
                 format!("{:.0}", of(|sample| sample.rps)),
+                format!("{:.1}", of(|sample| sample.cpu_us)),
                 samples.len().to_string(),
             ]);
         }
@@ -196,15 +197,18 @@ impl Servers {
     async fn start() -> anyhow::Result<Self> {
         let ports = Ports::reserve();
         let nodes = Sandbox::builder()
-            // The first has no instances of its own, so it forwards every call to the second.
+            .node(NodeOptions::default())
+            // The second has no instances of its own, so it forwards every call to the first.
             .node(NodeOptions {
                 is_process_denied: true,
                 ..NodeOptions::default()
-            })
-            .node(NodeOptions::default());
+            });
         let sandbox = nodes.start().await;
-        let program = std::env::current_exe().context("find this program, which is the function")?;
-        let program = program.to_str().context("this program's path is no UTF-8")?;
+        let program =
+            std::env::current_exe().context("find this program, which is the function")?;
+        let program = program
+            .to_str()
+            .context("this program's path is no UTF-8")?;
         let port = ports.take();
         let mut command = Command::new(program);
         command.args(["serve", "--port", &port.to_string()]);
@@ -220,7 +224,7 @@ impl Servers {
             .max(1);
         let (_, home) = sandbox.register_warm(&record, json!({})).await;
         ensure!(
-            home.name() == sandbox.node(1).name(),
+            home.name() == sandbox.node(0).name(),
             "the function runs where no process may"
         );
         let servers = Self {
@@ -276,8 +280,8 @@ impl Servers {
             body: payload.bytes(),
         };
         let invoke = |node: Node| {
-            let url = reqwest::Url::parse(&node.functions_url("/invoke"))
-                .expect("a node's URL is a URL");
+            let url =
+                reqwest::Url::parse(&node.functions_url("/invoke")).expect("a node's URL is a URL");
             let port = url.port().expect("a node of a sandbox has a port");
             Subject {
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -289,8 +293,8 @@ impl Servers {
             Way::Direct => plain(self.function),
             Way::Nginx => plain(self.nginx.single),
             Way::Chain => plain(self.nginx.chain),
-            Way::Forward => invoke(self.sandbox.node(0)),
-            Way::Local => invoke(self.sandbox.node(1)),
+            Way::Local => invoke(self.sandbox.node(0)),
+            Way::Forward => invoke(self.sandbox.node(1)),
         }
     }
 }

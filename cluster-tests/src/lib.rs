@@ -4,6 +4,7 @@
 //! when it is dropped. Everything here panics with what it saw when a test can not go on, because a test is what it is for.
 
 pub mod api;
+pub mod bench;
 pub mod chaos;
 pub mod engine;
 pub mod etcd;

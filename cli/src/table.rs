@@ -42,7 +42,10 @@ mod tests {
     #[test]
     fn only_ids_of_containers_are_cut() {
         assert_eq!(short_id(&"0123456789abcdef".repeat(4)), "0123456789ab");
-        assert_eq!(short_id("process-1795317267278-0"), "process-1795317267278-0");
+        assert_eq!(
+            short_id("process-1795317267278-0"),
+            "process-1795317267278-0"
+        );
         assert_eq!(short_id(&"ü".repeat(32)), "ü".repeat(32));
     }
 

@@ -40,15 +40,19 @@ async fn one_trace_spans_the_hop_the_cold_start_and_the_run() {
         assert!(answer.status().is_success());
     }
     let names = ["invoke", "forward", "serve", "cold_start", "run"];
-    let of_the_trace = eventually("all spans are exported", Duration::from_secs(20), || async {
-        let all = spans.lock().unwrap().clone();
-        let traced: Vec<Span> = all.into_iter().filter(|span| span.trace == TRACE).collect();
-        let seen: Vec<&str> = traced.iter().map(|span| span.name.as_str()).collect();
-        match names.iter().all(|name| seen.contains(name)) {
-            true => Ok(traced.clone()),
-            false => Err(format!("{seen:?}")),
-        }
-    })
+    let of_the_trace = eventually(
+        "all spans are exported",
+        Duration::from_secs(20),
+        || async {
+            let all = spans.lock().unwrap().clone();
+            let traced: Vec<Span> = all.into_iter().filter(|span| span.trace == TRACE).collect();
+            let seen: Vec<&str> = traced.iter().map(|span| span.name.as_str()).collect();
+            match names.iter().all(|name| seen.contains(name)) {
+                true => Ok(traced.clone()),
+                false => Err(format!("{seen:?}")),
+            }
+        },
+    )
     .await;
     let parent_of = |name: &str| {
         let span = of_the_trace.iter().find(|span| span.name == name).unwrap();
@@ -103,7 +107,8 @@ async fn receive(connection: TcpStream, kept: &Mutex<Vec<Span>>) -> std::io::Res
                 kept.lock().unwrap().extend(fields(scope, 2).map(span));
             }
         }
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        let answer =
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
         connection.write_all(answer).await?;
     }
 }

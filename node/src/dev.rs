@@ -270,10 +270,16 @@ impl Guarded {
 
     async fn stop(self) {
         use std::io::Write;
-        let Self { mut child, mut link } = self;
+        let Self {
+            mut child,
+            mut link,
+        } = self;
         // One byte asks the guard to hand SIGTERM on; a guard that is gone needs none.
         let _ = link.write_all(&[providers::process::guard::TERMINATE]);
-        if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, child.wait())
+            .await
+            .is_err()
+        {
             // Without its link the guard kills all that is left.
             drop(link);
             let _ = child.wait().await;

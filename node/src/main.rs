@@ -18,7 +18,10 @@ const EXIT_SETTINGS: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == dev::GUARD) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == dev::GUARD)
+    {
         // Before any runtime and any parser: a guard is small, one runs for each instance, and what follows is the command's.
         return providers::process::guard::main(std::env::args_os().skip(2));
     }

@@ -325,7 +325,10 @@ async fn a_command_hears_the_request_to_end() {
     assert_eq!(output.next_line().await.unwrap().as_deref(), Some("ready"));
     node.write_all(b"T").await.unwrap();
     let heard = tokio::time::timeout(Duration::from_secs(10), output.next_line()).await;
-    assert_eq!(heard.expect("it ends in time").unwrap().as_deref(), Some("heard"));
+    assert_eq!(
+        heard.expect("it ends in time").unwrap().as_deref(),
+        Some("heard")
+    );
     assert!(guard.wait().await.unwrap().success());
 }
 

@@ -82,7 +82,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Takes the signals of a terminal and does nothing with them: they are for the node, and the guard ends with its link. They are
 /// neither blocked nor ignored, because the command would inherit that and never hear a request to stop.
 fn take_signals() -> io::Result<()> {
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
         signal_hook::flag::register(signal as i32, Arc::default())?;
     }
     Ok(())

@@ -189,7 +189,7 @@ async fn what_can_not_be_run_or_stored_is_not_registered() {
     is_error(
         &process,
         403,
-        "type process is off: start the node with --allow-process",
+        "type process is off: no node of the cluster was started with --allow-process",
     );
     sandbox.node.is_store_away.store(true, Ordering::SeqCst);
     for call in [

@@ -144,7 +144,7 @@ fn a_refusal_names_key_value_expectation_and_origin() {
     );
     check(
         "node = 3",
-        "setting node is <redacted> (file hearth.toml), expected a table with the keys name, data_dir, advertise, start_timeout, drain_timeout, drain_delay",
+        "setting node is <redacted> (file hearth.toml), expected a table with the keys name, data_dir, advertise, start_timeout, drain_timeout, drain_delay, debug_kill",
     );
     assert_eq!(
         refused("", &[("HEARTH_NODE__START_TIMEOUT", "soon")], &[]),

@@ -114,6 +114,11 @@ mod tests {
         let second = running.enter(&other);
         assert_eq!(running.at(now_us()), ["one", "other"]);
         drop(first);
+        // Two that end within one microsecond both ended last.
+        let ended = now_us();
+        while now_us() == ended {
+            std::hint::spin_loop();
+        }
         drop(second);
         assert_eq!(
             running.at(now_us()),

@@ -131,7 +131,7 @@ impl Webhook {
         let content_type = answered_type(response.headers());
         let body = self.collect(&mut response).await?;
         if !status.is_success() {
-            return Err(status_failure(status, &body));
+            return Err(status_failure(status.as_u16(), &body));
         }
         Ok(Reply {
             status: status.as_u16(),

@@ -51,6 +51,37 @@ impl EventHeaders {
         }
         headers
     }
+
+    /// Writes the same as lines of a request's head.
+    pub(crate) fn write(&self, invocation: &Invocation, head: &mut Vec<u8>) {
+        let id = invocation.id.as_str().as_bytes();
+        let content_type = content_type(&invocation.content_type);
+        let lines: [(&str, &[u8]); 6] = [
+            ("content-type", content_type.as_bytes()),
+            ("ce-id", id),
+            ("ce-source", self.source.as_bytes()),
+            ("ce-specversion", b"1.0"),
+            ("ce-type", b"hearth.invocation"),
+            ("x-hearth-invocation", id),
+        ];
+        let mut write = |name: &str, value: &[u8]| {
+            for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
+                head.extend_from_slice(piece);
+            }
+        };
+        for (name, value) in lines {
+            write(name, value);
+        }
+        let trace = &invocation.trace;
+        for (name, value) in [("traceparent", &trace.parent), ("tracestate", &trace.state)] {
+            if let Some(value) = value
+                .as_deref()
+                .and_then(|value| HeaderValue::from_str(value).ok())
+            {
+                write(name, value.as_bytes());
+            }
+        }
+    }
 }
 
 fn content_type(value: &str) -> HeaderValue {
@@ -70,12 +101,12 @@ pub(crate) fn answered_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// What an answer other than 2xx comes to: the status and the beginning of what it said.
-pub(crate) fn status_failure(status: ::http::StatusCode, body: &[u8]) -> crate::Error {
+pub(crate) fn status_failure(status: u16, body: &[u8]) -> crate::Error {
     let text = String::from_utf8_lossy(&body[..body.len().min(4 * SAID_CHARS_MAX)]);
     let said: String = text.trim().chars().take(SAID_CHARS_MAX).collect();
     let why = match said.is_empty() {
-        true => format!("status {}", status.as_u16()),
-        false => format!("status {}: {said}", status.as_u16()),
+        true => format!("status {status}"),
+        false => format!("status {status}: {said}"),
     };
     crate::Error::Failed { why }
 }
@@ -89,3 +120,48 @@ pub(crate) fn timed_out(limit: std::time::Duration) -> crate::Error {
 
 /// Characters of a failed answer that an error repeats.
 const SAID_CHARS_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use protocol::invocation::TraceContext;
+    use protocol::{Deadline, Hop, InvocationId};
+
+    use super::*;
+
+    #[test]
+    fn lines_and_map_say_the_same() {
+        let record =
+            r#"{"space":"default","functionId":"f","type":"process","provider":{"command":["x"]}}"#;
+        let events = EventHeaders::new(&serde_json::from_str(record).unwrap());
+        for (content_type, parent, state) in [
+            ("application/json", None, None),
+            ("text/plain", Some("00-a-b-01"), Some("bad\r\nvalue: x")),
+            ("bad\ntype", Some("00-a-b-01"), Some("vendor=1")),
+        ] {
+            let invocation = Invocation {
+                id: InvocationId::random(),
+                space: "default".parse().unwrap(),
+                function_id: "f".parse().unwrap(),
+                payload: bytes::Bytes::new(),
+                content_type: content_type.to_owned(),
+                deadline: Deadline::at(tokio::time::Instant::now().into_std()),
+                hop: Hop::Direct,
+                trace: TraceContext {
+                    parent: parent.map(str::to_owned),
+                    state: state.map(str::to_owned),
+                },
+            };
+            let mut written = Vec::new();
+            events.write(&invocation, &mut written);
+            let mut lines: Vec<_> = std::str::from_utf8(&written).unwrap().lines().collect();
+            let map = events.of(&invocation);
+            let mut expected: Vec<_> = map
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect();
+            lines.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(lines, expected);
+        }
+    }
+}

@@ -3,25 +3,22 @@
 //! This is the hottest code of a node. A connection is driven by the invocation that uses it, not by a task of its own,
 //! so a warm call wakes no other task, and dropping the call closes the connection.
 
+mod answer;
 mod connection;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::http::header::{CONTENT_LENGTH, HOST, HeaderValue};
-use ::http::{Method, Request, Response, Uri};
 use async_trait::async_trait;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
 use protocol::{Function, Invocation, Reply};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use self::connection::{CollectError, Connection, SendError};
+use self::connection::Connection;
 use super::Fate;
-use super::headers::{EventHeaders, answered_type, status_failure, timed_out};
+use super::headers::{EventHeaders, status_failure, timed_out};
 use crate::output::Running;
 use crate::{Error, Invoke};
 
@@ -29,7 +26,8 @@ use crate::{Error, Invoke};
 #[derive(Debug)]
 pub(crate) struct HttpInstance {
     address: SocketAddr,
-    host: HeaderValue,
+    /// What every request begins with.
+    request_start: String,
     events: EventHeaders,
     /// Connections without an invocation, the last used one last.
     idle: Mutex<Vec<Connection>>,
@@ -44,7 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl HttpInstance {
     /// Takes an instance that listens; `first` is the connection that found it ready, if it is still open.
-    pub(crate) async fn new(
+    pub(crate) fn new(
         address: SocketAddr,
         first: Option<TcpStream>,
         function: &Function,
@@ -52,94 +50,67 @@ impl HttpInstance {
         running: Arc<Running>,
         fate: Arc<Fate>,
     ) -> Self {
-        let idle_max = usize::try_from(function.limits().concurrency).unwrap_or(usize::MAX);
-        let mut idle = Vec::new();
-        if let Some(stream) = first
-            && let Ok(connection) = Connection::open(stream).await
-        {
-            idle.push(connection);
-        }
         Self {
             address,
-            host: HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII"),
+            request_start: format!("POST / HTTP/1.1\r\nhost: {address}\r\n"),
             events: EventHeaders::new(function),
-            idle: Mutex::new(idle),
-            idle_max,
+            idle: Mutex::new(first.into_iter().map(Connection::new).collect()),
+            idle_max: usize::try_from(function.limits().concurrency).unwrap_or(usize::MAX),
             answer_bytes_max,
             running,
             fate,
         }
     }
 
-    fn request(&self, invocation: &Invocation) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(invocation.payload.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static("/");
-        *request.headers_mut() = self.events.of(invocation);
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.host.clone());
-        // Said also of an empty payload, which some servers would wait for otherwise.
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(invocation.payload.len()));
-        request
-    }
-
     async fn exchange(&self, invocation: &Invocation) -> Result<Reply, Error> {
-        let mut request = self.request(invocation);
-        while let Some(mut connection) = self.take_idle() {
-            if !connection.is_open().await {
+        while let Some(connection) = self.take_idle() {
+            if !connection.is_open() {
                 continue;
             }
-            match connection.send(request).await {
-                Ok(response) => return self.read(connection, response).await,
+            match self.exchange_on(connection, invocation).await {
                 // Closed between the look and the write: nothing ran.
-                Err(SendError::NotSent {
-                    request: unsent, ..
-                }) => request = unsent,
-                Err(SendError::Broken(error)) => return Err(self.broken(&error).await),
+                Err(connection::Error::NotSent(_)) => {}
+                Err(error) => return Err(self.failure(error).await),
+                Ok(reply) => return reply,
             }
         }
-        let mut connection = self.connect().await?;
-        match connection.send(request).await {
-            Ok(response) => self.read(connection, response).await,
-            Err(SendError::NotSent { error, .. }) => Err(self.unreachable(&error)),
-            Err(SendError::Broken(error)) => Err(self.broken(&error).await),
+        let connection = self.connect().await?;
+        match self.exchange_on(connection, invocation).await {
+            Err(error) => Err(self.failure(error).await),
+            Ok(reply) => reply,
         }
     }
 
-    async fn read(
+    /// Makes one request; the inner outcome is what the answer comes to.
+    async fn exchange_on(
         &self,
         mut connection: Connection,
-        response: Response<Incoming>,
-    ) -> Result<Reply, Error> {
-        let (head, body) = response.into_parts();
-        let body = match connection.collect(body, self.answer_bytes_max).await {
-            Ok(body) => body,
-            Err(CollectError::TooLarge) => {
-                return Err(Error::AnswerTooLarge {
-                    bytes_max: self.answer_bytes_max as u64,
-                });
-            }
-            Err(CollectError::Broken(error)) => return Err(self.broken(&error).await),
-            Err(CollectError::Closed) => {
-                let why = self
-                    .fate
-                    .explain("the connection closed in the middle of the answer".into())
-                    .await;
-                return Err(Error::Interrupted { why });
-            }
-        };
-        connection.note_keep_alive(&head.headers);
-        if connection.settle().await {
+        invocation: &Invocation,
+    ) -> Result<Result<Reply, Error>, connection::Error> {
+        let payload = &invocation.payload;
+        let head = |request: &mut Vec<u8>| self.write_head(request, invocation);
+        let exchange = connection.exchange(head, payload, self.answer_bytes_max);
+        let (answer, is_reusable) = exchange.await?;
+        if is_reusable {
             self.put_idle(connection);
         }
-        if !head.status.is_success() {
-            return Err(status_failure(head.status, &body));
+        if !(200..300).contains(&answer.status) {
+            return Ok(Err(status_failure(answer.status, &answer.body)));
         }
-        Ok(Reply {
-            status: head.status.as_u16(),
-            content_type: answered_type(&head.headers),
-            body,
-        })
+        Ok(Ok(Reply {
+            status: answer.status,
+            content_type: answer.content_type,
+            body: answer.body,
+        }))
+    }
+
+    fn write_head(&self, request: &mut Vec<u8>, invocation: &Invocation) {
+        request.extend_from_slice(self.request_start.as_bytes());
+        self.events.write(invocation, request);
+        let length = invocation.payload.len();
+        // Said also of an empty payload, which some servers would wait for otherwise.
+        write!(request, "content-length: {length}\r\n\r\n")
+            .expect("a Vec takes all that is written");
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
@@ -151,9 +122,7 @@ impl HttpInstance {
                     return Err(self.unreachable(&format!("no answer within {CONNECT_TIMEOUT:?}")));
                 }
             };
-        Connection::open(stream)
-            .await
-            .map_err(|error| self.unreachable(&error))
+        Ok(Connection::new(stream))
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
@@ -163,18 +132,22 @@ impl HttpInstance {
         }
     }
 
-    /// What a connection that broke after the request may have arrived comes to.
-    async fn broken(&self, error: &hyper::Error) -> Error {
-        if connection::is_garbage(error) {
-            return Error::Malformed {
-                why: format!("no HTTP answer: {error}"),
-            };
-        }
-        Error::Interrupted {
-            why: self
-                .fate
-                .explain(format!("the connection broke: {error}"))
-                .await,
+    /// What a request without an answer comes to.
+    async fn failure(&self, error: connection::Error) -> Error {
+        match error {
+            connection::Error::NotSent(error) => self.unreachable(&error),
+            connection::Error::TooLarge => Error::AnswerTooLarge {
+                bytes_max: self.answer_bytes_max as u64,
+            },
+            connection::Error::Malformed(why) => Error::Malformed {
+                why: format!("no HTTP answer: {why}"),
+            },
+            connection::Error::Broken(why) => Error::Interrupted {
+                why: self
+                    .fate
+                    .explain(format!("the connection broke: {why}"))
+                    .await,
+            },
         }
     }
 

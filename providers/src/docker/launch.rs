@@ -102,8 +102,7 @@ async fn start_until(
         answer_bytes_max,
         running,
         fate,
-    )
-    .await;
+    );
     created.guard.disarm()?;
     docker.shared.setup.tasks.spawn(follow);
     Ok(Launched {
@@ -140,8 +139,7 @@ pub(super) async fn adopt(
     );
     docker.shared.setup.tasks.spawn(follow);
     let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let instance =
-        HttpInstance::new(address, None, function, answer_bytes_max, running, fate).await;
+    let instance = HttpInstance::new(address, None, function, answer_bytes_max, running, fate);
     Ok(Arc::new(instance))
 }
 

@@ -149,8 +149,7 @@ async fn start_at(
         setup.answer_bytes_max,
         running,
         Arc::clone(&fate),
-    )
-    .await;
+    );
     let up = Up {
         handle: Arc::new(handle),
         space: spec.function.space.clone(),

@@ -1,222 +1,211 @@
 //! One keep-alive connection, driven by whoever uses it.
 
-use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::io::{self, ErrorKind, IoSlice};
 
-use ::http::header::HeaderMap;
-use ::http::{Request, Response};
 use bytes::{Bytes, BytesMut};
-use http_body_util::Full;
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
-/// One connection. Nothing polls it while it is idle; [`Connection::is_open`] finds out whether the other side closed it meanwhile.
+use super::answer::{self, Answer, Parser};
+
+/// One connection. Nothing looks at it while it is idle; [`Connection::is_open`] finds out whether the other side closed it
+/// meanwhile.
+#[derive(Debug)]
 pub(super) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    driver: Driver,
+    stream: TcpStream,
+    /// What was read and belongs to no answer yet.
+    read: BytesMut,
+    /// The head of the request, and a small payload behind it; kept for its memory.
+    request: Vec<u8>,
     /// Until when the other side said that it keeps the connection.
     kept_until: Option<Instant>,
 }
 
-struct Driver {
-    connection: http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
-    is_closed: bool,
-}
-
 /// Why a request got no answer.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it is returned"
-)]
-pub(super) enum SendError {
+pub(super) enum Error {
     /// Not a byte of it was written.
-    NotSent {
-        /// The request, to be sent on another connection.
-        request: Request<Full<Bytes>>,
-        /// What happened.
-        error: hyper::Error,
-    },
-    /// It may have arrived.
-    Broken(hyper::Error),
+    NotSent(io::Error),
+    /// It may have arrived; what the connection said when it broke.
+    Broken(String),
+    /// What came back is no HTTP.
+    Malformed(String),
+    /// What came back is larger than allowed.
+    TooLarge,
 }
 
-/// Why a body could not be read whole.
-#[derive(Debug)]
-pub(super) enum CollectError {
-    TooLarge,
-    Broken(hyper::Error),
-    Closed,
-}
+/// Free space in the buffer before each read.
+const READ_BYTES_MIN: usize = 1024;
+const READ_BYTES: usize = 4096;
+
+/// Up to this many bytes a payload is copied behind its head: one short write costs less than one of two pieces.
+const COPY_BYTES_MAX: usize = 8 * 1024;
+
+/// How long before the end of its `keep-alive` a connection is left: a request that crosses the close can not be told from
+/// one that ran.
+const KEPT_MARGIN: Duration = Duration::from_millis(500);
 
 impl Connection {
-    pub(super) async fn open(stream: TcpStream) -> Result<Self, hyper::Error> {
+    pub(super) fn new(stream: TcpStream) -> Self {
         // A request is one write; waiting for more of it would only delay it. A socket without the option still works.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self {
-            sender,
-            driver: Driver {
-                connection,
-                is_closed: false,
-            },
+        Self {
+            stream,
+            read: BytesMut::new(),
+            request: Vec::new(),
             kept_until: None,
-        })
+        }
     }
 
     /// Looks whether an idle connection can still take a request.
-    pub(super) async fn is_open(&mut self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         if self.kept_until.is_some_and(|until| Instant::now() >= until) {
             return false;
         }
-        self.settle().await
+        // An end, an error and bytes that nobody asked for all mean that no answer can be had here.
+        let looked = self.stream.try_read(&mut [0]);
+        self.read.is_empty() && looked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Polls the connection once: true when it is ready for the next request.
-    pub(super) async fn settle(&mut self) -> bool {
-        poll_fn(|context| {
-            self.driver.drive(context);
-            Poll::Ready(!self.driver.is_closed && self.sender.is_ready())
-        })
-        .await
-    }
-
-    pub(super) async fn send(
+    /// Sends a request, its head written by `head`, and reads the answer. Gives back whether the connection takes another.
+    ///
+    /// # Cancel safety
+    /// A connection whose exchange was dropped must not be used again.
+    pub(super) async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let outcome = poll_fn(|context| {
-            self.driver.drive(context);
-            answer.as_mut().poll(context)
-        })
-        .await;
-        outcome.map_err(|mut failure| match failure.take_message() {
-            Some(request) => SendError::NotSent {
-                request,
-                error: failure.into_error(),
-            },
-            None => SendError::Broken(failure.into_error()),
-        })
-    }
-
-    pub(super) async fn collect(
-        &mut self,
-        mut body: Incoming,
-        bytes_max: usize,
-    ) -> Result<Bytes, CollectError> {
-        let hint = body.size_hint();
-        if hint.lower() > bytes_max as u64 {
-            return Err(CollectError::TooLarge);
+        head: impl FnOnce(&mut Vec<u8>),
+        payload: &Bytes,
+        body_bytes_max: usize,
+    ) -> Result<(Answer, bool), Error> {
+        self.request.clear();
+        head(&mut self.request);
+        let mut payload: &[u8] = payload;
+        if payload.len() <= COPY_BYTES_MAX {
+            self.request.extend_from_slice(payload);
+            payload = &[];
         }
-        let expected = usize::try_from(hint.lower()).unwrap_or(0);
-        let mut first = Bytes::new();
-        let mut whole = BytesMut::new();
-        while let Some(data) = self.next_data(&mut body).await? {
-            if first.len() + whole.len() + data.len() > bytes_max {
-                return Err(CollectError::TooLarge);
-            }
-            // Most answers are one chunk, which is passed on without a copy.
-            if first.is_empty() && whole.is_empty() {
-                first = data;
-                continue;
-            }
-            if whole.is_empty() {
-                whole.reserve(expected.max(first.len() + data.len()));
-                whole.extend_from_slice(&std::mem::take(&mut first));
-            }
-            whole.extend_from_slice(&data);
-        }
-        Ok(if whole.is_empty() {
-            first
-        } else {
-            whole.freeze()
-        })
-    }
-
-    async fn next_data(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, CollectError> {
-        loop {
-            let frame = poll_fn(|context| {
-                if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
-                    return Poll::Ready(Ok(frame));
-                }
-                self.driver.drive(context);
-                match Pin::new(&mut *body).poll_frame(context) {
-                    Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                    Poll::Pending if self.driver.is_closed => {
-                        Poll::Ready(Err(CollectError::Closed))
-                    }
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(CollectError::Broken(error)),
-                // Trailers carry nothing of the contract.
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Heeds `keep-alive: timeout=N`, half a second early: a request that crosses the close can not be told from one that ran.
-    pub(super) fn note_keep_alive(&mut self, headers: &HeaderMap) {
-        let Some(value) = headers
-            .get("keep-alive")
-            .and_then(|value| value.to_str().ok())
-        else {
-            return;
+        let mut parser = Parser::new(body_bytes_max);
+        let mut sent = match self.write(payload, 0) {
+            Ok(sent) => sent,
+            Err(error) => return Err(Error::NotSent(error)),
         };
-        let seconds = value
-            .split(',')
-            .find_map(|part| part.trim().strip_prefix("timeout="))
-            .and_then(|seconds| seconds.parse::<u32>().ok());
-        if let Some(seconds) = seconds {
-            let kept =
-                Duration::from_secs(seconds.into()).saturating_sub(Duration::from_millis(500));
-            self.kept_until = Some(Instant::now() + kept);
+        let request_len = self.request.len() + payload.len();
+        while sent < request_len {
+            match self.send_rest(payload, sent, &mut parser).await? {
+                Progress::Sent(count) => sent += count,
+                // Before it had read the request; the other side takes no more of it.
+                Progress::Answered(answer) => return Ok((answer, false)),
+                Progress::Refused => break,
+            }
+        }
+        let answer = self.receive(parser).await?;
+        if let Some(kept_for) = answer.kept_for {
+            self.kept_until = Some(Instant::now() + kept_for.saturating_sub(KEPT_MARGIN));
+        }
+        let is_reusable = answer.is_kept && self.read.is_empty() && sent == request_len;
+        Ok((answer, is_reusable))
+    }
+
+    /// Writes what the socket takes now.
+    fn write(&self, payload: &[u8], sent: usize) -> io::Result<usize> {
+        let head = self.request.get(sent..).unwrap_or_default();
+        let rest = &payload[sent.saturating_sub(self.request.len())..];
+        let written = match (head, rest) {
+            (head, []) => self.stream.try_write(head),
+            ([], rest) => self.stream.try_write(rest),
+            (head, rest) => {
+                let pieces = [IoSlice::new(head), IoSlice::new(rest)];
+                self.stream.try_write_vectored(&pieces)
+            }
+        };
+        match written {
+            Ok(0) => Err(ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
+    /// Waits until the socket takes more, and reads meanwhile: a function may answer before it has read all, and one that
+    /// waits for its answer to be read would never read on.
+    async fn send_rest(
+        &mut self,
+        payload: &[u8],
+        sent: usize,
+        parser: &mut Parser,
+    ) -> Result<Progress, Error> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let ready = self.stream.ready(both).await.map_err(broken)?;
+        if ready.is_readable() {
+            self.reserve();
+            match self.stream.try_read_buf(&mut self.read) {
+                Ok(0) => return self.cut(parser),
+                Ok(_) => {
+                    if let Some(answer) = parser.take(&mut self.read)? {
+                        return Ok(Progress::Answered(answer));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(broken(error)),
+            }
+        }
+        if !ready.is_writable() {
+            return Ok(Progress::Sent(0));
+        }
+        match self.write(payload, sent) {
+            Ok(count) => Ok(Progress::Sent(count)),
+            Err(error) if sent == 0 => Err(Error::NotSent(error)),
+            // An answer may have come before the other side closed.
+            Err(_) => Ok(Progress::Refused),
+        }
+    }
+
+    async fn receive(&mut self, mut parser: Parser) -> Result<Answer, Error> {
+        loop {
+            self.reserve();
+            let count = self.stream.read_buf(&mut self.read).await;
+            if count.map_err(broken)? == 0 {
+                return Ok(parser.end(&mut self.read)?);
+            }
+            if let Some(answer) = parser.take(&mut self.read)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn cut(&mut self, parser: &mut Parser) -> Result<Progress, Error> {
+        let parser = std::mem::replace(parser, Parser::new(0));
+        Ok(Progress::Answered(parser.end(&mut self.read)?))
+    }
+
+    /// The parser has made room for a body whose length it knows.
+    fn reserve(&mut self) {
+        if self.read.capacity() - self.read.len() < READ_BYTES_MIN {
+            self.read.reserve(READ_BYTES.max(self.read.len()));
         }
     }
 }
 
-impl Driver {
-    fn drive(&mut self, context: &mut Context<'_>) {
-        if !self.is_closed && Pin::new(&mut self.connection).poll(context).is_ready() {
-            // The error, if any, reaches the request or the body; here it only matters that the connection is over.
-            self.is_closed = true;
+/// What came of waiting for a socket that was full.
+enum Progress {
+    /// It took so many bytes more.
+    Sent(usize),
+    /// The answer came before the whole request was sent.
+    Answered(Answer),
+    /// It takes no more.
+    Refused,
+}
+
+impl From<answer::Error> for Error {
+    fn from(error: answer::Error) -> Self {
+        match error {
+            answer::Error::Malformed(why) => Self::Malformed(why),
+            answer::Error::TooLarge => Self::TooLarge,
+            answer::Error::Cut => Self::Broken("it closed before the answer was whole".to_owned()),
         }
     }
 }
 
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("is_closed", &self.driver.is_closed)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Whether what came back is no HTTP, as against a connection that broke.
-pub(super) fn is_garbage(error: &hyper::Error) -> bool {
-    if error.is_parse() {
-        return true;
-    }
-    let source =
-        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| {
-        matches!(
-            source.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
-        )
-    })
+fn broken(error: io::Error) -> Error {
+    Error::Broken(error.to_string())
 }

@@ -2,6 +2,9 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::http::StatusCode;
+use ::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -36,7 +39,7 @@ fn invocation(payload: &'static str) -> Invocation {
     }
 }
 
-async fn instance(address: SocketAddr) -> HttpInstance {
+fn instance(address: SocketAddr) -> HttpInstance {
     HttpInstance::new(
         address,
         None,
@@ -45,7 +48,6 @@ async fn instance(address: SocketAddr) -> HttpInstance {
         Arc::default(),
         Arc::default(),
     )
-    .await
 }
 
 /// A real server that counts its connections and answers with the payload.
@@ -108,7 +110,6 @@ async fn scripted(answer: &'static [u8], closes: bool) -> (SocketAddr, Arc<Atomi
 async fn outcome(answer: &'static [u8], closes: bool) -> Result<Reply, Error> {
     let (address, _) = scripted(answer, closes).await;
     instance(address)
-        .await
         .invoke(&function(5_000), &invocation("x"))
         .await
 }
@@ -116,7 +117,7 @@ async fn outcome(answer: &'static [u8], closes: bool) -> Result<Reply, Error> {
 #[tokio::test]
 async fn a_connection_serves_many_invocations() {
     let (address, connections, _tasks) = echo().await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     for payload in ["one", "two", "", "three"] {
         let reply = instance
             .invoke(&function(5_000), &invocation(payload))
@@ -133,7 +134,7 @@ async fn a_connection_serves_many_invocations() {
 #[tokio::test]
 async fn a_status_other_than_2xx_is_a_failure_and_keeps_the_connection() {
     let (address, connections, _tasks) = echo().await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     let failed = instance
         .invoke(&function(5_000), &invocation("7 bytes"))
         .await
@@ -153,7 +154,7 @@ async fn a_status_other_than_2xx_is_a_failure_and_keeps_the_connection() {
 #[tokio::test]
 async fn no_more_connections_are_kept_than_slots() {
     let (address, connections, _tasks) = echo().await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     let function = function(5_000);
     let calls =
         (0..8).map(|_| async { instance.invoke(&function, &invocation("x")).await.unwrap() });
@@ -165,7 +166,7 @@ async fn no_more_connections_are_kept_than_slots() {
 #[tokio::test]
 async fn a_connection_closed_while_idle_is_replaced() {
     let (address, _) = scripted(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", true).await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     for _ in 0..20 {
         let reply = instance
             .invoke(&function(5_000), &invocation("x"))
@@ -181,7 +182,7 @@ async fn a_connection_closed_while_idle_is_replaced() {
 async fn a_kept_connection_is_left_before_its_server_closes_it() {
     let answer = b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=0\r\ncontent-length: 2\r\n\r\nok";
     let (address, closed) = scripted(answer, false).await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     instance
         .invoke(&function(5_000), &invocation("x"))
         .await
@@ -202,7 +203,6 @@ async fn nobody_there_is_a_refusal() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let error = instance(address)
-        .await
         .invoke(&function(5_000), &invocation("x"))
         .await
         .unwrap_err();
@@ -261,7 +261,7 @@ async fn an_answer_over_the_limit_is_refused_with_and_without_a_length() {
 #[tokio::test]
 async fn a_slow_function_times_out_and_its_connection_is_closed() {
     let (address, closed) = scripted(b"", false).await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     let error = instance
         .invoke(&function(50), &invocation("x"))
         .await
@@ -276,7 +276,7 @@ async fn a_slow_function_times_out_and_its_connection_is_closed() {
 #[tokio::test]
 async fn a_dropped_call_closes_its_connection() {
     let (address, closed) = scripted(b"", false).await;
-    let instance = instance(address).await;
+    let instance = instance(address);
     let (function, invocation) = (function(5_000), invocation("x"));
     let call = instance.invoke(&function, &invocation);
     assert!(
@@ -299,8 +299,7 @@ async fn an_interruption_tells_how_the_instance_ended() {
         1_000,
         Arc::default(),
         Arc::clone(&fate),
-    )
-    .await;
+    );
     fate.seal("the instance ran out of memory");
     let error = instance
         .invoke(&function(5_000), &invocation("x"))
@@ -312,6 +311,52 @@ async fn an_interruption_tells_how_the_instance_ended() {
             .ends_with("the instance ran out of memory"),
         "{error}"
     );
+}
+
+/// A server that reads so many bytes of a request and answers with how many these were; then it reads no more.
+async fn reads(bytes: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    TaskTracker::new().spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; bytes];
+            stream.read_exact(&mut request).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{bytes:07}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+const LARGE: usize = 6_000_000;
+
+fn large() -> Invocation {
+    Invocation {
+        payload: vec![b'x'; LARGE].into(),
+        ..invocation("")
+    }
+}
+
+#[tokio::test]
+async fn a_payload_larger_than_the_socket_takes_at_once_arrives() {
+    let address = reads(LARGE).await;
+    let reply = instance(address)
+        .invoke(&function(5_000), &large())
+        .await
+        .unwrap();
+    assert_eq!(reply.body, LARGE.to_string());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_payload_counts_and_ends_the_connection() {
+    let address = reads(2_000).await;
+    let instance = instance(address);
+    let reply = instance.invoke(&function(5_000), &large()).await.unwrap();
+    assert_eq!(reply.body, "0002000");
+    assert!(instance.idle.lock().unwrap().is_empty());
 }
 
 async fn until_one(count: &AtomicUsize) {

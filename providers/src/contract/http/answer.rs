@@ -1,0 +1,387 @@
+//! Reads an HTTP/1.1 answer out of bytes as they come. No I/O, so every way to cut the bytes can be tested.
+//!
+//! What comes is written by a function, so nothing is believed: heads, lines and bodies have bounds, and what is no HTTP is
+//! said to be none.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content_type: Option<String>,
+    pub(super) body: Bytes,
+    /// Whether the other side takes another request on the connection.
+    pub(super) is_kept: bool,
+    /// For how long it said that it does.
+    pub(super) kept_for: Option<Duration>,
+}
+
+/// Why there is no answer in the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Error {
+    /// It is no HTTP, or none that a client of HTTP/1.1 can read.
+    Malformed(String),
+    /// Its body is longer than allowed.
+    TooLarge,
+    /// The bytes ended before the answer did.
+    Cut,
+}
+
+/// An answer that is being read.
+#[derive(Debug)]
+pub(super) struct Parser {
+    body_bytes_max: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Bytes of the head that were looked at and do not end it.
+    Head {
+        seen: usize,
+    },
+    Body(Head, Framing),
+}
+
+/// What of a head matters.
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    content_type: Option<String>,
+    is_kept: bool,
+    kept_for: Option<Duration>,
+}
+
+/// Where the body ends.
+#[derive(Debug)]
+enum Framing {
+    Length(usize),
+    Chunked { part: Part, body: BytesMut },
+    UntilClose,
+}
+
+/// What of a chunked body comes next.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Size,
+    Data(usize),
+    DataEnd,
+    /// Bytes of trailers read so far.
+    Trailers(usize),
+}
+
+/// The largest head, and the most bytes of trailers.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 100;
+/// The longest line with the size of a chunk; extensions of ours nobody sends.
+const SIZE_LINE_BYTES_MAX: usize = 1024;
+/// Up to this many bytes a body is copied, so that the connection keeps its buffer.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+
+impl Parser {
+    pub(super) fn new(body_bytes_max: usize) -> Self {
+        Self {
+            body_bytes_max,
+            state: State::Head { seen: 0 },
+        }
+    }
+
+    /// Takes from the buffer what belongs to the answer; gives the answer once it is whole. What then is left in the buffer
+    /// does not belong to it.
+    pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Answer>, Error> {
+        while let State::Head { seen } = &mut self.state {
+            match head(buffer, seen)? {
+                None => return Ok(None),
+                // Something like `100 Continue`, which the answer itself follows.
+                Some((head, _)) if (100..200).contains(&head.status) => *seen = 0,
+                Some((head, framing)) => self.state = State::Body(head, framing),
+            }
+        }
+        let State::Body(head, framing) = &mut self.state else {
+            return Ok(None);
+        };
+        let body_bytes_max = self.body_bytes_max;
+        let body = match framing {
+            Framing::Length(length) if *length > body_bytes_max => return Err(Error::TooLarge),
+            Framing::Length(length) if buffer.len() < *length => {
+                buffer.reserve(*length - buffer.len());
+                return Ok(None);
+            }
+            Framing::Length(length) => take_body(buffer, *length),
+            Framing::Chunked { part, body } => {
+                if !chunks(buffer, part, body, body_bytes_max)? {
+                    return Ok(None);
+                }
+                body.split().freeze()
+            }
+            Framing::UntilClose if buffer.len() > body_bytes_max => return Err(Error::TooLarge),
+            Framing::UntilClose => return Ok(None),
+        };
+        Ok(Some(head.answer(body)))
+    }
+
+    /// Says what the bytes come to when no more follow; to be called when `take` had them all and gave no answer.
+    pub(super) fn end(mut self, buffer: &mut BytesMut) -> Result<Answer, Error> {
+        match &mut self.state {
+            State::Body(head, Framing::UntilClose) => {
+                let body = buffer.split().freeze();
+                Ok(head.answer(body))
+            }
+            State::Head { .. } | State::Body(..) => Err(Error::Cut),
+        }
+    }
+}
+
+impl Head {
+    fn answer(&mut self, body: Bytes) -> Answer {
+        Answer {
+            status: self.status,
+            content_type: self.content_type.take(),
+            body,
+            is_kept: self.is_kept,
+            kept_for: self.kept_for,
+        }
+    }
+}
+
+fn take_body(buffer: &mut BytesMut, length: usize) -> Bytes {
+    if length > COPY_BYTES_MAX {
+        return buffer.split_to(length).freeze();
+    }
+    let body = Bytes::copy_from_slice(&buffer[..length]);
+    buffer.advance(length);
+    body
+}
+
+/// Takes a head from the buffer once it is whole there.
+fn head(buffer: &mut BytesMut, seen: &mut usize) -> Result<Option<(Head, Framing)>, Error> {
+    // Parsed at first sight, because what is no HTTP is best known early, and then only once its end is there: a head that
+    // comes byte by byte must not be parsed as often.
+    let from = seen.saturating_sub(3);
+    let is_worth_it = *seen == 0 || ends_head(&buffer[from..]);
+    *seen = buffer.len();
+    if buffer.is_empty() || !is_worth_it {
+        return bounded(buffer).map(|()| None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut fields,
+    );
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return bounded(buffer).map(|()| None),
+        Err(error) => return Err(Error::Malformed(error.to_string())),
+    };
+    let read = read_head(&response)?;
+    buffer.advance(length);
+    Ok(Some(read))
+}
+
+fn ends_head(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n")
+        || bytes.windows(4).any(|four| four == b"\r\n\r\n")
+        || bytes.windows(3).any(|three| three == b"\n\r\n")
+}
+
+fn bounded(buffer: &BytesMut) -> Result<(), Error> {
+    if buffer.len() > HEAD_BYTES_MAX {
+        let why = format!("the head has more than {HEAD_BYTES_MAX} bytes");
+        return Err(Error::Malformed(why));
+    }
+    Ok(())
+}
+
+fn read_head(response: &httparse::Response<'_, '_>) -> Result<(Head, Framing), Error> {
+    let is_http_11 = response.version == Some(1);
+    let mut head = Head {
+        status: response.code.unwrap_or(0),
+        content_type: None,
+        is_kept: is_http_11,
+        kept_for: None,
+    };
+    let mut length = None;
+    let mut is_chunked = false;
+    for field in &*response.headers {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
+            length = Some(content_length(field.value, length)?);
+        } else if is("content-type") {
+            let text = std::str::from_utf8(field.value).ok();
+            head.content_type = head.content_type.or_else(|| text.map(str::to_owned));
+        } else if is("transfer-encoding") {
+            if is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") || !is_http_11 {
+                let why = "it has a transfer encoding other than chunked";
+                return Err(Error::Malformed(why.to_owned()));
+            }
+            is_chunked = true;
+        } else if is("connection") {
+            for option in field.value.split(|byte| *byte == b',') {
+                match option.trim_ascii() {
+                    close if close.eq_ignore_ascii_case(b"close") => head.is_kept = false,
+                    keep if keep.eq_ignore_ascii_case(b"keep-alive") => head.is_kept = true,
+                    _ => {}
+                }
+            }
+        } else if is("keep-alive") {
+            head.kept_for = keep_alive(field.value);
+        }
+    }
+    let framing = match (head.status, is_chunked, length) {
+        (101, ..) => {
+            let why = "it switches to another protocol";
+            return Err(Error::Malformed(why.to_owned()));
+        }
+        (100..200 | 204 | 304, ..) => Framing::Length(0),
+        (_, true, length) => {
+            // Two lengths are how one answer is smuggled behind another.
+            head.is_kept &= length.is_none();
+            Framing::Chunked {
+                part: Part::Size,
+                body: BytesMut::new(),
+            }
+        }
+        (_, false, Some(length)) => Framing::Length(length),
+        (_, false, None) => {
+            head.is_kept = false;
+            Framing::UntilClose
+        }
+    };
+    Ok((head, framing))
+}
+
+/// The length that a field tells, which every such field has to repeat.
+fn content_length(value: &[u8], known: Option<usize>) -> Result<usize, Error> {
+    let malformed = || {
+        let value = String::from_utf8_lossy(value);
+        Error::Malformed(format!("content-length is {value:?}"))
+    };
+    let mut known = known;
+    for part in value.split(|byte| *byte == b',') {
+        let part = part.trim_ascii();
+        if part.is_empty() || !part.iter().all(u8::is_ascii_digit) {
+            return Err(malformed());
+        }
+        let text = std::str::from_utf8(part).map_err(|_| malformed())?;
+        let length = text.parse().map_err(|_| malformed())?;
+        if *known.get_or_insert(length) != length {
+            return Err(malformed());
+        }
+    }
+    known.ok_or_else(malformed)
+}
+
+/// The N of `timeout=N`.
+fn keep_alive(value: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?;
+    let mut parts = text.split(',').map(str::trim);
+    let seconds = parts.find_map(|part| part.strip_prefix("timeout="))?;
+    seconds
+        .parse::<u32>()
+        .ok()
+        .map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// Takes what is there of a chunked body; true when it has ended.
+fn chunks(
+    buffer: &mut BytesMut,
+    part: &mut Part,
+    body: &mut BytesMut,
+    bytes_max: usize,
+) -> Result<bool, Error> {
+    loop {
+        match part {
+            Part::Size => {
+                let Some(line) = line(buffer, SIZE_LINE_BYTES_MAX)? else {
+                    return Ok(false);
+                };
+                let size = chunk_size(&line)?;
+                if size > bytes_max.saturating_sub(body.len()) {
+                    return Err(Error::TooLarge);
+                }
+                *part = match size {
+                    0 => Part::Trailers(0),
+                    size => Part::Data(size),
+                };
+            }
+            Part::Data(left) => {
+                let count = (*left).min(buffer.len());
+                body.extend_from_slice(&buffer[..count]);
+                buffer.advance(count);
+                *left -= count;
+                if *left > 0 {
+                    return Ok(false);
+                }
+                *part = Part::DataEnd;
+            }
+            Part::DataEnd => match buffer.get(..2) {
+                None => return Ok(false),
+                Some(b"\r\n") => {
+                    buffer.advance(2);
+                    *part = Part::Size;
+                }
+                Some(_) => {
+                    let why = "a chunk is longer than its size says";
+                    return Err(Error::Malformed(why.to_owned()));
+                }
+            },
+            // Trailers carry nothing of the contract.
+            Part::Trailers(read) => {
+                let Some(line) = line(buffer, HEAD_BYTES_MAX - *read)? else {
+                    return Ok(false);
+                };
+                if line.is_empty() {
+                    return Ok(true);
+                }
+                *read += line.len() + 2;
+                if *read >= HEAD_BYTES_MAX {
+                    return Err(Error::Malformed("the trailers have no end".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// Takes a line without its end, once that is there.
+fn line(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, Error> {
+    let found = buffer
+        .iter()
+        .take(bytes_max)
+        .position(|byte| *byte == b'\n');
+    let Some(end) = found else {
+        if buffer.len() >= bytes_max {
+            let why = "a line of the chunked body is too long";
+            return Err(Error::Malformed(why.to_owned()));
+        }
+        return Ok(None);
+    };
+    let mut line = buffer.split_to(end + 1);
+    if !line.ends_with(b"\r\n") {
+        let why = "a line of the chunked body does not end as lines do";
+        return Err(Error::Malformed(why.to_owned()));
+    }
+    line.truncate(end - 1);
+    Ok(Some(line))
+}
+
+fn chunk_size(line: &[u8]) -> Result<usize, Error> {
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let digits = digits.trim_ascii_end();
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    // `from_str_radix` would take a sign too.
+    let is_hex = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    let size = is_hex.then(|| usize::from_str_radix(text, 16).ok());
+    size.flatten().ok_or_else(|| {
+        let line = String::from_utf8_lossy(line);
+        Error::Malformed(format!("a chunk has the size {line:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

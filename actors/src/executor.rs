@@ -167,6 +167,7 @@ fn listen(mailbox: &Mailbox<Message>, args: &Args, token: &CancellationToken) {
         settings.reconcile_interval,
         Message::ReconcileDue,
     );
+    spawn(Box::pin(args.journal.clone().keep_lowering()));
     let (executor, mut changes) = (mailbox.clone(), args.registry.changes());
     changes.mark_changed();
     spawn(Box::pin(async move {

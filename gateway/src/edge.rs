@@ -21,6 +21,7 @@ use crate::surface::{RenderMetrics, Shared, Surface};
 use crate::{admin, events, functions, headers};
 
 mod connection;
+mod head_timer;
 
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;

@@ -1,8 +1,13 @@
 //! Which instances hold a payload, in a file that outlives a `kill -9` of the node.
 //!
 //! The next incarnation adopts warm instances at once, except for slots that a call of this one may still hold. A record is
-//! 32 bytes: hash of the instance id (16), calls in flight (4), padding (4), milliseconds since 1970 of the last hand-over (8).
-//! It is written to the page cache, not synced: it has to survive the process, and a machine that fails takes its instances along.
+//! 32 bytes: hash of the instance id (16), calls in flight at most (4), padding (4), milliseconds since 1970 of the last
+//! hand-over at the latest (8). It is written to the page cache, not synced: it has to survive the process, and a machine that
+//! fails takes its instances along.
+//!
+//! A system call at both ends of each call would be a twentieth of what a warm call costs. So a record is a bound, never too
+//! low: it covers hand-overs for a while ahead, and the end of a call lowers it at once only as long as calls are rare. Where
+//! they follow each other quickly it is lowered soon after the last one.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,8 +17,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::{InstanceId, InstanceKey};
+use tokio::sync::Notify;
 
 const RECORD_BYTES: usize = 32;
+
+/// How far ahead of its writing a record covers hand-overs; the next incarnation holds slots back for so much longer.
+const COVERED: Duration = Duration::from_millis(100);
+
+/// How long after the last of many calls its record is lowered.
+const LOWER_DELAY: Duration = Duration::from_millis(5);
+
+/// Ends of calls that may lower a record at once, one after the other, and how long it takes until another one may.
+const LOWERINGS_MAX: u32 = 16;
+const LOWERING_INTERVAL: Duration = Duration::from_millis(10);
 
 /// After so long nobody waits for a call any more: the longest `timeoutMs` is a day.
 const AGE_MAX: Duration = Duration::from_secs(86_400);
@@ -28,6 +44,9 @@ pub struct Journal {
 struct Shared {
     file: File,
     records: Mutex<Records>,
+    /// Entries to lower soon; none twice.
+    to_lower: Mutex<Vec<Entry>>,
+    lower: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -42,9 +61,9 @@ struct Records {
 /// What the last incarnation left of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Inherited {
-    /// Calls that were in flight.
+    /// Calls that were in flight, at most.
     pub(crate) busy: u32,
-    /// When the last payload was handed over.
+    /// When the last payload was handed over, at the latest.
     pub(crate) handed_over_at: SystemTime,
 }
 
@@ -63,6 +82,21 @@ struct Calls {
     inherited: u32,
     /// The record is another instance's by now.
     is_closed: bool,
+    /// The bound that the record says, and until when it covers hand-overs.
+    written: u32,
+    covered_until: Moment,
+    is_to_be_lowered: bool,
+    /// Since when lowerings at once are earned; each takes [`LOWERING_INTERVAL`] of it.
+    lowering_earned_since: Moment,
+}
+
+/// Time since 1970.
+type Moment = Duration;
+
+fn now() -> Moment {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 fn hash(id: &InstanceId) -> [u8; 16] {
@@ -107,6 +141,8 @@ impl Journal {
         let shared = Shared {
             file,
             records: Mutex::new(records),
+            to_lower: Mutex::default(),
+            lower: Notify::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -129,6 +165,7 @@ impl Journal {
         if let Some((offset, inherited)) = records.inherited.remove(&hash) {
             let calls = Calls {
                 inherited: inherited.busy,
+                written: inherited.busy,
                 ..Calls::default()
             };
             return Entry {
@@ -160,6 +197,26 @@ impl Journal {
         }
     }
 
+    /// Lowers records whose calls followed each other too quickly to do it at once; runs until it is dropped.
+    pub(crate) async fn keep_lowering(self) {
+        loop {
+            self.shared.lower.notified().await;
+            tokio::time::sleep(LOWER_DELAY).await;
+            self.lower();
+        }
+    }
+
+    fn lower(&self) {
+        let entries = std::mem::take(&mut *self.shared.to_lower());
+        for entry in entries {
+            let mut calls = entry.calls();
+            calls.is_to_be_lowered = false;
+            if calls.is_written_high() {
+                entry.write_count(&mut calls);
+            }
+        }
+    }
+
     /// Forgets what the last incarnation left of an instance that is not taken over.
     pub(crate) fn forget(&self, id: &InstanceId) {
         let left = self.shared.records().inherited.remove(&hash(id));
@@ -172,6 +229,10 @@ impl Journal {
 impl Shared {
     fn records(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_lower(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.to_lower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn free(&self, offset: u64) {
@@ -190,36 +251,49 @@ impl Shared {
 impl Entry {
     /// Notes that a payload is about to be handed over.
     pub(crate) fn begin(&self) {
+        let now = now();
         let mut calls = self.calls();
         calls.in_flight += 1;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        if calls.count() <= calls.written && now <= calls.covered_until {
+            return;
+        }
+        calls.covered_until = now + COVERED;
+        let covered_until_ms = u64::try_from(calls.covered_until.as_millis()).unwrap_or(u64::MAX);
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&calls.count().to_be_bytes());
-        bytes[8..].copy_from_slice(
-            &u64::try_from(now.as_millis())
-                .unwrap_or(u64::MAX)
-                .to_be_bytes(),
-        );
-        self.write(&calls, &bytes);
+        bytes[8..].copy_from_slice(&covered_until_ms.to_be_bytes());
+        self.write(&mut calls, &bytes);
     }
 
     /// Notes that a call ended.
     pub(crate) fn end(&self) {
         let mut calls = self.calls();
         calls.in_flight = calls.in_flight.saturating_sub(1);
-        self.write(&calls, &calls.count().to_be_bytes());
+        if !calls.is_written_high() {
+            return;
+        }
+        if calls.may_lower(now()) {
+            self.write_count(&mut calls);
+        } else if !std::mem::replace(&mut calls.is_to_be_lowered, true) {
+            self.shared.to_lower().push(self.clone());
+            self.shared.lower.notify_one();
+        }
     }
 
     /// Notes that no call of an earlier incarnation goes on any more.
     pub(crate) fn settle(&self) {
         let mut calls = self.calls();
         calls.inherited = 0;
-        self.write(&calls, &calls.count().to_be_bytes());
+        self.write_count(&mut calls);
     }
 
-    fn write(&self, calls: &Calls, bytes: &[u8]) {
+    fn write_count(&self, calls: &mut Calls) {
+        let count = calls.count().to_be_bytes();
+        self.write(calls, &count);
+    }
+
+    fn write(&self, calls: &mut Calls, bytes: &[u8]) {
+        calls.written = calls.count();
         if !calls.is_closed {
             self.shared.write(bytes, self.offset + 16);
         }
@@ -233,6 +307,21 @@ impl Entry {
 impl Calls {
     fn count(&self) -> u32 {
         self.in_flight.saturating_add(self.inherited)
+    }
+
+    /// Whether the record holds back much more than there is: calls that come and go need not be written each time.
+    fn is_written_high(&self) -> bool {
+        self.written > 0 && self.count() <= self.written / 2
+    }
+
+    fn may_lower(&mut self, now: Moment) -> bool {
+        let earliest = now.saturating_sub(LOWERING_INTERVAL * LOWERINGS_MAX);
+        let next = self.lowering_earned_since.max(earliest) + LOWERING_INTERVAL;
+        let may = next <= now;
+        if may {
+            self.lowering_earned_since = next;
+        }
+        may
     }
 }
 
@@ -328,6 +417,21 @@ mod tests {
         died.end();
         died.begin();
         assert_eq!(busy(&Journal::open_file(&path).unwrap(), "next"), Some(1));
+    }
+
+    #[test]
+    fn calls_that_follow_each_other_quickly_are_never_forgotten_and_end_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("busy");
+        let journal = Journal::open_file(&path).unwrap();
+        let entry = journal.open(&id("quick"));
+        for _ in 0..1000 {
+            entry.begin();
+            assert!(busy(&Journal::open_file(&path).unwrap(), "quick") >= Some(1));
+            entry.end();
+        }
+        journal.lower();
+        assert_eq!(busy(&Journal::open_file(&path).unwrap(), "quick"), None);
     }
 
     #[test]

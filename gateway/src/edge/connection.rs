@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::head_timer::HeadTimer;
 use crate::surface::Surface;
 
 /// The largest head of a request; a larger one is answered with 431.
@@ -123,25 +124,31 @@ async fn serve(
         async move { Ok::<_, Infallible>(surface.answer(request).await) }
     });
     let mut builder = http1::Builder::new();
+    let head_timeout = surface.shared.limits.head_timeout;
+    let heads = HeadTimer::default();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(surface.shared.limits.head_timeout)
+        .timer(heads.clone())
+        .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.shared.closing.cancelled().await;
         time::sleep(CLOSE_DELAY).await;
     };
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = closing => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => Some(ended),
-                () = cut.cancelled() => None,
+    let mut closing = pin!(closing);
+    let mut late = pin!(heads.late(head_timeout));
+    let (mut is_late, mut is_closing) = (false, false);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break Some(ended),
+            // The connection is polled next, and ends.
+            () = late.as_mut(), if !is_late => is_late = true,
+            () = closing.as_mut(), if !is_closing => {
+                connection.as_mut().graceful_shutdown();
+                is_closing = true;
             }
+            () = cut.cancelled(), if is_closing => break None,
         }
     };
     if let Some(Err(error)) = ended {

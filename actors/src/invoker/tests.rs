@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::fixtures::{TestNode, member, node_id, until};
 
+mod joining;
 mod serving;
 
 type Outcome = Result<Completed, Box<Failed>>;
@@ -468,6 +469,7 @@ async fn an_update_while_calls_wait_sends_them_to_the_new_version() {
     let node = TestNode::start().await;
     node.provider.delay_starts(Duration::from_secs(2));
     node.register("echo", json!({})).await;
+        joined_by: None,
     let invoker = &node.running.control.invoker;
     let update = async {
         tokio::time::sleep(Duration::from_millis(500)).await;

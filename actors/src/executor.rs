@@ -1,7 +1,7 @@
 //! The executor owns the life of this node's instances and publishes [`Pools`].
 //!
 //! It hears the registry, the providers' events, pools that ask for attention and a timer. It starts, adopts and stops instances
-//! in tracked tasks that send their outcome back; taking a slot never passes through it.
+//! in tracked tasks that send their outcome back, and has forgotten what is kept of functions that are gone; taking a slot never passes through it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use config::settings::ExecutorSettings;
 use futures_util::future::BoxFuture;
 use protocol::{Deadline, Failure, Generation, InstanceId, InstanceKey, NodeId};
-use providers::{Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Update};
+use providers::{
+    Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Outputs, Remote, Update,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -65,6 +67,8 @@ pub(crate) struct Args {
     pub(crate) budget: Budget,
     pub(crate) attention: Attention,
     pub(crate) journal: Journal,
+    pub(crate) outputs: Outputs,
+    pub(crate) http: Option<Arc<dyn Remote>>,
     pub(crate) registry: Reader<Registry>,
     pub(crate) routes: Reader<RouteTable>,
     pub(crate) publisher: Publisher<Pools>,
@@ -302,6 +306,12 @@ impl Incarnation {
 
     fn carry_out(&self, action: Action) {
         match action {
+            Action::Forget { space, id } => {
+                self.args.outputs.forget(&space, &id);
+                if let Some(http) = &self.args.http {
+                    http.forget(&space, &id);
+                }
+            }
             Action::Publish => self.args.publisher.store(Arc::new(self.state.pools())),
             Action::Start {
                 key,

@@ -132,6 +132,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
             budget: budget.clone(),
             attention: Attention::default(),
             journal: parts.journal.clone(),
+            outputs: parts.outputs.clone(),
+            http: parts.http.clone(),
             registry: registry.reader(),
             routes: routes.reader(),
             publisher: pools.clone(),
@@ -184,9 +186,9 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         pack_until: settings.executor.pack_until,
         in_flight,
         is_draining: Arc::clone(board.draining()),
+        joined_by: (!settings.cluster.seeds.is_empty()).then(|| Instant::now() + JOIN_PATIENCE),
         propagate: parts.propagate,
     });
-        joined_by: (!settings.cluster.seeds.is_empty()).then(|| Instant::now() + JOIN_PATIENCE),
     let images = Images::new(
         parts.launchers,
         routes.reader(),

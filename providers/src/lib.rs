@@ -3,6 +3,8 @@
 mod contract;
 #[cfg(feature = "docker")]
 pub mod docker;
+#[cfg(any(feature = "docker", feature = "process"))]
+mod end;
 mod error;
 #[cfg(feature = "test-util")]
 pub mod fake;

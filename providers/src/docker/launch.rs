@@ -19,9 +19,10 @@ use super::guard::Guard;
 use super::image::{self, micros};
 use super::name::{self, labels};
 use super::{Docker, logs};
+use crate::contract::HttpInstance;
 use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
-use crate::contract::{Fate, HttpInstance};
+use crate::end::{End, Watched};
 use crate::output::Running;
 use crate::{Error, Found, Invoke, LaunchSpec, Launched};
 
@@ -31,7 +32,7 @@ pub(super) struct Created {
     pub(super) id: InstanceId,
     pub(super) guard: Guard,
     /// Why it died, once it did.
-    fate: Arc<Fate>,
+    end: Arc<End>,
 }
 
 /// The port an instance listens on when its record names none.
@@ -94,20 +95,20 @@ async fn start_until(
         logs::From::Start,
     );
     let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let (function, fate) = (&spec.function, created.fate);
+    let (function, end) = (&spec.function, created.end);
     let instance = HttpInstance::new(
         address,
         Some(stream),
         function,
         answer_bytes_max,
         running,
-        fate,
+        end.fate(),
     );
     created.guard.disarm()?;
     docker.shared.setup.tasks.spawn(follow);
     Ok(Launched {
         id: created.id,
-        invoke: Arc::new(instance),
+        invoke: Arc::new(Watched::new(instance, end)),
         phases: *phases,
     })
 }
@@ -119,9 +120,9 @@ pub(super) async fn adopt(
     function: &Function,
 ) -> Result<Arc<dyn Invoke>, Error> {
     let instances = &docker.shared.instances;
-    let fate = Arc::new(Fate::default());
+    let end = Arc::new(End::default());
     // Before the look, so that a death after it is noticed.
-    instances.insert(found.id.clone(), Arc::clone(&fate));
+    instances.insert(found.id.clone(), Arc::clone(&end));
     let address = match running_address(docker, &found.id, function).await {
         Ok(address) => address,
         Err(error) => {
@@ -139,8 +140,15 @@ pub(super) async fn adopt(
     );
     docker.shared.setup.tasks.spawn(follow);
     let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let instance = HttpInstance::new(address, None, function, answer_bytes_max, running, fate);
-    Ok(Arc::new(instance))
+    let instance = HttpInstance::new(
+        address,
+        None,
+        function,
+        answer_bytes_max,
+        running,
+        end.fate(),
+    );
+    Ok(Arc::new(Watched::new(instance, end)))
 }
 
 async fn running_address(
@@ -199,8 +207,8 @@ pub(super) async fn create(
     let id: InstanceId = id.parse().map_err(|_| Error::StartFailed {
         why: format!("the engine named the container {id:?}"),
     })?;
-    let fate = guard.created(&id);
-    Ok(Created { id, guard, fate })
+    let end = guard.created(&id);
+    Ok(Created { id, guard, end })
 }
 
 /// Starts what was created.

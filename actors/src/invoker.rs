@@ -72,7 +72,7 @@ pub struct Failed {
     pub failure: Failure,
     /// Whether a peer was asked.
     pub is_forwarded: bool,
-    /// How long each phase took, as far as it got.
+    /// How long each phase took, as far as it got; no `route` when it went nowhere.
     pub phases: Phases,
 }
 
@@ -264,6 +264,7 @@ impl Invoker {
             }
             // What a node said that was asked says more than that there is none left to ask.
             Choice::Shed(why) => {
+                attempt.phases.route = None;
                 let last = attempt.last_failure.take();
                 Step::Failed(last.unwrap_or_else(|| choose::shed(why, registered)))
             }

@@ -469,6 +469,7 @@ fn parts_with(invoker: &Invoker, registry: Reader<Registry>) -> Parts {
         pack_until: parts.pack_until,
         in_flight: InFlight::default(),
         is_draining: Arc::default(),
+        joined_by: None,
         propagate: None,
     }
 }
@@ -490,7 +491,6 @@ async fn an_update_while_calls_wait_sends_them_to_the_new_version() {
     let node = TestNode::start().await;
     node.provider.delay_starts(Duration::from_secs(2));
     node.register("echo", json!({})).await;
-        joined_by: None,
     let invoker = &node.running.control.invoker;
     let update = async {
         tokio::time::sleep(Duration::from_millis(500)).await;

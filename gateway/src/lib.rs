@@ -18,6 +18,7 @@ mod health;
 mod invoke;
 mod meters;
 mod node;
+mod progress;
 mod surface;
 
 pub use edge::{Addresses, BindError, Edge, Listeners, Serving};

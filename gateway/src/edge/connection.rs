@@ -15,6 +15,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::progress::Progress;
 use crate::surface::Surface;
 
 /// The largest head of a request; a larger one is answered with 431.
@@ -127,6 +128,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(surface.shared.limits.head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
+    let stream = Progress::new(stream, surface.shared.limits.write_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.shared.closing.cancelled().await;

@@ -224,12 +224,7 @@ impl Incarnation {
         };
         match message {
             Message::RegistryChanged(_) => self.on_registry(now),
-            Message::AttentionAsked(keys, _) => {
-                let state = &mut self.state;
-                keys.into_iter()
-                    .flat_map(|key| state.on_attention(key, now, &elsewhere))
-                    .collect()
-            }
+            Message::AttentionAsked(keys, _) => self.state.on_attentions(keys, now, &elsewhere),
             Message::RoomFreed(_) => self.state.on_room(now, &elsewhere),
             Message::SweepDue(_) => self.state.on_sweep(now, &elsewhere),
             Message::ReconcileDue(_) => self.list_all(),

@@ -181,6 +181,19 @@ impl State {
         actions
     }
 
+    /// Looks at pools that asked, first where somebody waits longest.
+    pub(super) fn on_attentions(
+        &mut self,
+        keys: HashSet<InstanceKey>,
+        now: Instant,
+        elsewhere: &dyn Elsewhere,
+    ) -> Vec<Action> {
+        self.longest_waiting_first(keys.into_iter().collect())
+            .into_iter()
+            .flat_map(|key| self.on_attention(key, now, elsewhere))
+            .collect()
+    }
+
     /// Looks at a pool that asked: recycles what is suspect, starts what is wanted.
     pub(super) fn on_attention(
         &mut self,
@@ -199,12 +212,22 @@ impl State {
         actions
     }
 
-    /// Looks at every pool where somebody waits, after room or a start permit came free.
+    /// Looks at every pool, after room or a start permit came free: first where somebody waits longest.
     pub(super) fn on_room(&mut self, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
-        let keys: Vec<_> = self.held.keys().copied().collect();
-        keys.into_iter()
+        self.longest_waiting_first(self.held.keys().copied().collect())
+            .into_iter()
             .flat_map(|key| self.scale(key, now, elsewhere))
             .collect()
+    }
+
+    /// In the order in which they are served: by who waits longest, and where nobody waits last.
+    fn longest_waiting_first(&self, mut keys: Vec<InstanceKey>) -> Vec<InstanceKey> {
+        let since = |key: &InstanceKey| self.held.get(key)?.pool.pool()?.waited_since();
+        keys.sort_by_cached_key(|key| {
+            let since = since(key);
+            (since.is_none(), since)
+        });
+        keys
     }
 
     pub(super) fn on_started(

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use config::recurring::{Due, Recurring};
 use config::settings::ExecutorSettings;
 use futures_util::future::BoxFuture;
 use protocol::{Deadline, Failure, Generation, InstanceId, InstanceKey, NodeId};
@@ -233,10 +234,8 @@ impl Incarnation {
             }
             Message::ProviderTold(kind, Update::Restored, _) => self.list(kind),
             Message::ProviderTold(kind, Update::Lost, _) => {
-                tracing::error!(
-                    ?kind,
-                    "the provider does not answer; instances that are up go on, none can start"
-                );
+                // The provider itself has told of it, with the reason.
+                tracing::debug!(?kind, "the provider does not answer");
                 Vec::new()
             }
             Message::InstanceStarted(key, result, reservation) => {
@@ -370,12 +369,18 @@ impl Incarnation {
         let actor = self.mailbox.clone();
         self.spawn(async move {
             let mut pause = Duration::from_millis(100);
+            let mut failing = Recurring::default();
             while let Err(error) = launch.stop(&id).await {
-                tracing::warn!(instance = %id, %error, "instance could not be stopped; trying again");
+                if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
+                    tracing::warn!(instance = %id, %error, times, seconds, "instance could not be stopped; trying again");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
-            tracing::debug!(instance = %id, "instance stopped");
+            match failing.end(Instant::now()) {
+                Some(seconds) => tracing::info!(instance = %id, seconds, "instance is stopped at last"),
+                None => tracing::debug!(instance = %id, "instance stopped"),
+            }
             drop(reservation);
             actor.cast(Message::InstanceStopped(id));
         });

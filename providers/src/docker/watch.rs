@@ -46,7 +46,11 @@ pub(super) async fn monitor(docker: Docker) {
             (State::Up, Err(why)) => {
                 has_told_missing = true;
                 engine.give_up();
-                tracing::warn!(host = settings.host, %why, "the container engine does not answer any more");
+                tracing::error!(
+                    host = settings.host,
+                    %why,
+                    "the container engine does not answer any more; containers that are up go on, none can start"
+                );
                 docker.shared.watchers.tell(Life::Lost);
             }
             (_, Err(why)) => {

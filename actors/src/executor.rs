@@ -1,16 +1,19 @@
 //! The executor owns the life of this node's instances and publishes [`Pools`].
 //!
 //! It hears the registry, the providers' events, pools that ask for attention and a timer. It starts, adopts and stops instances
-//! in tracked tasks that send their outcome back; taking a slot never passes through it.
+//! in tracked tasks that send their outcome back, and has forgotten what is kept of functions that are gone; taking a slot never passes through it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use config::recurring::{Due, Recurring};
 use config::settings::ExecutorSettings;
 use futures_util::future::BoxFuture;
 use protocol::{Deadline, Failure, Generation, InstanceId, InstanceKey, NodeId};
-use providers::{Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Update};
+use providers::{
+    Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Outputs, Remote, Update,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -65,6 +68,8 @@ pub(crate) struct Args {
     pub(crate) budget: Budget,
     pub(crate) attention: Attention,
     pub(crate) journal: Journal,
+    pub(crate) outputs: Outputs,
+    pub(crate) http: Option<Arc<dyn Remote>>,
     pub(crate) registry: Reader<Registry>,
     pub(crate) routes: Reader<RouteTable>,
     pub(crate) publisher: Publisher<Pools>,
@@ -221,12 +226,7 @@ impl Incarnation {
         };
         match message {
             Message::RegistryChanged(_) => self.on_registry(now),
-            Message::AttentionAsked(keys, _) => {
-                let state = &mut self.state;
-                keys.into_iter()
-                    .flat_map(|key| state.on_attention(key, now, &elsewhere))
-                    .collect()
-            }
+            Message::AttentionAsked(keys, _) => self.state.on_attentions(keys, now, &elsewhere),
             Message::RoomFreed(_) => self.state.on_room(now, &elsewhere),
             Message::SweepDue(_) => self.state.on_sweep(now, &elsewhere),
             Message::ReconcileDue(_) => self.list_all(),
@@ -235,10 +235,8 @@ impl Incarnation {
             }
             Message::ProviderTold(kind, Update::Restored, _) => self.list(kind),
             Message::ProviderTold(kind, Update::Lost, _) => {
-                tracing::error!(
-                    ?kind,
-                    "the provider does not answer; instances that are up go on, none can start"
-                );
+                // The provider itself has told of it, with the reason.
+                tracing::debug!(?kind, "the provider does not answer");
                 Vec::new()
             }
             Message::InstanceStarted(key, result, reservation) => {
@@ -303,6 +301,12 @@ impl Incarnation {
 
     fn carry_out(&self, action: Action) {
         match action {
+            Action::Forget { space, id } => {
+                self.args.outputs.forget(&space, &id);
+                if let Some(http) = &self.args.http {
+                    http.forget(&space, &id);
+                }
+            }
             Action::Publish => self.args.publisher.store(Arc::new(self.state.pools())),
             Action::Start {
                 key,
@@ -366,12 +370,18 @@ impl Incarnation {
         let actor = self.mailbox.clone();
         self.spawn(async move {
             let mut pause = Duration::from_millis(100);
+            let mut failing = Recurring::default();
             while let Err(error) = launch.stop(&id).await {
-                tracing::warn!(instance = %id, %error, "instance could not be stopped; trying again");
+                if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
+                    tracing::warn!(instance = %id, %error, times, seconds, "instance could not be stopped; trying again");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
-            tracing::debug!(instance = %id, "instance stopped");
+            match failing.end(Instant::now()) {
+                Some(seconds) => tracing::info!(instance = %id, seconds, "instance is stopped at last"),
+                None => tracing::debug!(instance = %id, "instance stopped"),
+            }
             drop(reservation);
             actor.cast(Message::InstanceStopped(id));
         });

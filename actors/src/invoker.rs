@@ -72,7 +72,7 @@ pub struct Failed {
     pub failure: Failure,
     /// Whether a peer was asked.
     pub is_forwarded: bool,
-    /// How long each phase took, as far as it got.
+    /// How long each phase took, as far as it got; no `route` when it went nowhere.
     pub phases: Phases,
 }
 
@@ -123,6 +123,8 @@ pub struct Parts {
     pub in_flight: InFlight,
     /// Whether the node drains.
     pub is_draining: Arc<AtomicBool>,
+    /// Until when peers may still be unheard of because this node has just started; none where no seeds are set.
+    pub joined_by: Option<Instant>,
     /// Ties spans to trace context.
     pub propagate: Option<Arc<dyn Propagate>>,
 }
@@ -234,7 +236,7 @@ impl Invoker {
             Ok(pool) => pool,
             Err(step) => return step,
         };
-        let mut choice = self.choose(registered, &pool, attempt);
+        let mut choice = self.choose_among_all(registered, &pool, attempt).await;
         for _ in 0..LOOKS_MAX {
             if choice != Choice::Local {
                 break;
@@ -262,6 +264,7 @@ impl Invoker {
             }
             // What a node said that was asked says more than that there is none left to ask.
             Choice::Shed(why) => {
+                attempt.phases.route = None;
                 let last = attempt.last_failure.take();
                 Step::Failed(last.unwrap_or_else(|| choose::shed(why, registered)))
             }

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::recurring::{Due, Recurring};
 use config::store::{Listing, WatchEvent};
 use config::{Revision, Store};
 use protocol::{Function, FunctionId, InstanceKey, Space};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -201,10 +203,20 @@ async fn follow(args: Args, mailbox: Mailbox<Message>) {
 
 async fn list_until_done(store: &dyn Store) -> Listing {
     let mut pause = Duration::from_millis(50);
+    let mut failing = Recurring::default();
     loop {
         match store.list(FUNCTIONS_PREFIX).await {
-            Ok(listing) => return listing,
-            Err(error) => tracing::warn!(%error, "functions can not be listed; trying again"),
+            Ok(listing) => {
+                if let Some(seconds) = failing.end(Instant::now()) {
+                    tracing::info!(seconds, "the config store answers");
+                }
+                return listing;
+            }
+            Err(error) => {
+                if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
+                    tracing::warn!(%error, times, seconds, "functions can not be listed; trying again");
+                }
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LIST_PAUSE_MAX);

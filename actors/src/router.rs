@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cluster::{Members, PeerClient};
@@ -24,6 +25,7 @@ pub use table::{PeerRoute, RouteTable};
 
 use crate::snapshot::Publisher;
 use crate::tasks::{Depth, Mailbox, Pending};
+use table::Change;
 
 /// All that the router is made from; lent to each incarnation.
 #[derive(Debug, Clone)]
@@ -122,24 +124,27 @@ impl Actor for Router {
     }
 }
 
+fn tell(route: &PeerRoute, change: Change) {
+    let peer = &route.peer;
+    let (name, id, address) = (&peer.name, &peer.id, &peer.address);
+    match change {
+        Change::Joined => tracing::info!(peer = %name, %id, %address, "peer joined"),
+        Change::Restarted => tracing::info!(peer = %name, %id, %address, "peer restarted"),
+        Change::Left => tracing::info!(peer = %name, "peer left"),
+        Change::Lost => tracing::info!(peer = %name, "peer is no longer heard"),
+    }
+}
+
 impl Incarnation {
     fn on_members(&self) {
         let members = Arc::clone(&self.args.members.borrow());
         let before = self.args.publisher.reader().get();
         let next = before.next(&members, self.args.misses_max, Instant::now());
-        for id in before
-            .peers
-            .keys()
-            .filter(|id| !next.peers.contains_key(*id))
-        {
-            tracing::info!(peer = %before.peers[id].peer.name, "peer is no longer heard");
-        }
-        for (id, route) in next
-            .peers
-            .iter()
-            .filter(|(id, _)| !before.peers.contains_key(*id))
-        {
-            tracing::info!(peer = %route.peer.name, %id, address = %route.peer.address, "peer joined");
+        // A node that leaves loses sight of the others, which says nothing of them.
+        if !self.args.announcer.is_draining.load(Ordering::Acquire) {
+            for (route, change) in next.changes(&before) {
+                tell(&route, change);
+            }
         }
         self.args.publisher.store(Arc::new(next));
     }

@@ -503,6 +503,15 @@ async fn the_output_of_a_function_can_be_read_and_followed() {
             .expect("the stream does not end by itself");
         text.push_str(&String::from_utf8_lossy(&chunk));
     }
+
+    let deleted = (node.config(Method::DELETE, &function_path("speaks"), None)).await;
+    assert_eq!(deleted.status, 204, "{deleted:?}");
+    let end = async { while followed.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), end).await;
+    assert!(ended.is_ok(), "who followed is told of the end");
+    sandbox.register(&record).await;
+    let logs = node.config(Method::GET, &path, None).await;
+    assert_eq!((logs.status, logs.body.as_str()), (200, ""), "{logs:?}");
 }
 
 /// The one message of an error of the config API.

@@ -64,6 +64,12 @@ async fn serves_while_store_is_down() {
         .await;
     }
     assert_all_ok(&load.stop().await);
+    for line in [
+        "the config store does not answer;",
+        "the config store answers again",
+    ] {
+        assert_eq!(caller.log().matches(line).count(), 1, "{}", caller.log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

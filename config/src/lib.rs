@@ -1,5 +1,6 @@
-//! What a node is told: its boot settings, and the config store of the cluster's records.
+//! What a node is told: its boot settings, and the config store of the cluster's records; and how often it tells of what goes wrong.
 
+pub mod recurring;
 pub mod settings;
 pub mod store;
 

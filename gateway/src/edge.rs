@@ -22,6 +22,7 @@ use crate::{admin, events, functions, headers};
 
 mod connection;
 mod head_timer;
+mod progress;
 
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;

@@ -233,7 +233,10 @@ fn fail(shared: &Shared, id: &InvocationId, failed: &Failed) -> Response<AnswerB
     let error = Error::from(failed.failure.clone());
     let mut response = error.answer(Shape::Functions, id, shared.node.name());
     let fields = response.headers_mut();
-    fields.insert(headers::ROUTE, headers::route(failed.is_forwarded));
+    // One that was refused before a place was chosen for it, such as a call of an unknown function, went nowhere.
+    if failed.is_forwarded || failed.phases.route.is_some() {
+        fields.insert(headers::ROUTE, headers::route(failed.is_forwarded));
+    }
     if let Some(timing) = headers::server_timing(&failed.phases) {
         fields.insert(headers::SERVER_TIMING, timing);
     }

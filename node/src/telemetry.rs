@@ -19,6 +19,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+pub mod meters;
+
 /// The exporter's own traffic must not make spans and logs that are exported in turn.
 const QUIET: &str = "hyper=off,h2=off,reqwest=off,tonic=off,tower=off,bollard=off,rustls=off,chitchat=off,ractor=warn";
 
@@ -54,6 +56,7 @@ impl Telemetry {
         let prometheus = PrometheusBuilder::new()
             .set_buckets(&BUCKETS)?
             .install_recorder()?;
+        meters::register();
         let traces = settings
             .telemetry
             .otlp_endpoint

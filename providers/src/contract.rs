@@ -3,7 +3,7 @@
 //! Containers and processes share both, and webhooks share the headers.
 
 #[cfg(any(feature = "docker", feature = "process"))]
-mod fate;
+pub(crate) mod end;
 pub(crate) mod headers;
 #[cfg(any(feature = "docker", feature = "process"))]
 pub(crate) mod http;
@@ -13,6 +13,6 @@ pub(crate) mod ready;
 pub(crate) mod stdio;
 
 #[cfg(any(feature = "docker", feature = "process"))]
-pub(crate) use fate::Fate;
+pub(crate) use end::End;
 #[cfg(any(feature = "docker", feature = "process"))]
 pub(crate) use http::HttpInstance;

@@ -34,7 +34,7 @@ use self::engine::{CallError, Engine};
 use self::image::Images;
 use self::name::labels;
 use self::network::Networks;
-use crate::contract::Fate;
+use crate::contract::End;
 use crate::watchers::Watchers;
 use crate::{Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
@@ -83,27 +83,27 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Instances {
     /// Up, with what tells their invocations why they died.
-    up: Mutex<HashMap<InstanceId, Arc<Fate>>>,
+    up: Mutex<HashMap<InstanceId, Arc<End>>>,
     /// Names of those that a `start` or `run` is busy with.
     begun: Mutex<HashSet<String>>,
 }
 
 impl Instances {
-    fn insert(&self, id: InstanceId, fate: Arc<Fate>) {
+    fn insert(&self, id: InstanceId, end: Arc<End>) {
         self.up
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, fate);
+            .insert(id, end);
     }
 
-    fn remove(&self, id: &InstanceId) -> Option<Arc<Fate>> {
+    fn remove(&self, id: &InstanceId) -> Option<Arc<End>> {
         self.up
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(id)
     }
 
-    fn fate(&self, id: &InstanceId) -> Option<Arc<Fate>> {
+    fn end(&self, id: &InstanceId) -> Option<Arc<End>> {
         self.up
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -231,8 +231,8 @@ impl Launch for Docker {
 
     async fn stop(&self, id: &InstanceId) -> Result<(), Error> {
         // From here on its end is expected, so the watcher stays silent.
-        if let Some(fate) = self.shared.instances.remove(id) {
-            fate.seal("the instance was stopped");
+        if let Some(end) = self.shared.instances.remove(id) {
+            end.lost("the instance was stopped");
         }
         self.remove(id.as_str()).await
     }

@@ -40,9 +40,15 @@ pub enum Error {
         calls_max: u32,
     },
     /// The connection broke after the payload may have arrived.
-    #[error("the instance was lost during the run: {why}")]
+    #[error("the run was interrupted: {why}")]
     Interrupted {
         /// What happened.
+        why: String,
+    },
+    /// The function's instance ended by itself during the run.
+    #[error("the function died during the run: {why}")]
+    Died {
+        /// Exit code, or that it ran out of memory.
         why: String,
     },
     /// The run was over its time limit and was stopped.
@@ -82,7 +88,7 @@ impl Error {
             Self::Busy { .. } => ErrorCode::FunctionBusy,
             Self::Interrupted { .. } => ErrorCode::Interrupted,
             Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
-            Self::Failed { .. } => ErrorCode::FunctionFailed,
+            Self::Died { .. } | Self::Failed { .. } => ErrorCode::FunctionFailed,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => ErrorCode::MalformedAnswer,
         }
     }
@@ -93,7 +99,7 @@ impl Error {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Component::Provider,
             Self::Busy { .. } | Self::Interrupted { .. } => Component::Function,
-            Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
+            Self::Died { .. } | Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Component::Function,
         }
     }
@@ -106,9 +112,8 @@ impl Error {
                 Effect::Refused
             }
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
-            Self::Failed { .. } | Self::Malformed { .. } | Self::AnswerTooLarge { .. } => {
-                Effect::Finished
-            }
+            Self::Died { .. } | Self::Failed { .. } => Effect::Finished,
+            Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Effect::Finished,
         }
     }
 }

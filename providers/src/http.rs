@@ -79,12 +79,6 @@ impl Webhook {
         })
     }
 
-    /// Forgets what is known of a function's endpoint, because it was deleted.
-    pub fn forget(&self, space: &Space, function_id: &FunctionId) {
-        self.endpoints()
-            .remove(&(space.clone(), function_id.clone()));
-    }
-
     fn endpoint(&self, function: &Function) -> Arc<Endpoint> {
         let key = (function.space.clone(), function.function_id.clone());
         let mut endpoints = self.endpoints();
@@ -187,6 +181,11 @@ impl Remote for Webhook {
         };
         attempt.finish(&outcome);
         outcome
+    }
+
+    fn forget(&self, space: &Space, function_id: &FunctionId) {
+        self.endpoints()
+            .remove(&(space.clone(), function_id.clone()));
     }
 }
 

@@ -151,4 +151,7 @@ pub trait Remote: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Of the call.
     async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error>;
+
+    /// Forgets what is known of a function that was deleted, or is another one now.
+    fn forget(&self, space: &Space, function_id: &FunctionId);
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use self::keep::Keep;
+use self::keep::{Era, Keep};
 pub(crate) use self::running::{Running, now_us};
 pub use self::writer::Stream;
 pub(crate) use self::writer::Writer;
@@ -54,17 +54,17 @@ struct Shared {
 
 /// One line as its reader hands it over; the time and the node are added here.
 #[derive(Debug)]
-pub struct Entry<'a> {
+struct Entry<'a> {
     /// When it was written, in microseconds since 1970.
-    pub at_us: u64,
+    at_us: u64,
     /// The stream.
-    pub stream: Stream,
+    stream: Stream,
     /// The instance that wrote it.
-    pub instance: &'a str,
+    instance: &'a str,
     /// The invocations that ran then.
-    pub invocations: Vec<String>,
+    invocations: Vec<String>,
     /// The text, without its line end.
-    pub text: String,
+    text: String,
 }
 
 impl Outputs {
@@ -82,8 +82,14 @@ impl Outputs {
         }
     }
 
-    /// Adds a line to a function's output and drops the oldest ones over the bounds.
-    pub fn append(&self, space: &Space, function_id: &FunctionId, entry: Entry<'_>) {
+    /// Begins to write for a function.
+    fn open(&self, space: &Space, function_id: &FunctionId) -> Era {
+        self.keep().open(space, function_id)
+    }
+
+    /// Adds a line to a function's output and drops the oldest ones over the bounds. What was opened before the function was
+    /// forgotten adds nothing any more.
+    fn append(&self, space: &Space, function_id: &FunctionId, era: Era, entry: Entry<'_>) {
         let line = Line {
             at_ms: entry.at_us / 1000,
             node: self.shared.node.clone(),
@@ -92,7 +98,7 @@ impl Outputs {
             invocations: entry.invocations,
             text: entry.text,
         };
-        self.keep().push(space, function_id, render(&line));
+        self.keep().push(space, function_id, era, render(&line));
     }
 
     /// Reads what is kept of a function, oldest first, as one JSON object a line ([`Line`]); with `follow` it goes on with what
@@ -116,7 +122,7 @@ impl Outputs {
         kept.chain(live).boxed()
     }
 
-    /// Drops all that is kept of a function; followers end.
+    /// Drops all that is kept of a function, and what its instances write from now on; followers end.
     pub fn forget(&self, space: &Space, function_id: &FunctionId) {
         self.keep().forget(space, function_id);
     }

@@ -166,7 +166,7 @@ async fn an_instance_that_dies_is_told_of_and_removed() {
         .invoke(&function, &invocation(&function, "exit 7"))
         .await
         .unwrap_err();
-    assert!(matches!(lost, Error::Interrupted { .. }), "{lost:?}");
+    assert!(matches!(lost, Error::Died { .. }), "{lost:?}");
     assert!(lost.to_string().contains("exit code 7"), "{lost}");
     assert_eq!(told(&mut updates).await, Some(Life::Gone(launched.id)));
     eventually("the container is removed", || async {

@@ -131,7 +131,7 @@ async fn an_instance_that_dies_is_told_of_and_its_strays_die_too() {
         .await
         .unwrap_err();
     assert!(
-        matches!(lost, Error::Interrupted { .. }) && lost.to_string().contains("exit code 7"),
+        matches!(lost, Error::Died { .. }) && lost.to_string().contains("exit code 7"),
         "{lost}"
     );
     assert_eq!(updates.recv().await, Some(Life::Gone(launched.id)));

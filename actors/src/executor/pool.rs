@@ -58,6 +58,7 @@ enum SeatState {
 
 #[derive(Debug)]
 struct Waiter {
+    since: Instant,
     grant: oneshot::Sender<Grant>,
 }
 
@@ -182,7 +183,8 @@ impl Pool {
                 return Err(WaitError::Full);
             }
             let (grant, receiver) = oneshot::channel();
-            slots.waiters.push_back(Waiter { grant });
+            let since = Instant::now();
+            slots.waiters.push_back(Waiter { since, grant });
             receiver
         };
         self.notice();
@@ -219,6 +221,13 @@ impl Pool {
             status.free_slots = 0;
         }
         status
+    }
+
+    /// Since when the invocation waits that waits longest.
+    pub(crate) fn waited_since(&self) -> Option<Instant> {
+        let slots = self.lock();
+        let mut waiting = (slots.waiters.iter()).filter(|waiter| !waiter.grant.is_closed());
+        waiting.next().map(|waiter| waiter.since)
     }
 
     /// Whether one more invocation may wait.

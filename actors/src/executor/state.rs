@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use config::settings::ExecutorSettings;
-use protocol::{Failure, Function, Generation, InstanceId, InstanceKey};
+use protocol::{Failure, Function, FunctionId, Generation, InstanceId, InstanceKey, Space};
 use providers::{Found, Launched};
 use tokio::time::Instant;
 
@@ -18,7 +18,10 @@ use super::runs::Runs;
 use super::{PoolKind, Pools};
 use crate::registry_cache::{Registered, Registry};
 
+mod known;
 mod scale;
+
+use known::Known;
 
 /// Something the actor carries out.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) enum Action {
         found: Found,
         registered: Arc<Registered>,
     },
+    /// Forget what is held of a function that is gone.
+    Forget { space: Space, id: FunctionId },
     /// Publish the pools anew.
     Publish,
 }
@@ -67,6 +72,7 @@ pub(super) trait Elsewhere {
 #[derive(Debug)]
 pub(super) struct State {
     means: Means,
+    known: Known,
     held: BTreeMap<InstanceKey, Held>,
     /// Instances that are being removed, and since when: neither adopted nor removed twice.
     stopping: HashMap<InstanceId, Instant>,
@@ -103,6 +109,7 @@ impl State {
             (*key, held)
         });
         Self {
+            known: Known::new((published.pools.values()).map(|(_, registered)| &**registered)),
             held: held.collect(),
             means,
             stopping: HashMap::new(),
@@ -150,7 +157,7 @@ impl State {
                 }
             }
         }
-        let mut actions = Vec::new();
+        let mut actions = self.known.on_registry(registry);
         for held in self
             .held
             .values_mut()
@@ -174,6 +181,19 @@ impl State {
         actions
     }
 
+    /// Looks at pools that asked, first where somebody waits longest.
+    pub(super) fn on_attentions(
+        &mut self,
+        keys: HashSet<InstanceKey>,
+        now: Instant,
+        elsewhere: &dyn Elsewhere,
+    ) -> Vec<Action> {
+        self.longest_waiting_first(keys.into_iter().collect())
+            .into_iter()
+            .flat_map(|key| self.on_attention(key, now, elsewhere))
+            .collect()
+    }
+
     /// Looks at a pool that asked: recycles what is suspect, starts what is wanted.
     pub(super) fn on_attention(
         &mut self,
@@ -192,12 +212,22 @@ impl State {
         actions
     }
 
-    /// Looks at every pool where somebody waits, after room or a start permit came free.
+    /// Looks at every pool, after room or a start permit came free: first where somebody waits longest.
     pub(super) fn on_room(&mut self, now: Instant, elsewhere: &dyn Elsewhere) -> Vec<Action> {
-        let keys: Vec<_> = self.held.keys().copied().collect();
-        keys.into_iter()
+        self.longest_waiting_first(self.held.keys().copied().collect())
+            .into_iter()
             .flat_map(|key| self.scale(key, now, elsewhere))
             .collect()
+    }
+
+    /// In the order in which they are served: by who waits longest, and where nobody waits last.
+    fn longest_waiting_first(&self, mut keys: Vec<InstanceKey>) -> Vec<InstanceKey> {
+        let since = |key: &InstanceKey| self.held.get(key)?.pool.pool()?.waited_since();
+        keys.sort_by_cached_key(|key| {
+            let since = since(key);
+            (since.is_none(), since)
+        });
+        keys
     }
 
     pub(super) fn on_started(
@@ -246,14 +276,31 @@ impl State {
     pub(super) fn on_stopped(&mut self, id: &InstanceId) -> Vec<Action> {
         self.stopping.remove(id);
         self.means.journal.forget(id);
-        let before = self.held.len();
-        self.held
-            .retain(|_, held| held.is_current || !held.is_empty());
-        if self.held.len() == before {
-            Vec::new()
-        } else {
-            vec![Action::Publish]
-        }
+        self.drop_gone()
+    }
+
+    /// Drops the pools of functions that are gone, once nothing is left in them.
+    fn drop_gone(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let known = &self.known;
+        self.held.retain(|_, held| {
+            let is_gone = !held.is_current && held.is_empty();
+            if is_gone {
+                let Function {
+                    space, function_id, ..
+                } = &*held.registered.function;
+                // A start that was under way when the function went may have written something since.
+                if !known.contains(space, function_id) {
+                    actions.push(Action::Forget {
+                        space: space.clone(),
+                        id: function_id.clone(),
+                    });
+                }
+                actions.push(Action::Publish);
+            }
+            !is_gone
+        });
+        actions
     }
 
     /// Stops what idled too long, keeps `min` up, hands over slots that calls of an earlier generation held.
@@ -268,12 +315,7 @@ impl State {
             actions.extend(self.stop_drained(key, now));
             actions.extend(self.scale(key, now, elsewhere));
         }
-        let before = self.held.len();
-        self.held
-            .retain(|_, held| held.is_current || !held.is_empty());
-        if self.held.len() != before {
-            actions.push(Action::Publish);
-        }
+        actions.extend(self.drop_gone());
         actions
     }
 

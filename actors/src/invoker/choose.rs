@@ -1,6 +1,7 @@
 //! Puts the snapshots before `pick`.
 
 use protocol::{Component, ErrorCode, Failure, Function};
+use tokio::time::timeout_at;
 
 use super::{Attempt, Invoker, refusal};
 use crate::executor::{Kind, PoolKind};
@@ -18,6 +19,32 @@ impl Invoker {
     ) -> Choice {
         let (local, peers, question) = self.view(registered, pool, attempt);
         pick(&local, &peers, &question)
+    }
+
+    /// Chooses as [`Self::choose`] does. A node that can not run the function itself, and has just started, may not have heard yet of
+    /// the peers that can: then it waits for gossip to settle rather than turn its caller away.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing was done when the future is dropped.
+    pub(super) async fn choose_among_all(
+        &self,
+        registered: &Registered,
+        pool: &PoolKind,
+        attempt: &Attempt,
+    ) -> Choice {
+        let mut changes = self.parts.routes.changes();
+        loop {
+            let choice = self.choose(registered, pool, attempt);
+            let (Choice::Shed(Shed::NoSite), Some(joined_by)) = (&choice, self.parts.joined_by)
+            else {
+                return choice;
+            };
+            // What is left of the request's deadline then is the function's whole time limit, as with every other wait.
+            let until = joined_by.min(attempt.begun + self.parts.start_timeout);
+            if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+                return choice;
+            }
+        }
     }
 
     /// What `pick` is asked, and from what.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cluster::peer::Error as PeerError;
+use config::recurring::Due;
 use protocol::invocation::StartKind;
 use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome};
 use protocol::{Effect, ErrorCode, Failure, Invocation, NodeId, Phases, Reply};
@@ -77,7 +78,9 @@ impl Invoker {
             Err(error) => {
                 let failure = Failure::from(&error).at_node(&route.peer.name);
                 attempt.phases.forward = Some(took_us);
-                tracing::info!(peer = %route.peer.name, %error, effect = ?error.effect(), "call to peer failed");
+                if let Some(Due { times, .. }) = route.health.note_failed_call() {
+                    tracing::info!(peer = %route.peer.name, %error, effect = ?error.effect(), times, "call to peer failed");
+                }
                 match error {
                     PeerError::Refused {
                         is_answer: true, ..

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::fixtures::{TestNode, member, node_id, until};
 
+mod joining;
 mod serving;
 
 type Outcome = Result<Completed, Box<Failed>>;
@@ -268,6 +269,27 @@ async fn an_instance_that_died_is_replaced_for_a_call_that_had_not_reached_it() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_function_that_died_of_a_call_is_not_run_again_and_its_instance_is_recycled() {
+    let node = TestNode::start().await;
+    node.register("echo", json!({"delivery": {"idempotent": true}}))
+        .await;
+    let invoker = &node.running.control.invoker;
+    invoker.invoke(node.request("echo", "")).await.unwrap();
+    let first = node.provider.up();
+    node.provider.fail_next_run(ProviderError::Died {
+        why: "exit code 1".into(),
+    });
+    let told = failure(invoker.invoke(node.request("echo", "")).await);
+    assert_eq!(
+        (told.code, told.effect),
+        (ErrorCode::FunctionFailed, Effect::Finished)
+    );
+    assert_eq!(node.provider.counts().invocations, 2);
+    invoker.invoke(node.request("echo", "")).await.unwrap();
+    assert_ne!(node.provider.up(), first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_interrupted_run_here_recycles_its_instance() {
     let node = TestNode::start().await;
     node.register("echo", json!({})).await;
@@ -447,6 +469,7 @@ fn parts_with(invoker: &Invoker, registry: Reader<Registry>) -> Parts {
         pack_until: parts.pack_until,
         in_flight: InFlight::default(),
         is_draining: Arc::default(),
+        joined_by: None,
         propagate: None,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cluster::membership::{LocalState, Member};
 use cluster::peer::Peer;
+use config::recurring::{Due, Recurring};
 use protocol::{Generation, InstanceKey, NodeId};
 use tokio::time::Instant;
 
@@ -27,6 +28,19 @@ pub struct RouteTable {
     pub version: u64,
     /// The peers.
     pub peers: BTreeMap<NodeId, Arc<PeerRoute>>,
+}
+
+/// What happened to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Gossip hears it.
+    Joined,
+    /// It is another incarnation, and was not missed in between.
+    Restarted,
+    /// It drained and is gone.
+    Left,
+    /// It is gone without having said so.
+    Lost,
 }
 
 /// One peer.
@@ -54,6 +68,7 @@ pub struct Health {
     misses_max: u32,
     /// Milliseconds after `epoch` until which the peer counts as unreachable.
     refused_until_ms: AtomicU64,
+    failed_calls: Mutex<Recurring>,
 }
 
 /// Free slots of one instance key on one peer: gossip's word, corrected by each call and each reply.
@@ -90,6 +105,29 @@ impl RouteTable {
             version: self.version + 1,
             peers: peers.collect(),
         }
+    }
+
+    /// What happened to the peers since the table before, by their names.
+    pub(super) fn changes(&self, before: &Self) -> Vec<(Arc<PeerRoute>, Change)> {
+        let gone = (before.peers.iter())
+            .filter(|(id, _)| !self.peers.contains_key(*id))
+            .map(|(_, route)| {
+                let change = if route.state.is_draining {
+                    Change::Left
+                } else {
+                    Change::Lost
+                };
+                (Arc::clone(route), change)
+            });
+        let here = self.peers.iter().filter_map(|(id, route)| {
+            let change = match before.peers.get(id) {
+                None => Change::Joined,
+                Some(known) if known.generation != route.generation => Change::Restarted,
+                Some(_) => return None,
+            };
+            Some((Arc::clone(route), change))
+        });
+        gone.chain(here).collect()
     }
 
     /// Instances of a key that peers say they have.
@@ -209,6 +247,7 @@ impl Health {
             misses: AtomicU32::new(0),
             misses_max,
             refused_until_ms: AtomicU64::new(0),
+            failed_calls: Mutex::default(),
         }
     }
 
@@ -228,6 +267,12 @@ impl Health {
         let until = self.epoch.elapsed() + REFUSED_PAUSE;
         self.refused_until_ms
             .store(millis(until), Ordering::Release);
+    }
+
+    /// Notes a call that failed on its way, and whether the log should tell.
+    pub fn note_failed_call(&self) -> Option<Due> {
+        let mut failed_calls = (self.failed_calls.lock()).unwrap_or_else(PoisonError::into_inner);
+        failed_calls.note(Instant::now())
     }
 
     /// Notes an answer of any kind.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::{LocalState, Members, PeerClient};
 use config::{Settings, Store};
@@ -9,6 +10,7 @@ use protocol::NodeId;
 use providers::{Outputs, Remote};
 use ractor::Actor;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +29,9 @@ use crate::router::{self, RouteTable};
 use crate::serving::Serving;
 use crate::snapshot::Publisher;
 use crate::view::{self, View};
+
+/// How long after its start a node with seeds may not have heard of all its peers; gossip settles within 1.3 s.
+const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// All that a node's control plane is made from; the backends are chosen by the caller.
 #[derive(Debug)]
@@ -127,6 +132,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
             budget: budget.clone(),
             attention: Attention::default(),
             journal: parts.journal.clone(),
+            outputs: parts.outputs.clone(),
+            http: parts.http.clone(),
             registry: registry.reader(),
             routes: routes.reader(),
             publisher: pools.clone(),
@@ -179,6 +186,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         pack_until: settings.executor.pack_until,
         in_flight,
         is_draining: Arc::clone(board.draining()),
+        joined_by: (!settings.cluster.seeds.is_empty()).then(|| Instant::now() + JOIN_PATIENCE),
         propagate: parts.propagate,
     });
     let images = Images::new(

@@ -100,10 +100,28 @@ fn provider(args: &RegisterArgs) -> Result<Provider, Failure> {
             env,
         })),
         (None, Some(url)) => Ok(Provider::Http(HttpProvider { url: url.clone() })),
+        (None, None) if !args.process => Err(no_source(args, &command)),
         (None, None) if command.is_empty() => Err(Failure::usage("--process needs a command")
             .hint("give it after two hyphens: hearth function register count --process --contract stdio -- wc -w")),
         (None, None) => Ok(Provider::Process(ProcessProvider { command, contract, env })),
     }
+}
+
+/// Names what can run, with the command that was meant or else the shortest one.
+fn no_source(args: &RegisterArgs, command: &[String]) -> Failure {
+    let id = args.id.as_ref().map_or("hello", FunctionId::as_str);
+    let example = match command {
+        [] => format!("hearth function register {id} --image {id}:latest"),
+        command => format!(
+            "hearth function register {id} --process -- {}",
+            command.join(" ")
+        ),
+    };
+    Failure::usage(
+        "what the function runs is missing: give one of --image IMAGE, --process -- COMMAND, --url URL or --file FILE",
+    )
+    .hint(format!("for example: {example}"))
+    .hint("hearth function register --help has more examples")
 }
 
 /// A part of the record is sent only if something in it was set.

@@ -42,7 +42,7 @@ hearth function register <ID> --image <IMAGE> [OPTIONS] [-- <COMMAND>...]
 #[command(
     override_usage = USAGE,
     after_help = EXAMPLES,
-    group = ArgGroup::new("source").required(true).args(["image", "url", "process", "file"])
+    group = ArgGroup::new("source").args(["image", "url", "process", "file"])
 )]
 pub struct RegisterArgs {
     /// The function's id: letters, digits, `.`, `-` and `_`; with `--file` the record's own when left out

@@ -139,6 +139,17 @@ fn register_refuses_a_bad_value_before_it_asks_the_node() {
     );
     check_bad("f --process", "", "--process needs a command");
     check_bad(
+        "f",
+        "",
+        "give one of --image IMAGE, --process -- COMMAND, --url URL or --file FILE",
+    );
+    check_bad("f", "", "hearth function register f --image f:latest");
+    check_bad(
+        "f -- wc -w",
+        "",
+        "hearth function register f --process -- wc -w",
+    );
+    check_bad(
         "f --url not-a-url",
         "",
         "missing required fields for HTTP endpoint",
@@ -153,7 +164,6 @@ fn register_takes_exactly_one_source_and_only_its_options() {
             "{options}"
         );
     };
-    check("f");
     check("--image i");
     check("f --image i --url http://x");
     check("f --image i --process");

@@ -170,7 +170,8 @@ impl Seen {
         } else if let Some(member) = &mut known.member
             && member.is_alive != is_alive
         {
-            tracing::info!(peer = member.peer.name, is_alive, "a member changed");
+            // The router tells of it, with what it means.
+            tracing::debug!(peer = member.peer.name, is_alive, "a member changed");
             Arc::make_mut(member).is_alive = is_alive;
         }
     }

@@ -386,7 +386,8 @@ impl Watch {
 async fn probe_doubted(lines: Arc<Lines>, line: Arc<Line>, interval: Duration) {
     while line.is_doubted() && !line.gone.is_cancelled() {
         if let Err(error) = probe(&line, interval).await {
-            tracing::info!(peer = line.peer.name, %error, "a peer is gone; calls in flight to it are interrupted");
+            // Those who made these calls tell of them, and the router of the peer.
+            tracing::debug!(peer = line.peer.name, %error, "a peer is gone; calls in flight to it are interrupted");
             lines.end_one(&line);
             return;
         }

@@ -27,6 +27,9 @@ section! {
         /// How long a client may take to send a request's body.
         #[serde(with = "humantime_serde")]
         pub body_timeout: Duration = Duration::from_secs(30),
+        /// How long a client may take no byte of an answer that it asked for before its connection is ended.
+        #[serde(with = "humantime_serde")]
+        pub write_timeout: Duration = Duration::from_secs(60),
         /// How long a config write waits until this node's registry has reached it.
         #[serde(with = "humantime_serde")]
         pub apply_timeout: Duration = Duration::from_secs(2),
@@ -37,7 +40,7 @@ section! {
 
 impl LimitsSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
-        above_zero!("limits", self: body_max, answer_max, in_flight_max, connections_max, head_timeout, body_timeout, apply_timeout);
+        above_zero!("limits", self: body_max, answer_max, in_flight_max, connections_max, head_timeout, body_timeout, write_timeout, apply_timeout);
         require(
             self.refusals_max <= 10,
             "limits.refusals_max",

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::head_timer::HeadTimer;
+use super::progress::Progress;
 use crate::surface::Surface;
 
 /// The largest head of a request; a larger one is answered with 431.
@@ -130,6 +131,7 @@ async fn serve(
         .timer(heads.clone())
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
+    let stream = Progress::new(stream, surface.shared.limits.write_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.shared.closing.cancelled().await;

@@ -316,6 +316,26 @@ async fn a_failure_elsewhere_names_that_node_and_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn an_invocation_that_went_nowhere_names_no_route() {
+    let sandbox = Sandbox::start();
+    sandbox.node.on_invoke(async |_| {
+        let failed = failed(
+            ErrorCode::FunctionNotFound,
+            Component::Gateway,
+            Effect::Refused,
+        );
+        Err(Box::new(Failed {
+            phases: Phases::default(),
+            ..*failed
+        }))
+    });
+    let answer = sandbox.invoke(CALL).await;
+    assert_eq!(answer.status, 404);
+    answer.has_common_headers();
+    assert_eq!(answer.header("x-hearth-route"), None);
+}
+
+#[tokio::test]
 async fn other_paths_and_methods() {
     let sandbox = Sandbox::start();
     let address = sandbox.addresses.functions;

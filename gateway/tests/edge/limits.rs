@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use config::Settings;
 use gateway::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -115,6 +115,60 @@ async fn a_slow_head_ends_the_connection() {
             .await
             .expect("the connection ends")
             .unwrap();
+    }
+}
+
+/// A call whose answer is far more than the buffers between the two sides hold, and the client that made it.
+async fn call_for_much(sandbox: &Sandbox) -> TcpStream {
+    let answer = vec![b'x'; ANSWER_BYTES];
+    sandbox.node.on_invoke(move |_| {
+        let answer = answer.clone();
+        async move { Ok(replied(None, answer)) }
+    });
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut stream = socket.connect(sandbox.addresses.functions).await.unwrap();
+    let call = Call::post("/invoke", CALL);
+    stream.write_all(&call.bytes()).await.unwrap();
+    eventually("the call", || sandbox.node.calls() == 1).await;
+    stream
+}
+
+const ANSWER_BYTES: usize = 32 * 1024 * 1024;
+
+fn impatient() -> Sandbox {
+    Sandbox::with(|settings| settings.limits.write_timeout = Duration::from_secs(1))
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_loses_its_connection() {
+    let mut sandbox = impatient();
+    let mut stream = call_for_much(&sandbox).await;
+    // The edge waits for the connection to end by itself, and it does although nobody reads.
+    assert!(sandbox.finish(PATIENCE).await);
+    let mut answer = Vec::new();
+    let broken = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    assert!(broken.expect("it ends").is_err(), "it is reset");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_its_whole_answer() {
+    let sandbox = impatient();
+    let mut stream = call_for_much(&sandbox).await;
+    let (mut read, mut buffer) = (0, vec![0; ANSWER_BYTES / 16]);
+    loop {
+        // Sixteen of these are longer than the timeout, each is shorter.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let before = read;
+        while read < before + buffer.len() {
+            match stream.read(&mut buffer).await.unwrap() {
+                0 => {
+                    assert!(read > ANSWER_BYTES, "{read} bytes");
+                    return;
+                }
+                count => read += count,
+            }
+        }
     }
 }
 

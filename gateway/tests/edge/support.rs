@@ -148,13 +148,16 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
     }
 }
 
-/// An invocation that failed.
+/// An invocation that failed after a place was chosen for it.
 pub(crate) fn failed(code: ErrorCode, component: Component, effect: Effect) -> Box<Failed> {
     let failure = Failure::new(code, component, effect, "the reason");
     Box::new(Failed {
         failure,
         is_forwarded: false,
-        phases: Phases::default(),
+        phases: Phases {
+            route: Some(4),
+            ..Phases::default()
+        },
     })
 }
 

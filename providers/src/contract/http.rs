@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use self::connection::Connection;
-use super::Fate;
+use super::End;
 use super::headers::{EventHeaders, status_failure, timed_out};
 use crate::output::Running;
 use crate::{Error, Invoke};
@@ -31,10 +31,11 @@ pub(crate) struct HttpInstance {
     events: EventHeaders,
     /// Connections without an invocation, the last used one last.
     idle: Mutex<Vec<Connection>>,
-    idle_max: usize,
+    /// Calls at once, and so connections kept.
+    concurrency: u32,
     answer_bytes_max: usize,
     running: Arc<Running>,
-    fate: Arc<Fate>,
+    end: Arc<End>,
 }
 
 /// How long a connection may take to be made; the way is local, so a longer silence means that nobody is there.
@@ -48,17 +49,17 @@ impl HttpInstance {
         function: &Function,
         answer_bytes_max: usize,
         running: Arc<Running>,
-        fate: Arc<Fate>,
+        end: Arc<End>,
     ) -> Self {
         Self {
             address,
             request_start: format!("POST / HTTP/1.1\r\nhost: {address}\r\n"),
             events: EventHeaders::new(function),
             idle: Mutex::new(first.into_iter().map(Connection::new).collect()),
-            idle_max: usize::try_from(function.limits().concurrency).unwrap_or(usize::MAX),
+            concurrency: function.limits().concurrency,
             answer_bytes_max,
             running,
-            fate,
+            end,
         }
     }
 
@@ -142,12 +143,10 @@ impl HttpInstance {
             connection::Error::Malformed(why) => Error::Malformed {
                 why: format!("no HTTP answer: {why}"),
             },
-            connection::Error::Broken(why) => Error::Interrupted {
-                why: self
-                    .fate
-                    .explain(format!("the connection broke: {why}"))
-                    .await,
-            },
+            connection::Error::Broken(why) => {
+                let broke = format!("the connection broke: {why}");
+                self.end.judge(self.concurrency, broke).await
+            }
         }
     }
 
@@ -160,7 +159,7 @@ impl HttpInstance {
 
     fn put_idle(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.idle_max {
+        if idle.len() < usize::try_from(self.concurrency).unwrap_or(usize::MAX) {
             idle.push(connection);
         }
     }

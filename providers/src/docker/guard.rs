@@ -7,7 +7,7 @@ use protocol::InstanceId;
 
 use super::Docker;
 use crate::Error;
-use crate::contract::Fate;
+use crate::contract::End;
 
 /// Owns a container from before its creation until [`Guard::disarm`]; dropped earlier, it has a tracked task remove it.
 #[derive(Debug)]
@@ -36,15 +36,15 @@ impl Guard {
         }
     }
 
-    /// The engine confirmed the creation. From now on the death of the container is noticed, by the reason that is returned.
-    pub(super) fn created(&mut self, id: &InstanceId) -> Arc<Fate> {
-        let fate = Arc::new(Fate::default());
+    /// The engine confirmed the creation. From now on the death of the container is noticed, and told by what is returned.
+    pub(super) fn created(&mut self, id: &InstanceId) -> Arc<End> {
+        let end = Arc::new(End::default());
         self.docker
             .shared
             .instances
-            .insert(id.clone(), Arc::clone(&fate));
+            .insert(id.clone(), Arc::clone(&end));
         self.id = Some(id.clone());
-        fate
+        end
     }
 
     /// The container is up: its owner removes it.
@@ -55,7 +55,7 @@ impl Guard {
         let id = self.id.take();
         // The lock is taken before the name is given up, so that a death is noticed either here or by the watcher.
         let mut begun = self.docker.shared.instances.begun();
-        if id.is_some_and(|id| self.docker.shared.instances.fate(&id).is_none()) {
+        if id.is_some_and(|id| self.docker.shared.instances.end(&id).is_none()) {
             return Err(Error::StartFailed {
                 why: "it ended right after it was ready".into(),
             });

@@ -21,7 +21,7 @@ use super::name::{self, labels};
 use super::{Docker, logs};
 use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
-use crate::contract::{Fate, HttpInstance};
+use crate::contract::{End, HttpInstance};
 use crate::output::Running;
 use crate::{Error, Found, Invoke, LaunchSpec, Launched};
 
@@ -31,7 +31,7 @@ pub(super) struct Created {
     pub(super) id: InstanceId,
     pub(super) guard: Guard,
     /// Why it died, once it did.
-    fate: Arc<Fate>,
+    end: Arc<End>,
 }
 
 /// The port an instance listens on when its record names none.
@@ -94,14 +94,14 @@ async fn start_until(
         logs::From::Start,
     );
     let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let (function, fate) = (&spec.function, created.fate);
+    let function = &spec.function;
     let instance = HttpInstance::new(
         address,
         Some(stream),
         function,
         answer_bytes_max,
         running,
-        fate,
+        created.end,
     );
     created.guard.disarm()?;
     docker.shared.setup.tasks.spawn(follow);
@@ -119,9 +119,9 @@ pub(super) async fn adopt(
     function: &Function,
 ) -> Result<Arc<dyn Invoke>, Error> {
     let instances = &docker.shared.instances;
-    let fate = Arc::new(Fate::default());
+    let end = Arc::new(End::default());
     // Before the look, so that a death after it is noticed.
-    instances.insert(found.id.clone(), Arc::clone(&fate));
+    instances.insert(found.id.clone(), Arc::clone(&end));
     let address = match running_address(docker, &found.id, function).await {
         Ok(address) => address,
         Err(error) => {
@@ -139,7 +139,7 @@ pub(super) async fn adopt(
     );
     docker.shared.setup.tasks.spawn(follow);
     let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let instance = HttpInstance::new(address, None, function, answer_bytes_max, running, fate);
+    let instance = HttpInstance::new(address, None, function, answer_bytes_max, running, end);
     Ok(Arc::new(instance))
 }
 
@@ -199,8 +199,8 @@ pub(super) async fn create(
     let id: InstanceId = id.parse().map_err(|_| Error::StartFailed {
         why: format!("the engine named the container {id:?}"),
     })?;
-    let fate = guard.created(&id);
-    Ok(Created { id, guard, fate })
+    let end = guard.created(&id);
+    Ok(Created { id, guard, end })
 }
 
 /// Starts what was created.

@@ -79,11 +79,11 @@ async fn read(docker: Docker, id: InstanceId, mut writer: Writer, from: From) {
             writer.write(stream, text, at_us);
         }
         // The stream ends with the container, and also when the engine restarts while the container goes on.
-        if docker.shared.instances.fate(&id).is_none() {
+        if docker.shared.instances.end(&id).is_none() {
             return;
         }
         tokio::time::sleep(docker.shared.setup.settings.retry_interval).await;
-        if docker.shared.instances.fate(&id).is_none() {
+        if docker.shared.instances.end(&id).is_none() {
             return;
         }
     }

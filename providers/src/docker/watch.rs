@@ -46,7 +46,11 @@ pub(super) async fn monitor(docker: Docker) {
             (State::Up, Err(why)) => {
                 has_told_missing = true;
                 engine.give_up();
-                tracing::warn!(host = settings.host, %why, "the container engine does not answer any more");
+                tracing::error!(
+                    host = settings.host,
+                    %why,
+                    "the container engine does not answer any more; containers that are up go on, none can start"
+                );
                 docker.shared.watchers.tell(Life::Lost);
             }
             (_, Err(why)) => {
@@ -131,29 +135,34 @@ fn hear(docker: &Docker, event: &EventMessage) {
     let name = attributes.and_then(|attributes| attributes.get("name"));
     match action {
         "oom" => {
-            if let Some(fate) = docker.shared.instances.fate(&id) {
-                fate.seal("the instance ran out of memory");
+            if let Some(end) = docker.shared.instances.end(&id) {
+                end.out_of_memory(OUT_OF_MEMORY);
             }
         }
         "die" => {
-            let code = attributes
-                .and_then(|attributes| attributes.get("exitCode"))
-                .map_or("unknown", String::as_str);
-            lose(
-                docker,
-                id,
-                name,
-                &format!("the instance ended with exit code {code}"),
-            );
+            let code = attributes.and_then(|attributes| attributes.get("exitCode"));
+            let code = code.and_then(|code| code.parse().ok());
+            lose(docker, id, name, Loss::Exited(code.unwrap_or(-1)));
         }
-        "pause" => lose(docker, id, name, "the instance was paused"),
-        _ => lose(docker, id, name, "the instance was removed"),
+        "pause" => lose(docker, id, name, Loss::By("the instance was paused")),
+        _ => lose(docker, id, name, Loss::By("the instance was removed")),
     }
 }
 
+/// What an instance is lost by.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// It ended, with this code.
+    Exited(i64),
+    /// Something was done to it.
+    By(&'static str),
+}
+
+const OUT_OF_MEMORY: &str = "the instance ran out of memory";
+
 /// An instance that was up is so no more, and not because we stopped it: what is left of it goes.
-fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, why: &str) {
-    let Some(fate) = docker.shared.instances.remove(&id) else {
+fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, loss: Loss) {
+    let Some(end) = docker.shared.instances.remove(&id) else {
         return;
     };
     if name.is_some_and(|name| docker.shared.instances.begun().contains(name)) {
@@ -163,7 +172,6 @@ fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, why: &str) {
     metrics::counter!("hearth_instances_lost_total").increment(1);
     docker.shared.watchers.tell(Life::Gone(id.clone()));
     let docker = docker.clone();
-    let why = why.to_owned();
     let (stop, tasks) = (
         docker.shared.setup.stop.clone(),
         docker.shared.setup.tasks.clone(),
@@ -174,9 +182,13 @@ fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, why: &str) {
             .await
             .ok()
             .and_then(|inspected| inspected.state);
-        match inspected.filter(|state| state.oom_killed == Some(true)) {
-            Some(_) => fate.seal("the instance ran out of memory"),
-            None => fate.seal(why),
+        let is_out_of_memory = inspected.is_some_and(|state| state.oom_killed == Some(true));
+        match loss {
+            Loss::Exited(_) if is_out_of_memory => end.out_of_memory(OUT_OF_MEMORY),
+            Loss::Exited(code) => {
+                end.exited(code, &format!("the instance ended with exit code {code}"));
+            }
+            Loss::By(why) => end.lost(why),
         }
         // The reader of its output gets a moment for the last lines.
         tokio::time::sleep(LAST_LINES).await;

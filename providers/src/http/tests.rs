@@ -224,3 +224,24 @@ async fn a_timeout_is_told_and_calls_over_the_concurrency_are_busy() {
         (protocol::ErrorCode::FunctionBusy, Effect::Refused)
     );
 }
+
+#[tokio::test]
+async fn a_function_that_is_forgotten_is_not_ejected_any_more() {
+    let (webhook, function) = (webhook(), function("f", nobody().await, "{}"));
+    let is_ejected = async || {
+        let error = webhook.invoke(&function, &invocation()).await.unwrap_err();
+        matches!(
+            error,
+            Error::Unreachable {
+                retry_after_ms: Some(_),
+                ..
+            }
+        )
+    };
+    for _ in 0..5 {
+        assert!(!is_ejected().await);
+    }
+    assert!(is_ejected().await);
+    webhook.forget(&function.space, &function.function_id);
+    assert!(!is_ejected().await);
+}

@@ -13,18 +13,25 @@ pub(super) struct Keep {
     bytes: usize,
     function_bytes_max: usize,
     total_bytes_max: usize,
+    /// Counts books, so that each has an era of its own.
+    eras: u64,
     /// Counts reads, to find the output that was unread the longest.
     reads: u64,
 }
 
 /// The lines of one function.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Book {
+    era: Era,
     lines: VecDeque<Bytes>,
     bytes: usize,
     read_at: u64,
     live: Option<broadcast::Sender<Bytes>>,
 }
+
+/// Tells a function from one that had its name before and was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Era(u64);
 
 /// Lines a follower may be behind.
 const BEHIND_LINES_MAX: usize = 1024;
@@ -40,19 +47,20 @@ impl Keep {
             bytes: 0,
             function_bytes_max,
             total_bytes_max,
+            eras: 0,
             reads: 0,
         }
     }
 
-    pub(super) fn push(&mut self, space: &Space, function_id: &FunctionId, line: Bytes) {
-        let reads = self.reads;
-        let book = self
-            .functions
-            .entry((space.clone(), function_id.clone()))
-            .or_insert_with(|| Book {
-                read_at: reads,
-                ..Book::default()
-            });
+    pub(super) fn open(&mut self, space: &Space, function_id: &FunctionId) -> Era {
+        self.book((space.clone(), function_id.clone())).era
+    }
+
+    pub(super) fn push(&mut self, space: &Space, function_id: &FunctionId, era: Era, line: Bytes) {
+        let key = (space.clone(), function_id.clone());
+        let Some(book) = (self.functions.get_mut(&key)).filter(|book| book.era == era) else {
+            return;
+        };
         if let Some(live) = &book.live
             && live.send(line.clone()).is_err()
         {
@@ -85,8 +93,9 @@ impl Keep {
             book.read_at = self.reads;
             return (book.lines.iter().cloned().collect(), None);
         }
-        let book = self.functions.entry(key).or_default();
-        book.read_at = self.reads;
+        let reads = self.reads;
+        let book = self.book(key);
+        book.read_at = reads;
         let live = book
             .live
             .get_or_insert_with(|| broadcast::channel(BEHIND_LINES_MAX).0);
@@ -97,6 +106,20 @@ impl Keep {
         if let Some(book) = self.functions.remove(&(space.clone(), function_id.clone())) {
             self.bytes -= book.bytes;
         }
+    }
+
+    fn book(&mut self, key: (Space, FunctionId)) -> &mut Book {
+        let (eras, read_at) = (&mut self.eras, self.reads);
+        self.functions.entry(key).or_insert_with(|| {
+            *eras += 1;
+            Book {
+                era: Era(*eras),
+                lines: VecDeque::new(),
+                bytes: 0,
+                read_at,
+                live: None,
+            }
+        })
     }
 
     /// Drops the oldest lines of the output that was unread the longest.

@@ -142,3 +142,19 @@ async fn a_slow_follower_is_told_how_many_lines_it_missed() {
         ("hearth", "476 lines are missing, the reader was too slow")
     );
 }
+
+#[tokio::test]
+async fn a_function_of_the_same_name_does_not_begin_with_what_another_one_wrote() {
+    let outputs = outputs(10_000, 100_000);
+    let function = function("f");
+    let mut old = Writer::new(&outputs, &function, "i1", Arc::default());
+    old.write(Stream::Stdout, b"old\n", None);
+    outputs.forget(&function.space, &function.function_id);
+    old.write(Stream::Stdout, b"late\n", None);
+    assert!(kept(&outputs, &function).is_empty());
+    let mut new = Writer::new(&outputs, &function, "i2", Arc::default());
+    old.write(Stream::Stdout, b"later\n", None);
+    new.write(Stream::Stdout, b"new\n", None);
+    drop(old);
+    assert_eq!(texts(&kept(&outputs, &function)), ["new"]);
+}

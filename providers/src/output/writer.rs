@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::{Function, FunctionId, Space};
 use tokio::time::Instant;
 
+use super::keep::Era;
 use super::{Entry, Outputs, Running, now_us};
 
 /// Where a line came from.
@@ -37,6 +38,7 @@ pub(crate) struct Writer {
     outputs: Outputs,
     space: Space,
     function_id: FunctionId,
+    era: Era,
     instance: String,
     running: Arc<Running>,
     stdout: Partial,
@@ -75,6 +77,7 @@ impl Writer {
             outputs: outputs.clone(),
             space: function.space.clone(),
             function_id: function.function_id.clone(),
+            era: outputs.open(&function.space, &function.function_id),
             instance: instance.to_owned(),
             running,
             stdout: Partial::default(),
@@ -188,7 +191,8 @@ impl Writer {
     }
 
     fn append(&self, entry: Entry<'_>) {
-        self.outputs.append(&self.space, &self.function_id, entry);
+        self.outputs
+            .append(&self.space, &self.function_id, self.era, entry);
     }
 
     fn keep_tail(&mut self, text: &str) {

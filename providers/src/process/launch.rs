@@ -22,7 +22,7 @@ use super::guard::report::{KILLED, Report, TERMINATE};
 use super::{Process, Up};
 use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
-use crate::contract::{Fate, HttpInstance};
+use crate::contract::{End, HttpInstance};
 use crate::output::{Running, Stream, Writer};
 use crate::{Error, LaunchSpec, Launched, Life};
 
@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) group: Option<i32>,
     /// Why the guard killed it, or why it could not be started.
     pub(super) note: Option<String>,
+    /// Whether the guard killed it, or found that the kernel did, for the memory it used.
+    pub(super) is_over_memory: bool,
     /// Its exit code, once it and its descendants are gone.
     pub(super) exit_code: Option<i64>,
 }
@@ -141,14 +143,14 @@ async fn start_at(
         }
     };
     phases.ready = Some(micros(began));
-    let fate = Arc::new(Fate::default());
+    let end = Arc::new(End::default());
     let invoke = HttpInstance::new(
         address,
         Some(stream),
         &spec.function,
         setup.answer_bytes_max,
         running,
-        Arc::clone(&fate),
+        Arc::clone(&end),
     );
     let up = Up {
         handle: Arc::new(handle),
@@ -160,7 +162,7 @@ async fn start_at(
     process.instances().insert(id.clone(), up);
     setup
         .tasks
-        .spawn(attend(process.clone(), id.clone(), state, fate));
+        .spawn(attend(process.clone(), id.clone(), state, end));
     Ok(Launched {
         id,
         invoke: Arc::new(invoke),
@@ -173,13 +175,20 @@ async fn attend(
     process: Process,
     id: protocol::InstanceId,
     mut state: watch::Receiver<State>,
-    fate: Arc<Fate>,
+    end: Arc<End>,
 ) {
-    let end = wait(&mut state, |state| state.exit_code.is_some()).await;
-    let what = describe_exit(end.exit_code.unwrap_or(-1), end.note.as_deref(), "");
-    fate.seal(format!("the instance ended with {what}"));
-    let was_up = process.instances().remove(&id);
-    if was_up.is_some() {
+    let state = wait(&mut state, |state| state.exit_code.is_some()).await;
+    let code = state.exit_code.unwrap_or(-1);
+    let what = describe_exit(code, state.note.as_deref(), "");
+    let why = format!("the instance ended with {what}");
+    let was_up = process.instances().remove(&id).is_some();
+    match was_up {
+        true if state.is_over_memory => end.out_of_memory(&why),
+        true => end.exited(code, &why),
+        // We stopped it.
+        false => end.lost(&why),
+    }
+    if was_up {
         metrics::counter!("hearth_instances_lost_total").increment(1);
         process.shared.watchers.settle();
         process.shared.watchers.tell(Life::Gone(id));
@@ -324,9 +333,11 @@ async fn hear(mut guard: Child, reports: OwnedReadHalf, state: watch::Sender<Sta
             Some(Report::Started(group)) => {
                 state.send_modify(|state| state.group = Some(group));
             }
-            Some(Report::Killed(why) | Report::Failed(why)) => {
-                state.send_modify(|state| state.note = Some(why));
-            }
+            Some(Report::Killed(why)) => state.send_modify(|state| {
+                state.note = Some(why);
+                state.is_over_memory = true;
+            }),
+            Some(Report::Failed(why)) => state.send_modify(|state| state.note = Some(why)),
             Some(Report::Exited(code)) => exit_code = Some(code),
             None => tracing::warn!(report, "a guard said something that can not be understood"),
         }

@@ -10,6 +10,7 @@ use crate::executor::Checkout;
 use crate::fixtures::{Echo, instance_id, journal, launched, registered, registry};
 
 mod adoption;
+mod order;
 
 struct FakeElsewhere {
     instances: u32,

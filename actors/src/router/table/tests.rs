@@ -127,3 +127,39 @@ async fn exactly_one_node_is_the_home() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_happened_to_a_peer_is_told_once() {
+    let of = |name: &str, generation, is_draining| {
+        let member = member(name, &[]);
+        Member {
+            generation: Generation(generation),
+            state: LocalState {
+                is_draining,
+                ..member.state.clone()
+            },
+            ..member
+        }
+    };
+    let first = table([of("n2", 1, false), of("n3", 1, true), of("n4", 1, false)]);
+    let second = next(&first, [of("n4", 2, false), of("n5", 1, false)]);
+    let names = |table: &RouteTable, before: &RouteTable| -> Vec<(String, Change)> {
+        let changes = table.changes(before).into_iter();
+        changes
+            .map(|(route, change)| (route.peer.name.clone(), change))
+            .collect()
+    };
+    let told = names(&second, &first);
+    let expected = [
+        ("n2", Change::Lost),
+        ("n3", Change::Left),
+        ("n4", Change::Restarted),
+        ("n5", Change::Joined),
+    ];
+    assert_eq!(
+        told,
+        expected.map(|(name, change)| (name.to_owned(), change))
+    );
+    let third = next(&second, [of("n4", 2, true), of("n5", 1, false)]);
+    assert!(names(&third, &second).is_empty());
+}

@@ -206,10 +206,16 @@ impl Attempt {
             Ok(Err(error)) => Err(Fault::of(&error)),
             Err(_) => Err(Fault {
                 kind: FaultKind::Unknown,
-                why: format!("no answer within {:?}", self.time),
+                why: format!("no answer within {:?}", rounded(self.time)),
             }),
         }
     }
+}
+
+/// To milliseconds: what is left of a time is a little less than a round number, which says nothing.
+fn rounded(time: Duration) -> Duration {
+    let millis = (time + Duration::from_micros(500)).as_millis();
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 impl Attempts<'_> {

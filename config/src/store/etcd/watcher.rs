@@ -15,6 +15,7 @@ use tokio::time::{
 
 use super::members::{Fault, FaultKind, Member};
 use super::{Cluster, Head};
+use crate::recurring::{Due, Recurring};
 use crate::store::{Change, Entry, Revision, WatchEvent};
 
 /// The first pause after a failure; it doubles with each further one.
@@ -67,6 +68,7 @@ pub(super) struct Watcher {
     /// What the cluster last said of itself.
     known: Head,
     failures: u32,
+    outage: Recurring,
 }
 
 /// Why a stream of events ended.
@@ -97,6 +99,7 @@ impl Watcher {
             heard,
             known: Head::default(),
             failures: 0,
+            outage: Recurring::default(),
         }
     }
 
@@ -209,10 +212,11 @@ impl Watcher {
         }
         let head = self.cluster.heard(response.header());
         self.check_history(head).await?;
-        if self.failures > 0 {
+        if let Some(seconds) = self.outage.end(Instant::now()) {
             tracing::info!(
                 member = member.url,
                 prefix = self.prefix,
+                seconds,
                 "the config store answers again"
             );
         }
@@ -296,19 +300,14 @@ impl Watcher {
     /// Waits a while after a failure, at random, so that the nodes of a cluster do not come back all at once.
     async fn pause(&mut self, member: &str, why: &str) {
         self.cluster.export_staleness();
-        if self.failures == 0 {
+        if let Some(Due { times, seconds }) = self.outage.note(Instant::now()) {
             tracing::warn!(
                 member,
                 why,
                 prefix = self.prefix,
-                "the watch of the config store broke off, trying on"
-            );
-        } else {
-            tracing::debug!(
-                member,
-                why,
-                prefix = self.prefix,
-                "the config store can not be watched yet"
+                times,
+                seconds,
+                "the config store does not answer; this node goes on with what it knows and keeps asking"
             );
         }
         let longest = BACKOFF_MIN

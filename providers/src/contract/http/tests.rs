@@ -291,24 +291,22 @@ async fn a_dropped_call_closes_its_connection() {
 #[tokio::test]
 async fn an_interruption_tells_how_the_instance_ended() {
     let (address, _) = scripted(b"", true).await;
-    let fate = Arc::new(Fate::default());
+    let end = Arc::new(End::default());
     let instance = HttpInstance::new(
         address,
         None,
         &function(5_000),
         1_000,
         Arc::default(),
-        Arc::clone(&fate),
+        Arc::clone(&end),
     );
-    fate.seal("the instance ran out of memory");
+    end.lost("the instance was removed");
     let error = instance
         .invoke(&function(5_000), &invocation("x"))
         .await
         .unwrap_err();
     assert!(
-        error
-            .to_string()
-            .ends_with("the instance ran out of memory"),
+        error.to_string().ends_with("the instance was removed"),
         "{error}"
     );
 }

@@ -127,7 +127,7 @@ impl Action {
         match self {
             Self::Stop { id, .. } => id.as_str(),
             Self::Adopt { found, .. } => found.id.as_str(),
-            Self::Start { .. } | Self::Publish => "",
+            Self::Start { .. } | Self::Forget { .. } | Self::Publish => "",
         }
     }
 }

@@ -1,0 +1,247 @@
+//! Every metric of a node: what it says, and its series from the start, so that an alert on a rate sees the first increment too.
+//!
+//! The code that counts names its metric itself; a test holds this list, docs/operations.md and that code together.
+
+use metrics::Label;
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// Its labels, with the values that are there from the start.
+    pub labels: &'static [(&'static str, &'static [&'static str])],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// The kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Appears with its first value.
+    Histogram,
+}
+
+const LISTENERS: &[&str] = &["functions", "events", "config"];
+/// Statuses that alerts look for; others appear when they are first answered.
+const STATUSES: &[&str] = &["200", "429", "500", "502", "503", "504"];
+const DROPPED: &[&str] = &[
+    "short",
+    "version",
+    "key",
+    "malformed",
+    "replay",
+    "stale",
+    "incomplete",
+    "own",
+    "stray",
+];
+const GOSSIPED: &[&str] = &["about", "addresses", "status", "load", "hint", "image"];
+const ACTORS: &[&str] = &["registry_cache", "executor", "router"];
+
+/// All metrics.
+pub const METERS: &[Meter] = &[
+    counter(
+        "hearth_http_requests_total",
+        &[("listener", LISTENERS), ("status", STATUSES)],
+        "answers of the three APIs",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_http_connections",
+            &[("listener", LISTENERS)],
+            "open client connections; at `limits.connections_max` others wait",
+        )
+    },
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "hearth_invocation_duration_seconds",
+            &[("start", &["warm", "cold", "none"])],
+            "histogram, from the request read to the answer made; none: the function did not answer",
+        )
+    },
+    counter(
+        "hearth_instances_lost_total",
+        &[],
+        "instances that died or were removed behind the node's back",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_engine_up",
+            &[],
+            "1 while the container engine answers",
+        )
+    },
+    counter(
+        "hearth_engine_timeouts_total",
+        &[],
+        "calls to the engine over `docker.call_timeout`",
+    ),
+    counter(
+        "hearth_image_pulls_total",
+        &[("outcome", &["ok", "failed"])],
+        "images pulled, and pulls that failed",
+    ),
+    counter(
+        "hearth_webhook_ejections_total",
+        &[],
+        "webhooks ejected after connection failures",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_store_staleness_seconds",
+            &[],
+            "since the store was last heard; 0 while it answers",
+        )
+    },
+    counter(
+        "hearth_store_watch_reconnects_total",
+        &[],
+        "how often the watch was set up anew",
+    ),
+    counter(
+        "hearth_store_watch_relists_total",
+        &[],
+        "how often all records were read anew",
+    ),
+    counter(
+        "hearth_gossip_dropped_total",
+        &[("reason", DROPPED)],
+        "datagrams not taken: `key` is a wrong secret, `replay` and `stale` are old ones (`stale` is normal after a restart)",
+    ),
+    counter(
+        "hearth_gossip_malformed_total",
+        &[("value", GOSSIPED)],
+        "what peers said that can not be read: versions too far apart",
+    ),
+    counter(
+        "hearth_gossip_send_errors_total",
+        &[],
+        "datagrams that could not be sent",
+    ),
+    counter(
+        "hearth_peer_strangers_total",
+        &[],
+        "connections with an unknown certificate; a few when a node is new",
+    ),
+    counter(
+        "hearth_peer_connections_shed_total",
+        &[],
+        "peers' connections over `cluster.peer_connections_max`",
+    ),
+    counter(
+        "hearth_actor_restarts_total",
+        &[("actor", ACTORS)],
+        "bugs; see the log",
+    ),
+];
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [(&'static str, &'static [&'static str])],
+    help: &'static str,
+) -> Meter {
+    Meter {
+        name,
+        kind: Kind::Counter,
+        labels,
+        help,
+    }
+}
+
+/// Describes all metrics and registers their series with 0; the recorder must be installed by then.
+pub(super) fn register() {
+    for meter in METERS {
+        let Meter {
+            name, help, kind, ..
+        } = *meter;
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, help),
+            Kind::Gauge => metrics::describe_gauge!(name, help),
+            Kind::Histogram => metrics::describe_histogram!(name, help),
+        }
+        for labels in meter.series() {
+            match kind {
+                Kind::Counter => metrics::counter!(name, labels).absolute(0),
+                Kind::Gauge => metrics::gauge!(name, labels).set(0.0),
+                Kind::Histogram => {}
+            }
+        }
+    }
+}
+
+impl Meter {
+    /// The labels of each series that is there from the start.
+    fn series(&self) -> Vec<Vec<Label>> {
+        let mut series = vec![Vec::new()];
+        for (name, values) in self.labels {
+            let with = |labels: &Vec<Label>, value: &'static str| {
+                let mut labels = labels.clone();
+                labels.push(Label::from_static_parts(name, value));
+                labels
+            };
+            series = series
+                .iter()
+                .flat_map(|labels| values.iter().map(move |value| with(labels, value)))
+                .collect();
+        }
+        series
+    }
+
+    /// Its row in the table of docs/operations.md.
+    pub fn row(&self) -> String {
+        let labels = match self.labels {
+            [(name, values)] => format!("{name}: {}", values.join(", ")),
+            labels => labels
+                .iter()
+                .map(|(name, _)| *name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        format!("| `{}` | {labels} | {} |\n", self.name, self.help).replace("|  |", "| |")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, register);
+        let text = handle.render();
+        for series in [
+            r#"hearth_http_requests_total{listener="events",status="503"} 0"#,
+            r#"hearth_http_connections{listener="config"} 0"#,
+            "hearth_engine_up 0",
+            "hearth_store_staleness_seconds 0",
+            r#"hearth_gossip_dropped_total{reason="key"} 0"#,
+            r#"hearth_actor_restarts_total{actor="executor"} 0"#,
+            "# HELP hearth_engine_up 1 while the container engine answers",
+            "# TYPE hearth_engine_timeouts_total counter",
+        ] {
+            assert!(text.contains(series), "{series} is not in\n{text}");
+        }
+        for meter in METERS.iter().filter(|meter| meter.kind != Kind::Histogram) {
+            assert!(
+                text.contains(&format!("\n{}", meter.name)),
+                "{}",
+                meter.name
+            );
+        }
+    }
+}

@@ -116,8 +116,9 @@ impl Journal {
         };
         let now = SystemTime::now();
         let is_recent = |inherited: &Inherited| {
-            now.duration_since(inherited.handed_over_at)
-                .is_ok_and(|age| age < AGE_MAX)
+            let age = now.duration_since(inherited.handed_over_at);
+            // A record covers hand-overs for a while ahead.
+            inherited.handed_over_at <= now + COVERED && age.unwrap_or_default() < AGE_MAX
         };
         let mut records = Records::default();
         let mut kept = Vec::new();

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod drain;
+mod events;
 mod invoke;
 mod limits;
 mod meters;

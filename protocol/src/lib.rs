@@ -4,12 +4,14 @@
 
 pub mod api;
 pub mod code;
+pub mod event;
 pub mod function;
 pub mod id;
 pub mod invocation;
 pub mod peer;
 
 pub use code::{Component, Effect, ErrorCode, Failure};
+pub use event::Event;
 pub use function::Function;
 pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};

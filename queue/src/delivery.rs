@@ -23,9 +23,6 @@ use seldom::Seldom;
 /// The longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-
-
-
 /// Hands an event to a function.
 #[async_trait]
 pub trait Deliver: Send + Sync + fmt::Debug + 'static {

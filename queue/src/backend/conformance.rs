@@ -14,9 +14,7 @@ use protocol::{Component, Effect, ErrorCode, Failure, Space};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::memory::Limits;
-use super::{
-    Bound, Delivery, DeliveryId, Error, Lease, Leased, Outcome, Permits, Queue, Stats,
-};
+use super::{Bound, Delivery, DeliveryId, Error, Lease, Leased, Outcome, Permits, Queue, Stats};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -32,8 +32,7 @@ impl Meters {
     }
 
     fn of(lane: &'static str) -> Self {
-        let ended =
-            |outcome| metrics::counter!("hearth_deliveries_total", "lane" => lane, "outcome" => outcome);
+        let ended = |outcome| metrics::counter!("hearth_deliveries_total", "lane" => lane, "outcome" => outcome);
         Self {
             delivered: ended("delivered"),
             again: ended("refused"),

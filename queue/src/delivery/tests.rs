@@ -68,7 +68,9 @@ impl Scripted {
         };
         tokio::time::timeout(PATIENCE, reached)
             .await
-            .unwrap_or_else(|_| panic!("{function} was called {} times", self.calls(function).len()));
+            .unwrap_or_else(|_| {
+                panic!("{function} was called {} times", self.calls(function).len())
+            });
     }
 }
 
@@ -124,7 +126,13 @@ async fn delivers_each_once() {
     sandbox.emit("f", 100).await;
     let functions = Arc::clone(&sandbox.functions);
     assert_eq!(sandbox.drain(PATIENCE).await, Stats::default());
-    let mut ordinals: Vec<_> = functions.calls.lock().unwrap().iter().map(|(_, n, _)| *n).collect();
+    let mut ordinals: Vec<_> = functions
+        .calls
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, n, _)| *n)
+        .collect();
     ordinals.sort_unstable();
     assert_eq!(ordinals, (0..100).collect::<Vec<_>>());
 }
@@ -150,7 +158,11 @@ async fn nobody_waits_for_functions_that_hang_or_fail() {
     sandbox.functions.called("healthy", 200).await;
     assert_eq!(began.elapsed(), Duration::ZERO, "it waited for no timer");
     assert_eq!(sandbox.functions.calls("fails").len(), 100);
-    assert_eq!(sandbox.functions.calls("hangs").len(), 5, "a quarter of the permits");
+    assert_eq!(
+        sandbox.functions.calls("hangs").len(),
+        5,
+        "a quarter of the permits"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,9 +242,9 @@ async fn a_long_delivery_keeps_its_lease() {
 /// A delivery that panics frees its permit, and is lost: whether it was made nobody knows.
 #[tokio::test(start_paused = true)]
 async fn a_panic_costs_one_delivery() {
-    let sandbox = Sandbox::start(Scripted::default().with("panics", |_| async {
-        panic!("as the test wants it")
-    }));
+    let sandbox = Sandbox::start(
+        Scripted::default().with("panics", |_| async { panic!("as the test wants it") }),
+    );
     sandbox.emit("panics", 50).await;
     sandbox.functions.called("panics", 50).await;
     sandbox.emit("f", 1).await;
@@ -248,7 +260,11 @@ async fn a_drain_works_off_what_waits_and_tells_what_is_left() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(())
     };
-    let sandbox = Sandbox::start(Scripted::default().with("slow", slow).with("hangs", |_| pending()));
+    let sandbox = Sandbox::start(
+        Scripted::default()
+            .with("slow", slow)
+            .with("hangs", |_| pending()),
+    );
     sandbox.emit("slow", 15).await;
     sandbox.emit("hangs", 8).await;
     let (functions, began) = (Arc::clone(&sandbox.functions), Instant::now());

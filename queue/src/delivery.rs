@@ -130,7 +130,8 @@ impl DeliveryLoop {
 /// Leases what there is, whenever there is something and somebody to deliver it.
 async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
     let queue = &shared.args.queue;
-    loop {
+    // Looked at here as well: a delivery that is cut off frees its permit, which must not begin another one.
+    while !cut.is_cancelled() {
         let permits = shared.permits();
         let leased = match permits.free {
             0 => Vec::new(),

@@ -201,7 +201,8 @@ impl Catalog {
                 };
                 Ok(functions
                     .into_iter()
-                    .flat_map(|functions| functions.values().map(stored))
+                    .flat_map(|functions| functions.values())
+                    .map(stored)
                     .collect())
             }
             Err(error) => Err(error.into()),
@@ -224,7 +225,7 @@ impl Catalog {
                         .map_err(Error::Image)?,
                 );
             }
-            Provider::Process(_) | Provider::Http(_) => {}
+            _ => {}
         }
         let value = serde_json::to_vec(&function).expect("a record has string keys only");
         let key = key(function.space.as_str(), function.function_id.as_str());
@@ -253,7 +254,7 @@ impl Catalog {
         let until = Instant::now() + self.apply_timeout;
         if !self
             .registry
-            .wait_until(until, |registry| registry.revision >= revision)
+            .wait_until(until, |registry| registry.functions_revision >= revision)
             .await
         {
             tracing::warn!(

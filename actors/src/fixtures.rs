@@ -56,6 +56,7 @@ pub(crate) fn registered(id: &str, more: &Value) -> Arc<Registered> {
 pub(crate) fn registry(of: &[&Arc<Registered>]) -> Registry {
     let mut registry = Registry {
         revision: Revision(1),
+        functions_revision: Revision(1),
         is_loaded: true,
         ..Registry::default()
     };
@@ -64,7 +65,7 @@ pub(crate) fn registry(of: &[&Arc<Registered>]) -> Registry {
             .functions
             .entry(registered.function.space.clone())
             .or_default();
-        space.insert(
+        Arc::make_mut(space).insert(
             registered.function.function_id.clone(),
             Arc::clone(registered),
         );

@@ -386,8 +386,10 @@ impl Invoker {
         mut invocation: Invocation,
         attempt: &mut Attempt,
     ) -> Step {
-        let Some(http) = &self.parts.http else {
-            let message = "this node runs no functions of type http";
+        let type_name = registered.function.type_name();
+        let http = self.parts.http.as_ref().filter(|_| type_name == "http");
+        let Some(http) = http else {
+            let message = format!("this node can not call functions of type {type_name}");
             return Step::Failed(refusal(ErrorCode::Internal, Component::Provider, message));
         };
         attempt.routed();

@@ -1,12 +1,15 @@
 //! Reads a function record from a client's JSON, with the checks and messages Event Gateway's clients know.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    ContainerProvider, DeliverySpec, Function, HttpProvider, LimitsSpec, ProcessProvider, Provider,
-    SandboxSpec, ScalingSpec, TYPES,
+    AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
+    ContainerProvider, DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec,
+    ProcessProvider, Provider, SandboxSpec, ScalingSpec, TYPES,
 };
 use crate::id::{FunctionId, InvalidId, Space};
 
@@ -36,6 +39,10 @@ struct Sent {
     delivery: Option<DeliverySpec>,
     #[serde(default)]
     sandbox: Option<SandboxSpec>,
+    #[serde(default)]
+    event_format: Option<EventFormat>,
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 impl Function {
@@ -52,7 +59,7 @@ impl Function {
             Some(name) => name,
         };
         let provider = read_provider(type_name, sent.provider.as_ref(), &mut unknown)?;
-        let is_strict = !matches!(provider, Provider::Http(_));
+        let is_strict = matches!(provider, Provider::Container(_) | Provider::Process(_));
         if let Some(path) = unknown.first().filter(|_| is_strict) {
             return Err(Invalid(format!(
                 "unknown field \"{path}\" for type {type_name}"
@@ -67,6 +74,8 @@ impl Function {
             scaling: sent.scaling,
             delivery: sent.delivery,
             sandbox: sent.sandbox,
+            event_format: sent.event_format,
+            metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
         };
         function.check_ranges()?;
         Ok(function)
@@ -174,13 +183,9 @@ fn read_provider(
             check_env(&provider.env)?;
             Ok(Provider::Process(provider))
         }
-        _ => {
-            #[derive(Deserialize)]
-            struct SentHttp {
-                #[serde(default)]
-                url: String,
-            }
-            let SentHttp { url } = read(value, "provider", unknown).map_err(config_error)?;
+        "http" => {
+            let sent: SentRemote = read(value, "provider", unknown).map_err(config_error)?;
+            let url = sent.url.unwrap_or_default();
             match url::Url::parse(&url) {
                 Ok(parsed) if parsed.has_host() && matches!(parsed.scheme(), "http" | "https") => {
                     Ok(Provider::Http(HttpProvider { url }))
@@ -188,6 +193,68 @@ fn read_provider(
                 _ => Err(Invalid("missing required fields for HTTP endpoint".into())),
             }
         }
+        _ => {
+            let sent: SentRemote = read(value, "provider", unknown).map_err(config_error)?;
+            sent.aws(type_name)
+        }
+    }
+}
+
+/// `provider` of any of Event Gateway's types as a client sends it: what is missing is told in one text for each type.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SentRemote {
+    url: Option<String>,
+    arn: Option<String>,
+    stream_name: Option<String>,
+    delivery_stream_name: Option<String>,
+    queue_url: Option<String>,
+    region: Option<String>,
+    aws_access_key_id: Option<String>,
+    aws_secret_access_key: Option<String>,
+    aws_session_token: Option<String>,
+}
+
+impl SentRemote {
+    fn aws(self, type_name: &str) -> Result<Provider, Invalid> {
+        let is_set = |text: &String| !text.is_empty();
+        let credentials = AwsCredentials {
+            aws_access_key_id: self.aws_access_key_id.filter(is_set),
+            aws_secret_access_key: self.aws_secret_access_key.filter(is_set),
+            aws_session_token: self.aws_session_token.filter(is_set),
+        };
+        let (target, what) = match type_name {
+            "awslambda" => (self.arn, "Lambda function"),
+            "awskinesis" => (self.stream_name, "Kinesis function"),
+            "awsfirehose" => (self.delivery_stream_name, "Firehose function"),
+            _ => (self.queue_url, "SQS function"),
+        };
+        let (Some(target), Some(region)) = (target.filter(is_set), self.region.filter(is_set))
+        else {
+            return Err(Invalid(format!("missing required fields for AWS {what}")));
+        };
+        Ok(match type_name {
+            "awslambda" => Provider::AwsLambda(AwsLambdaProvider {
+                arn: target,
+                region,
+                credentials,
+            }),
+            "awskinesis" => Provider::AwsKinesis(AwsKinesisProvider {
+                stream_name: target,
+                region,
+                credentials,
+            }),
+            "awsfirehose" => Provider::AwsFirehose(AwsFirehoseProvider {
+                delivery_stream_name: target,
+                region,
+                credentials,
+            }),
+            _ => Provider::AwsSqs(AwsSqsProvider {
+                queue_url: target,
+                region,
+                credentials,
+            }),
+        })
     }
 }
 
@@ -220,7 +287,7 @@ fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Inv
 fn objects(body: &[u8]) -> Result<Value, Invalid> {
     let record: serde_json::Map<String, Value> =
         serde_json::from_slice(body).map_err(|error| Invalid(error.to_string()))?;
-    for section in ["limits", "scaling", "delivery", "sandbox"] {
+    for section in ["limits", "scaling", "delivery", "sandbox", "metadata"] {
         if let Some(value) = record
             .get(section)
             .filter(|value| !value.is_object() && !value.is_null())
@@ -308,6 +375,89 @@ mod tests {
         refuses(
             r#"{"functionId":"a b","type":"http","provider":{"url":"http://a"}}"#,
             "Key: 'Function.ID' Error:Field validation for 'ID' failed on the 'functionid' tag",
+        );
+    }
+
+    /// Sections 3 and 12 of the reference: provider types, and the tail of the message when something is missing.
+    #[test]
+    fn aws_types_are_kept_as_they_were_sent() {
+        let check = |type_name: &str, target: &str, what: &str| {
+            let provider = format!(r#"{{"{target}":"x","region":"eu"}}"#);
+            let with = |provider: &str| {
+                format!(r#"{{"functionId":"f","type":"{type_name}","provider":{provider}}}"#)
+            };
+            let record = serde_json::to_string(&parse(&with(&provider)).unwrap()).unwrap();
+            assert_eq!(
+                record,
+                with(&provider).replacen('{', r#"{"space":"default","#, 1)
+            );
+            let missing = format!("missing required fields for AWS {what} function");
+            refuses(&with(r#"{"region":"eu"}"#), &missing);
+            refuses(
+                &with(&format!(r#"{{"{target}":"x","region":""}}"#)),
+                &missing,
+            );
+            refuses(&with("[]"), "unable to load function provider config");
+            refuses(
+                &with(r#"{"region":1}"#),
+                "unable to load function provider config: provider.region",
+            );
+        };
+        check("awslambda", "arn", "Lambda");
+        check("awskinesis", "streamName", "Kinesis");
+        check("awsfirehose", "deliveryStreamName", "Firehose");
+        check("awssqs", "queueUrl", "SQS");
+    }
+
+    #[test]
+    fn credentials_are_shown_in_answers_and_masked_in_logs() {
+        let body = r#"{"functionId":"f","type":"awslambda","provider":{"arn":"a","region":"eu","awsAccessKeyId":"id","awsSecretAccessKey":"hidden","awsSessionToken":"","more":1}}"#;
+        let function = parse(body).unwrap();
+        let record = serde_json::to_string(&function).unwrap();
+        assert!(record.ends_with(r#""provider":{"arn":"a","region":"eu","awsAccessKeyId":"id","awsSecretAccessKey":"hidden"}}"#), "{record}");
+        assert_eq!(serde_json::from_str::<Function>(&record).unwrap(), function);
+        assert!(!format!("{function:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn event_format_and_metadata_are_kept() {
+        let with = |rest: &str| {
+            format!(
+                r#"{{"functionId":"f","type":"http","provider":{{"url":"http://a.b/c"}}{rest}}}"#
+            )
+        };
+        for (name, format) in [
+            ("envelope", EventFormat::Envelope),
+            ("cloudevents-binary", EventFormat::CloudeventsBinary),
+            ("cloudevents-structured", EventFormat::CloudeventsStructured),
+            ("raw", EventFormat::Raw),
+        ] {
+            let rest = format!(r#","eventFormat":"{name}","metadata":{{"a":"b"}}"#);
+            let function = parse(&with(&rest)).unwrap();
+            assert_eq!(function.event_format(), format);
+            assert!(
+                serde_json::to_string(&function)
+                    .unwrap()
+                    .ends_with(&format!("{rest}}}"))
+            );
+        }
+        assert_eq!(
+            parse(&with("")).unwrap().event_format(),
+            EventFormat::Envelope
+        );
+        let process = r#"{"functionId":"f","type":"process","provider":{"command":["x"]}}"#;
+        assert_eq!(
+            parse(process).unwrap().event_format(),
+            EventFormat::CloudeventsBinary
+        );
+        refuses(
+            &with(r#","eventFormat":"x""#),
+            "eventFormat: unknown variant",
+        );
+        refuses(&with(r#","metadata":{"a":1}"#), "metadata.a: invalid type");
+        refuses(
+            &with(r#","metadata":[]"#),
+            "metadata is [], expected an object",
         );
     }
 

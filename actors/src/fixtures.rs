@@ -93,6 +93,7 @@ impl Invoke for Echo {
         Ok(Reply {
             status: 200,
             content_type: None,
+            headers: Vec::new(),
             body: invocation.payload.clone(),
         })
     }
@@ -296,6 +297,7 @@ impl TestNode {
             function_id: id.parse().unwrap(),
             payload: Bytes::from_static(payload.as_bytes()),
             content_type: "text/plain".into(),
+            call: None,
             trace: TraceContext::default(),
         }
     }

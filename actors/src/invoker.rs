@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::PeerClient;
-use protocol::invocation::{StartKind, TraceContext};
+use protocol::invocation::{Call, StartKind, TraceContext};
 use protocol::{
     Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
     NodeId, Phases, Reply, Space,
@@ -46,6 +46,8 @@ pub struct Request {
     pub payload: Bytes,
     /// The payload's media type.
     pub content_type: String,
+    /// How the function is called, if not as `POST /invoke` calls.
+    pub call: Option<Arc<Call>>,
     /// W3C trace context of the request's span.
     pub trace: TraceContext,
 }
@@ -444,6 +446,7 @@ impl Request {
             function_id: self.function_id.clone(),
             payload: self.payload.clone(),
             content_type: self.content_type.clone(),
+            call: self.call.clone(),
             deadline,
             hop,
             trace: self.trace.clone(),

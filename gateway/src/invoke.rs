@@ -140,6 +140,7 @@ fn read_request(id: &InvocationId, body: &Bytes) -> Result<invoker::Request, Err
         function_id,
         payload,
         content_type: "application/json".to_owned(),
+        call: None,
         trace: TraceContext::default(),
     })
 }

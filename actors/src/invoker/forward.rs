@@ -42,6 +42,7 @@ impl Invoker {
             from: self.parts.node_id.clone(),
             remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
             content_type: invocation.content_type,
+            call: invocation.call,
             may_start,
             trace,
         };
@@ -123,11 +124,13 @@ impl Invoker {
             ReplyOutcome::Replied {
                 status,
                 content_type,
+                headers,
                 start,
             } => Step::Done(Completed {
                 reply: Reply {
                     status,
                     content_type,
+                    headers,
                     body,
                 },
                 node: Arc::from(peer),
@@ -158,12 +161,14 @@ impl Invoker {
                 let Reply {
                     status,
                     content_type,
+                    headers,
                     body,
                 } = reply;
                 (
                     ReplyOutcome::Replied {
                         status,
                         content_type,
+                        headers,
                         start,
                     },
                     body,
@@ -178,7 +183,10 @@ impl Invoker {
 fn is_the_nodes_own(code: ErrorCode) -> bool {
     !matches!(
         code,
-        ErrorCode::StartFailed | ErrorCode::ImageNotFound | ErrorCode::PayloadTooLarge
+        ErrorCode::StartFailed
+            | ErrorCode::ImageNotFound
+            | ErrorCode::PayloadTooLarge
+            | ErrorCode::InvalidRequest
     )
 }
 

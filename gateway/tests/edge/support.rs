@@ -135,6 +135,7 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
         reply: Reply {
             status: 200,
             content_type: content_type.map(str::to_owned),
+            headers: Vec::new(),
             body: body.into(),
         },
         node: "n1".into(),

@@ -33,6 +33,7 @@ fn invocation() -> Invocation {
         function_id: "f".parse().unwrap(),
         payload: Bytes::from_static(b"{\"a\":1}"),
         content_type: "application/json".into(),
+        call: None,
         deadline: Deadline::at((Instant::now() + Duration::from_secs(20)).into_std()),
         hop: Hop::Direct,
         trace: TraceContext::default(),

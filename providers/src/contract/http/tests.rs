@@ -30,6 +30,7 @@ fn invocation(payload: &'static str) -> Invocation {
         function_id: "f".parse().unwrap(),
         payload: Bytes::from_static(payload.as_bytes()),
         content_type: "application/json".into(),
+        call: None,
         deadline: Deadline::at((Instant::now() + Duration::from_secs(20)).into_std()),
         hop: Hop::Direct,
         trace: TraceContext {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space};
+use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space, SubscriptionId};
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
@@ -31,7 +31,7 @@ pub struct Delivery {
     /// The function to call.
     pub function_id: FunctionId,
     /// The subscription that asked for it.
-    pub subscription_id: Arc<str>,
+    pub subscription_id: SubscriptionId,
     /// Its place among the deliveries of its event, from 0.
     pub ordinal: u32,
     /// When the event was accepted.

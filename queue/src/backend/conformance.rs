@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use protocol::{Component, Effect, ErrorCode, Failure, Space};
+use protocol::{Component, Effect, ErrorCode, Failure, Space, SubscriptionId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::memory::Limits;
@@ -85,7 +85,7 @@ fn delivery(function: &str, ordinal: u32, bytes: usize) -> Delivery {
         event: Bytes::from(vec![b'x'; bytes]),
         space: Space::default_space(),
         function_id: function.parse().unwrap(),
-        subscription_id: format!("user.created,{function},%2F").into(),
+        subscription_id: SubscriptionId::from_url(&format!("user.created,{function},%2F")),
         ordinal,
         accepted_at: SystemTime::now(),
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use config::Settings;
 use config::settings::Secret;
 use tokio::net::{TcpListener, TcpSocket};
@@ -15,10 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Guard;
 use crate::invoke::Propagate;
-use crate::meters::InvocationMeters;
+use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, events, functions, headers};
+use crate::{admin, functions, headers};
 
 mod connection;
 
@@ -159,6 +160,7 @@ impl Edge {
             propagate,
             render_metrics,
             invocations: InvocationMeters::new(),
+            events: EventMeters::new(),
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);
@@ -169,7 +171,7 @@ impl Edge {
             ),
             (
                 events,
-                Surface::new(Listener::Events, &shared, events::router()),
+                Surface::new(Listener::Events, &shared, Router::new()),
             ),
             (config, Surface::new(Listener::Config, &shared, admin)),
         ];

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use actors::catalog;
+use actors::invoker::Failed;
 use axum::response::IntoResponse;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
 
 use crate::body::AnswerBody;
 use crate::headers;
+
+/// What a client of Event Gateway is told of a call that failed.
+const CALL_FAILED: &str = "Function call failed. Please check logs.";
 
 /// The body an API gives its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(crate) struct Error {
     allow: Option<&'static str>,
     /// Coming back later does not help.
     is_lasting: bool,
+    /// Headers of the answer besides, such as what a web page may read.
+    fields: HeaderMap,
 }
 
 impl Error {
@@ -49,6 +55,7 @@ impl Error {
             wording: Wording::Api,
             allow: None,
             is_lasting: false,
+            fields: HeaderMap::new(),
         }
     }
 
@@ -191,6 +198,84 @@ impl Error {
         }
     }
 
+    /// No more is admitted: the node ends.
+    pub(crate) fn draining() -> Self {
+        Self::refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Draining,
+            "Service Unavailable",
+        )
+    }
+
+    /// The node knows no functions and subscriptions yet.
+    pub(crate) fn not_loaded() -> Self {
+        let message = "this node has not loaded the subscriptions yet: neither the store nor a snapshot was read";
+        Failure::new(
+            ErrorCode::StoreUnavailable,
+            Component::Store,
+            Effect::Refused,
+            message,
+        )
+        .into()
+    }
+
+    /// The request tells its length in two ways, which is how one request is hidden in another.
+    pub(crate) fn two_lengths() -> Self {
+        let message = "the request has both a Content-Length and a Transfer-Encoding";
+        Self::invalid(message)
+    }
+
+    /// A function that an event goes to is not registered.
+    pub(crate) fn function_vanished() -> Self {
+        let failure = Failure::new(
+            ErrorCode::FunctionNotFound,
+            Component::Gateway,
+            Effect::Refused,
+            CALL_FAILED,
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
+    }
+
+    /// A function did not answer an event. The client is not told why: the log is.
+    pub(crate) fn function_call(failed: Failed) -> Self {
+        let mut failure = failed.failure;
+        let is_refused = failure.effect == Effect::Refused;
+        let status = match failure.code {
+            ErrorCode::PayloadTooLarge if is_refused => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Overloaded | ErrorCode::Draining | ErrorCode::EngineUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status != StatusCode::PAYLOAD_TOO_LARGE {
+            failure.message = CALL_FAILED.to_owned();
+        }
+        let mut fields = HeaderMap::new();
+        fields.insert(headers::ROUTE, headers::route(failed.is_forwarded));
+        if let Some(timing) = headers::server_timing(&failed.phases) {
+            fields.insert(headers::SERVER_TIMING, timing);
+        }
+        Self::new(status, failure).with_fields(fields)
+    }
+
+    /// A function answered an event with something that is no answer to it.
+    pub(crate) fn malformed_answer(why: &dyn std::error::Error, node: &str) -> Self {
+        let failure = Failure::new(
+            ErrorCode::MalformedAnswer,
+            Component::Function,
+            Effect::Finished,
+            why.to_string(),
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure.at_node(node))
+    }
+
+    /// The same with more headers on its answer.
+    pub(crate) fn with_fields(mut self, fields: HeaderMap) -> Self {
+        self.fields.extend(fields);
+        self
+    }
+
     /// This version has no queue that could take an event.
     pub(crate) fn events_not_accepted() -> Self {
         let message = "events are not accepted by this version";
@@ -227,6 +312,7 @@ impl Error {
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
         let fields = response.headers_mut();
+        fields.extend(self.fields.clone());
         fields.insert(header::CONTENT_TYPE, content_type);
         fields.insert(headers::NODE, headers::text(node));
         fields.insert(

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use actors::Registry;
 use actors::catalog::{self, Stored};
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
@@ -62,6 +63,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As [`actors::Catalog::list`].
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error>;
+
+    /// The functions and subscriptions this node knows. Asked for every event, so it must be cheap.
+    fn registry(&self) -> Arc<Registry>;
 
     /// What a function wrote, one JSON object a line; with `follow` it goes on until dropped.
     async fn output(
@@ -124,6 +128,10 @@ impl Node for actors::Control {
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
         self.catalog.list(space).await
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.load())
     }
 
     async fn output(

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub mod cloudevents;
+mod encoded;
 mod envelope;
 pub mod http;
 mod payload;
 mod time;
 
 pub use self::http::HttpData;
+pub use encoded::Encoded;
 pub use payload::{MalformedJson, Payload, is_json};
 
 /// One event. Serialises with any format that has bytes, msgpack among them; fields of a later version are passed over.

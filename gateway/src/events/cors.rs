@@ -45,7 +45,11 @@ impl<S: AsRef<str>> Rules<'_, S> {
     /// The headers of the answer to a preflight. One that is refused gets no other answer, only fewer headers.
     pub(super) fn preflight(&self, request: &HeaderMap) -> HeaderMap {
         let mut answer = HeaderMap::with_capacity(8);
-        for name in [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS] {
+        for name in [
+            ORIGIN,
+            ACCESS_CONTROL_REQUEST_METHOD,
+            ACCESS_CONTROL_REQUEST_HEADERS,
+        ] {
             answer.append(VARY, names::canonical_value(&name));
         }
         let method = text(request, &ACCESS_CONTROL_REQUEST_METHOD).to_ascii_uppercase();
@@ -59,7 +63,11 @@ impl<S: AsRef<str>> Rules<'_, S> {
         self.allow(origin, &mut answer);
         insert(&mut answer, ACCESS_CONTROL_ALLOW_METHODS, &method);
         if !headers.is_empty() {
-            insert(&mut answer, ACCESS_CONTROL_ALLOW_HEADERS, &headers.join(", "));
+            insert(
+                &mut answer,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                &headers.join(", "),
+            );
         }
         answer
     }
@@ -250,7 +258,11 @@ mod tests {
         preflight(STRICT, [a, "POST", ""], REFUSED);
         preflight(STRICT, [a, "GET", "x-two"], REFUSED);
         preflight(STRICT, [a, "GET", "x-one,x-two"], REFUSED);
-        preflight(OPEN, [a, "GET", "x-9_b, any"], ["*", "GET", "X-9_B, Any", ""]);
+        preflight(
+            OPEN,
+            [a, "GET", "x-9_b, any"],
+            ["*", "GET", "X-9_B, Any", ""],
+        );
         preflight(CUSTOM, [a, "PATCH", "event"], [a, "PATCH", "Event", "true"]);
         preflight(CUSTOM, [a, "TRACE", "event"], REFUSED);
     }

@@ -45,7 +45,9 @@ pub(super) fn decide(method: &Method, fields: &HeaderMap) -> Result<Kind, Invali
     if method != Method::POST {
         return Ok(Kind::Http);
     }
-    let content_type = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = fields
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let names = fields.keys().map(HeaderName::as_str);
     let mode = Mode::of(content_type, names)?;
     Ok(mode.map_or(Kind::Http, Kind::CloudEvents))
@@ -77,7 +79,11 @@ mod tests {
     #[test]
     fn a_request_is_known_by_method_and_headers() {
         let custom = |name: &str| Kind::Custom(name.to_owned());
-        check(Method::POST, &[("event", "user.created")], custom("user.created"));
+        check(
+            Method::POST,
+            &[("event", "user.created")],
+            custom("user.created"),
+        );
         check(Method::POST, &[("event", "http")], custom("http"));
         check(Method::GET, &[("event", "invoke")], custom("invoke"));
         check(Method::OPTIONS, &[("event", "a")], custom("a"));
@@ -110,7 +116,11 @@ mod tests {
         let binary = Kind::CloudEvents(Mode::Binary);
         let structured = ("content-type", "application/cloudevents+json");
         check(Method::POST, &[("ce-type", "a")], binary);
-        check(Method::POST, &[structured], Kind::CloudEvents(Mode::Structured));
+        check(
+            Method::POST,
+            &[structured],
+            Kind::CloudEvents(Mode::Structured),
+        );
         check(Method::PUT, &[structured], Kind::Http);
         check(Method::GET, &[("ce-type", "a")], Kind::Http);
         check(

@@ -6,9 +6,7 @@ use std::fmt;
 
 use base64::Engine;
 use bytes::Bytes;
-use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use protocol::Reply;
 use protocol::invocation::is_hop_by_hop;
@@ -120,7 +118,10 @@ fn with_status(
 /// Names the media type of a body whose function did not, but for one that is encoded.
 fn complete(response: &mut Response<AnswerBody>) {
     let is_told = [CONTENT_TYPE, CONTENT_ENCODING];
-    if is_told.iter().any(|name| response.headers().contains_key(name)) {
+    if is_told
+        .iter()
+        .any(|name| response.headers().contains_key(name))
+    {
         return;
     }
     let content_type = match response.body() {

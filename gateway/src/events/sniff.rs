@@ -79,10 +79,11 @@ const EXACT: [(&[u8], &str); 26] = [
 
 /// A tag, without case, that a space or its end follows.
 fn is_tag(text: &[u8], tag: &[u8]) -> bool {
-    text.split_at_checked(tag.len()).is_some_and(|(start, rest)| {
-        let is_ended = matches!(rest.first(), Some(b' ' | b'>'));
-        start.eq_ignore_ascii_case(tag) && is_ended
-    })
+    text.split_at_checked(tag.len())
+        .is_some_and(|(start, rest)| {
+            let is_ended = matches!(rest.first(), Some(b' ' | b'>'));
+            start.eq_ignore_ascii_case(tag) && is_ended
+        })
 }
 
 /// Containers that say further on what they contain.

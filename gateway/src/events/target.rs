@@ -30,9 +30,12 @@ impl Target {
     pub(super) fn of(parts: &Parts) -> Result<Self, BadEscape> {
         let host = match parts.uri.authority() {
             Some(authority) => authority.as_str().to_owned(),
-            None => parts.headers.get(header::HOST).map_or_else(String::new, |value| {
-                String::from_utf8_lossy(value.as_bytes()).into_owned()
-            }),
+            None => parts
+                .headers
+                .get(header::HOST)
+                .map_or_else(String::new, |value| {
+                    String::from_utf8_lossy(value.as_bytes()).into_owned()
+                }),
         };
         let sent = path_of(&parts.uri);
         Ok(Self {
@@ -119,9 +122,8 @@ fn decode(text: &str, is_query: bool) -> Option<Cow<'_, str>> {
 
 /// Escapes what a path can not have in it; what is escaped already stays as it is.
 fn escape(path: &str) -> String {
-    let is_allowed = |byte: u8| {
-        byte.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:@/[]%".contains(&byte)
-    };
+    let is_allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:@/[]%".contains(&byte);
     if path.bytes().all(is_allowed) {
         return path.to_owned();
     }
@@ -151,7 +153,10 @@ mod tests {
     fn check(uri: &str, path: &str, escaped: &str) {
         let target = target(uri, "example.com").expect(uri);
         let expected = (path, escaped);
-        assert_eq!((target.path.as_str(), target.escaped_path.as_str()), expected);
+        assert_eq!(
+            (target.path.as_str(), target.escaped_path.as_str()),
+            expected
+        );
     }
 
     /// Section 5: what is matched is escaped; section 7: what is told is decoded.

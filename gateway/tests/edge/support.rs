@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use actors::Registry;
 use actors::catalog::{self, Stored};
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
@@ -51,6 +52,8 @@ pub(crate) struct Script {
     pub(crate) cancelled: AtomicUsize,
     pub(crate) is_draining: AtomicBool,
     pub(crate) is_store_away: AtomicBool,
+    /// What is registered and subscribed, for events.
+    pub(crate) registry: Mutex<Arc<Registry>>,
     records: Mutex<(u64, Records)>,
 }
 
@@ -80,6 +83,7 @@ impl ScriptedNode {
             cancelled: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             is_store_away: AtomicBool::new(false),
+            registry: Mutex::default(),
             records: Mutex::default(),
         }))
     }
@@ -261,6 +265,10 @@ impl Node for ScriptedNode {
             .filter(|stored| stored.function.space.as_str() == space)
             .cloned()
             .collect())
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.0.registry.lock().unwrap())
     }
 
     async fn output(

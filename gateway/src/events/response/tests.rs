@@ -18,7 +18,9 @@ fn shown(response: &Response<AnswerBody>) -> (u16, Bytes, String) {
         format!("{name}: {value}")
     });
     let mut lines: Vec<_> = lines
-        .filter(|line| !line.starts_with("vary: Origin") && line != "access-control-allow-origin: *")
+        .filter(|line| {
+            !line.starts_with("vary: Origin") && line != "access-control-allow-origin: *"
+        })
         .collect();
     lines.sort();
     (response.status().as_u16(), body, lines.join("; "))
@@ -38,8 +40,18 @@ fn response_objects() {
     check("null", 200, b"", "");
     check(" { } ", 200, b"", "");
     check(r#"{"statusCode":201,"body":"x"}"#, 201, b"x", text);
-    check(r#"{"statusCode":null,"headers":null,"body":null}"#, 200, b"", "");
-    check(r#"{"unknown":{"a":[1]},"body":"\u00e9"}"#, 200, "é".as_bytes(), text);
+    check(
+        r#"{"statusCode":null,"headers":null,"body":null}"#,
+        200,
+        b"",
+        "",
+    );
+    check(
+        r#"{"unknown":{"a":[1]},"body":"\u00e9"}"#,
+        200,
+        "é".as_bytes(),
+        text,
+    );
     check(r#"{"StatusCode":202,"BODY":"x"}"#, 202, b"x", text);
     check(r#"{"statusCode":999}"#, 999, b"", "");
     check(r#"{"statusCode":204,"body":"x"}"#, 204, b"", "");
@@ -85,7 +97,12 @@ fn response_objects() {
         b"\x1f\x8b",
         "content-encoding: gzip",
     );
-    check(r#"{"isBase64Encoded":false,"body":"H4s="}"#, 200, b"H4s=", text);
+    check(
+        r#"{"isBase64Encoded":false,"body":"H4s="}"#,
+        200,
+        b"H4s=",
+        text,
+    );
 }
 
 /// Section 7: what is malformed.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use actors::Registry;
 use bytes::Bytes;
 use metrics::Counter;
 use protocol::{Event, Failure, Space, Subscription};
@@ -76,11 +77,15 @@ impl Emitter {
     ) -> Result<(), Error> {
         let count = events.len() as u64;
         self.meters.received.increment(count);
+        let registry = self.node.registry();
+        if !registry.is_loaded {
+            return Err(Error::not_loaded());
+        }
         let mut deliveries = Vec::new();
         let mut unheard = 0;
         for event in events {
             let before = deliveries.len();
-            self.address(event, space, path, &mut deliveries);
+            Self::address(&registry, event, space, path, &mut deliveries);
             unheard += u64::from(deliveries.len() == before);
         }
         if !deliveries.is_empty()
@@ -97,13 +102,16 @@ impl Emitter {
 
     /// Adds a delivery for each subscriber of an event. The event is written once, and not at all when nobody hears it.
     fn address(
-        &self,
+        registry: &Registry,
         event: &Event,
         space: Option<&Space>,
         path: &str,
         deliveries: &mut Vec<Delivery>,
     ) {
-        let registry = self.node.registry();
+        // What only the gateway itself may say is heard by nobody.
+        if event.is_system() {
+            return;
+        }
         let subscribers = registry
             .subscriptions
             .subscribers(space, &event.event_type, path)

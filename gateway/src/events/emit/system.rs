@@ -98,6 +98,10 @@ impl Emitter {
         event: &Event,
         outcome: impl FnOnce() -> (Option<String>, Option<&'a str>),
     ) {
+        // The delivery of a system event has no events about it: they would never end.
+        if event.is_system() {
+            return;
+        }
         self.system(name, Some(space), event, |envelope| {
             let (result, error) = outcome();
             serde_json::to_vec(&Call {
@@ -123,8 +127,7 @@ impl Emitter {
             .subscriptions
             .subscribers(None, name, PATH)
             .peekable();
-        // An event of the gateway itself has no events about it: they would never end.
-        if subscribers.peek().is_none() || about.is_system() {
+        if subscribers.peek().is_none() {
             return;
         }
         if let Some(space) = of {
@@ -142,9 +145,11 @@ impl Emitter {
         };
         let written = write(&event);
         let deliveries = (0..)
-            .zip(subscribers.filter(|subscription| {
-                subscription.accepts(|name| super::attribute(&event, name))
-            }))
+            .zip(
+                subscribers.filter(|subscription| {
+                    subscription.accepts(|name| super::attribute(&event, name))
+                }),
+            )
             .map(|(ordinal, subscription)| delivery(subscription, written.clone(), ordinal, now))
             .collect();
         if let Err(error) = self.system.try_enqueue(deliveries) {

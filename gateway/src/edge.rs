@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Guard;
+use crate::events::Emitter;
 use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
@@ -141,6 +142,7 @@ impl Edge {
         listeners: Listeners,
         settings: &Settings,
         node: impl Node,
+        emitter: Arc<Emitter>,
         admin_token: Option<Secret>,
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
@@ -161,6 +163,7 @@ impl Edge {
             render_metrics,
             invocations: InvocationMeters::new(),
             events: EventMeters::new(),
+            emitter,
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);

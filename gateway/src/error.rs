@@ -276,21 +276,6 @@ impl Error {
         self
     }
 
-    /// This version has no queue that could take an event.
-    pub(crate) fn events_not_accepted() -> Self {
-        let message = "events are not accepted by this version";
-        let failure = Failure::new(
-            ErrorCode::StoreUnavailable,
-            Component::Queue,
-            Effect::Refused,
-            message,
-        );
-        Self {
-            is_lasting: true,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, failure)
-        }
-    }
-
     /// The code of the error.
     pub(crate) fn code(&self) -> ErrorCode {
         self.failure.code

@@ -16,6 +16,7 @@ mod call;
 mod cors;
 mod custom;
 mod dispatch;
+mod emit;
 mod hosted;
 mod http_event;
 mod invoke;
@@ -25,6 +26,7 @@ mod sniff;
 mod target;
 
 use self::dispatch::Kind;
+pub use self::emit::{Emitter, Invocations};
 use self::target::Target;
 use crate::body::{self, AnswerBody};
 use crate::error::{Error, Shape};

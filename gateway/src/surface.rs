@@ -17,6 +17,7 @@ use crate::auth::Guard;
 use crate::body::{self, AnswerBody};
 use crate::edge::Listener;
 use crate::error::{Error, Shape};
+use crate::events::Emitter;
 use crate::invoke::{self, Propagate};
 use crate::meters::{EventMeters, InvocationMeters, ListenerMeters};
 use crate::node::Node;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) render_metrics: RenderMetrics,
     pub(crate) invocations: InvocationMeters,
     pub(crate) events: EventMeters,
+    /// Takes events for their subscribers.
+    pub(crate) emitter: Arc<Emitter>,
     /// Cancelled when the node stops accepting; answers without an end end then.
     pub(crate) closing: CancellationToken,
 }

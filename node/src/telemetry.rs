@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actors::invoker::Propagate;
 use config::Settings;
 use config::settings::LogFormat;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
@@ -51,8 +51,10 @@ impl Telemetry {
     /// # Errors
     /// When the log directives or the endpoint can not be used, or it was called before.
     pub fn install(settings: &Settings) -> anyhow::Result<Self> {
+        let processing = Matcher::Full("gateway_events_custom_processing_seconds".to_owned());
         let prometheus = PrometheusBuilder::new()
             .set_buckets(&BUCKETS)?
+            .set_buckets_for_metric(processing, &doubling(0.000_01, 20))?
             .install_recorder()?;
         let traces = settings
             .telemetry
@@ -109,6 +111,14 @@ const BUCKETS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
     30.0,
 ];
+
+/// The buckets of a histogram of Event Gateway: so many, each twice the one before.
+fn doubling(first: f64, count: usize) -> Vec<f64> {
+    let next = |bucket: &f64| Some(bucket * 2.0);
+    std::iter::successors(Some(first), next)
+        .take(count)
+        .collect()
+}
 
 impl Traces {
     fn start(settings: &Settings, endpoint: &str) -> anyhow::Result<Self> {

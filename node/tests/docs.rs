@@ -124,6 +124,7 @@ fn every_metric_is_explained() {
         "gateway",
         "node",
         "providers",
+        "queue",
     ];
     let sources = crates
         .iter()

@@ -6,7 +6,7 @@ use protocol::event::{self, Event, Payload};
 use protocol::{InvocationId, Space};
 
 use super::http_event::named_space;
-use super::{Arrival, invoke};
+use super::{Arrival, emit, invoke};
 use crate::body::AnswerBody;
 use crate::error::Error;
 use crate::surface::Shared;
@@ -62,9 +62,7 @@ pub(super) async fn answer_cloud_events(
                 return Err(Error::invalid(why));
             }
             let space = named_space(&arrival.parts.headers)?;
-            for event in events {
-                accept(shared, arrival, event, space.clone())?;
-            }
+            accept(shared, arrival, &events, space.as_ref()).await?;
             Ok(with_status(StatusCode::ACCEPTED))
         }
     }
@@ -91,7 +89,7 @@ async fn take(
     }
     let is_system = event.is_system();
     let space = named_space(&arrival.parts.headers)?;
-    accept(shared, arrival, event, space)?;
+    accept(shared, arrival, &[event], space.as_ref()).await?;
     // What only the gateway itself may say is heard by nobody.
     Ok(with_status(match is_system {
         true => StatusCode::OK,
@@ -99,17 +97,14 @@ async fn take(
     }))
 }
 
-fn accept(
-    _shared: &Shared,
-    _arrival: &Arrival,
-    event: Event,
-    _space: Option<Space>,
+/// Queues events for their subscribers, all or none.
+async fn accept(
+    shared: &Shared,
+    arrival: &Arrival,
+    events: &[Event],
+    space: Option<&Space>,
 ) -> Result<(), Error> {
-    // An event named `http` reaches nobody.
-    if event.is_system() || event.event_type == event::HTTP {
-        return Ok(());
-    }
-    Err(Error::events_not_accepted())
+    emit::custom(shared, events, space, &arrival.target.event_path()).await
 }
 
 fn with_status(status: StatusCode) -> Response<AnswerBody> {

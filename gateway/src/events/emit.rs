@@ -174,6 +174,3 @@ fn attribute<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

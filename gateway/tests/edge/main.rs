@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod drain;
+mod emit;
 mod invoke;
 mod limits;
 mod meters;

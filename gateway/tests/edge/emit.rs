@@ -217,6 +217,7 @@ async fn an_event_that_nobody_hears_is_accepted() {
 #[tokio::test]
 async fn a_node_that_knows_no_subscriptions_yet_accepts_nothing() {
     let sandbox = Sandbox::start();
+    *sandbox.node.registry.lock().unwrap() = Arc::default();
     let answer = sandbox.emit("a", "/", "1").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(

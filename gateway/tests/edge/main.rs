@@ -9,6 +9,7 @@ mod access;
 mod admin;
 mod drain;
 mod emit;
+mod events;
 mod invoke;
 mod limits;
 mod meters;

@@ -86,7 +86,10 @@ impl ScriptedNode {
             cancelled: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             is_store_away: AtomicBool::new(false),
-            registry: Mutex::default(),
+            registry: Mutex::new(Arc::new(Registry {
+                is_loaded: true,
+                ..Registry::default()
+            })),
             records: Mutex::default(),
         }))
     }
@@ -611,6 +614,12 @@ impl Answer {
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a header, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(known, _)| known == name);
+        named.map(|(_, value)| value.as_str()).collect()
     }
 
     pub(crate) fn text(&self) -> &str {

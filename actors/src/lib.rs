@@ -16,6 +16,8 @@ pub mod serving;
 pub mod snapshot;
 pub mod supervisor;
 mod tasks;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 pub mod view;
 
 pub use catalog::Catalog;

@@ -67,11 +67,7 @@ impl Webhook {
 }
 
 /// Reads one request, keeps its body, and answers or does not.
-async fn serve(
-    mut stream: TcpStream,
-    does: Does,
-    kept: &Mutex<Vec<Value>>,
-) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, does: Does, kept: &Mutex<Vec<Value>>) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -89,7 +85,9 @@ async fn serve(
         if body.len() < length {
             continue;
         }
-        kept.lock().unwrap().push(serde_json::from_slice(&body[..length]).unwrap());
+        kept.lock()
+            .unwrap()
+            .push(serde_json::from_slice(&body[..length]).unwrap());
         let status = match does {
             Does::Answer => "200 OK",
             Does::Fail => "500 Internal Server Error",
@@ -104,7 +102,10 @@ async fn serve(
 async fn subscribe(sandbox: &Sandbox, function: &str, event: &str) {
     let path = "/v1/spaces/default/subscriptions";
     let body = json!({ "event": event, "functionId": function, "path": "/" });
-    let answer = sandbox.node(0).config(Method::POST, path, Some(&body)).await;
+    let answer = sandbox
+        .node(0)
+        .config(Method::POST, path, Some(&body))
+        .await;
     assert_eq!(answer.status, 201, "{answer:?}");
     let id = format!("{path}/{event},{function},%2F");
     for node in sandbox.nodes() {
@@ -124,7 +125,11 @@ async fn emit(node: &Node, event: &str, data: Value) -> Answer {
 
 /// The id of the event that a 202 is about.
 fn accepted(answer: &Answer) -> String {
-    assert_eq!((answer.status, answer.body.as_str()), (202, ""), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (202, ""),
+        "{answer:?}"
+    );
     answer.invocation.clone().unwrap()
 }
 
@@ -150,23 +155,32 @@ async fn an_event_through_any_node_reaches_every_subscriber() {
     let ids: BTreeMap<_, _> = sent.into_iter().map(|id| (id, 1)).collect();
     assert_eq!(hook.ids(), ids, "the ids that were answered, once each");
     // A pooled function gets the data alone, and the rest as attributes.
-    until("the process function ran three times", DELIVERED, || async {
-        let text = std::fs::read_to_string(&seen).unwrap_or_default();
-        let mut lines: Vec<_> = text.lines().collect();
-        lines.sort_unstable();
-        lines == [r#"{"number":0}"#, r#"{"number":1}"#, r#"{"number":2}"#]
-    })
+    until(
+        "the process function ran three times",
+        DELIVERED,
+        || async {
+            let text = std::fs::read_to_string(&seen).unwrap_or_default();
+            let mut lines: Vec<_> = text.lines().collect();
+            lines.sort_unstable();
+            lines == [r#"{"number":0}"#, r#"{"number":1}"#, r#"{"number":2}"#]
+        },
+    )
     .await;
     let node = sandbox.node(0);
     until("the node has counted", DELIVERED, || async {
-        node.metric("hearth_deliveries_total", "outcome=\"delivered\"").await >= 2.0
+        node.metric("hearth_deliveries_total", "outcome=\"delivered\"")
+            .await
+            >= 2.0
     })
     .await;
     let received = node.metric("gateway_events_received_total", "type=\"custom\"");
     let processed = node.metric("gateway_events_processed_total", "type=\"custom\"");
     assert_eq!((received.await, processed.await), (1.0, 1.0));
     assert_eq!(node.metric("gateway_events_backlog", "").await, 0.0);
-    let waited = node.metric("gateway_events_custom_processing_seconds_bucket", "le=\"0.00001\"");
+    let waited = node.metric(
+        "gateway_events_custom_processing_seconds_bucket",
+        "le=\"0.00001\"",
+    );
     assert!(waited.await >= 0.0);
 }
 
@@ -182,7 +196,11 @@ async fn a_slow_subscriber_delays_no_other() {
     let healthy = Webhook::start(Does::Answer).await;
     let hanging = Webhook::start(Does::Hang).await;
     let failing = Webhook::start(Does::Fail).await;
-    for (id, hook) in [("healthy", &healthy), ("hanging", &hanging), ("failing", &failing)] {
+    for (id, hook) in [
+        ("healthy", &healthy),
+        ("hanging", &hanging),
+        ("failing", &failing),
+    ] {
         let record = Record::http(id, &hook.url).timeout_ms(60_000);
         sandbox.register(&record).await;
         subscribe(&sandbox, id, "tick").await;
@@ -194,7 +212,10 @@ async fn a_slow_subscriber_delays_no_other() {
     healthy.got(100).await;
     failing.got(100).await;
     assert!(healthy.ids().values().all(|times| *times == 1));
-    assert!(failing.ids().values().all(|times| *times == 1), "at most once");
+    assert!(
+        failing.ids().values().all(|times| *times == 1),
+        "at most once"
+    );
     assert!(hanging.ids().len() <= 2, "a quarter of the permits");
 }
 

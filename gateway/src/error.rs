@@ -32,6 +32,8 @@ enum Wording {
     Plain(&'static str),
     /// As `{"ready":false,"why"}`.
     NotReady,
+    /// As `{"error"}` and a newline, for routes without a space.
+    Spaceless,
 }
 
 /// An error on its way to a client.
@@ -45,6 +47,8 @@ pub(crate) struct Error {
     is_lasting: bool,
     /// Headers of the answer besides, such as what a web page may read.
     fields: HeaderMap,
+    /// The body was no JSON at all.
+    is_undecodable: bool,
 }
 
 impl Error {
@@ -56,6 +60,7 @@ impl Error {
             allow: None,
             is_lasting: false,
             fields: HeaderMap::new(),
+            is_undecodable: false,
         }
     }
 
@@ -76,6 +81,42 @@ impl Error {
         Self::invalid(format!(
             "Function doesn't validate. Validation error: {tail}"
         ))
+    }
+
+    /// A subscription is refused.
+    pub(crate) fn invalid_subscription(why: &protocol::subscription::Invalid) -> Self {
+        match why {
+            protocol::subscription::Invalid::Validation(tail) => Self::invalid(format!(
+                "Subscription doesn't validate. Validation error: {tail}"
+            )),
+            protocol::subscription::Invalid::UnknownFunction(id) => {
+                catalog::Error::UnknownFunction(id.clone()).into()
+            }
+        }
+    }
+
+    /// The body of a record is no JSON.
+    pub(crate) fn undecodable(self) -> Self {
+        Self {
+            is_undecodable: true,
+            ..self
+        }
+    }
+
+    /// Whether the body of a record is no JSON.
+    pub(crate) fn is_undecodable(&self) -> bool {
+        self.is_undecodable
+    }
+
+    /// The same error as the routes without a space word it.
+    pub(crate) fn spaceless(self) -> Self {
+        match self.wording {
+            Wording::Api => Self {
+                wording: Wording::Spaceless,
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// The body is over the limit.
@@ -292,7 +333,7 @@ impl Error {
         let node = self.failure.node.as_deref().unwrap_or(own_name);
         let content_type = match self.wording {
             Wording::Plain(_) => HeaderValue::from_static("text/plain; charset=utf-8"),
-            Wording::Api | Wording::NotReady => headers::JSON,
+            Wording::Api | Wording::NotReady | Wording::Spaceless => headers::JSON,
         };
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
@@ -334,6 +375,9 @@ impl Error {
             (Wording::NotReady, _) => serde_json::to_vec(
                 &serde_json::json!({ "ready": false, "why": self.failure.message }),
             ),
+            (Wording::Spaceless, _) => {
+                serde_json::to_vec(&serde_json::json!({ "error": self.failure.message }))
+            }
             (Wording::Api, Shape::Functions) => serde_json::to_vec(&api::InvokeError {
                 error: self.functions_message(),
                 code: self.failure.code.to_string(),
@@ -405,13 +449,21 @@ impl From<catalog::Error> for Error {
     fn from(error: catalog::Error) -> Self {
         let message = error.to_string();
         match error {
-            catalog::Error::Exists(_) => {
+            catalog::Error::Exists(_)
+            | catalog::Error::InUse
+            | catalog::Error::UnknownFunction(_)
+            | catalog::Error::SubscriptionExists(_)
+            | catalog::Error::Identity(_)
+            | catalog::Error::Path(_) => {
                 Self::refused(StatusCode::BAD_REQUEST, error.code(), message)
             }
-            catalog::Error::Changed(_) => {
+            catalog::Error::Changed(_) | catalog::Error::SubscriptionChanged(_) => {
                 Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
             }
-            catalog::Error::NotFound(_) | catalog::Error::ProcessesOff => {
+            catalog::Error::NotFound(_)
+            | catalog::Error::SubscriptionNotFound(_)
+            | catalog::Error::Contended(_)
+            | catalog::Error::ProcessesOff => {
                 Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
             }
             catalog::Error::Image(failure) => {

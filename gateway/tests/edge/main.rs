@@ -14,4 +14,6 @@ mod invoke;
 mod limits;
 mod meters;
 mod parsers;
+mod spaceless;
+mod subscriptions;
 mod support;

@@ -1,6 +1,6 @@
 //! An edge on free ports with a scripted node behind it, and a client that says exactly what it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actors::Registry;
-use actors::catalog::{self, Stored};
+use actors::catalog::{self, Stored, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
+use actors::testing::TestCatalog;
 use actors::view::Readiness;
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::settings::Secret;
+use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -21,13 +23,15 @@ use gateway::{Addresses, Edge, Emitter, Invocations, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::StartKind;
 use protocol::{
-    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space, api,
+    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space,
+    Subscription, SubscriptionId, api,
 };
 use queue::backend::memory;
 use queue::delivery::{self, Retry};
 use queue::{DeliveryLoop, MemoryQueue, Queue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,10 +43,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) type Run =
     Box<dyn Fn(Request) -> BoxFuture<'static, Result<Completed, Box<Failed>>> + Send + Sync>;
 
-/// Records by space and id.
-type Records = BTreeMap<(String, String), Stored>;
-
-/// A node of which only the script is real.
+/// A node whose records are real, on a store in memory, and all else is a script.
 #[derive(Clone)]
 pub(crate) struct ScriptedNode(Arc<Script>);
 
@@ -57,7 +58,7 @@ pub(crate) struct Script {
     pub(crate) is_store_away: AtomicBool,
     /// What is registered and subscribed, for events.
     pub(crate) registry: Mutex<Arc<Registry>>,
-    records: Mutex<(u64, Records)>,
+    records: OnceCell<TestCatalog>,
 }
 
 impl fmt::Debug for ScriptedNode {
@@ -90,7 +91,7 @@ impl ScriptedNode {
                 is_loaded: true,
                 ..Registry::default()
             })),
-            records: Mutex::default(),
+            records: OnceCell::new(),
         }))
     }
 
@@ -104,6 +105,12 @@ impl ScriptedNode {
 
     pub(crate) fn calls(&self) -> usize {
         self.requests.lock().unwrap().len()
+    }
+
+    /// The records, which begin with the first request for one.
+    pub(crate) async fn records(&self) -> &catalog::Catalog {
+        let start = || TestCatalog::start(Arc::new(MemoryStore::new()));
+        &self.records.get_or_init(start).await.catalog
     }
 
     fn store(&self) -> Result<(), catalog::Error> {
@@ -197,18 +204,7 @@ impl Node for ScriptedNode {
     async fn create(&self, function: Function) -> Result<Stored, catalog::Error> {
         self.store()?;
         Self::admit(&function)?;
-        let (revision, records) = &mut *self.records.lock().unwrap();
-        let key = (function.space.to_string(), function.function_id.to_string());
-        if records.contains_key(&key) {
-            return Err(catalog::Error::Exists(key.1));
-        }
-        *revision += 1;
-        let stored = Stored {
-            function,
-            revision: Revision(*revision),
-        };
-        records.insert(key, stored.clone());
-        Ok(stored)
+        self.records().await.create(function).await
     }
 
     async fn update(
@@ -217,23 +213,8 @@ impl Node for ScriptedNode {
         at: Option<Revision>,
     ) -> Result<Stored, catalog::Error> {
         self.store()?;
-        let (revision, records) = &mut *self.records.lock().unwrap();
-        let key = (function.space.to_string(), function.function_id.to_string());
-        match records.get(&key) {
-            None => return Err(catalog::Error::NotFound(key.1)),
-            Some(stored) if at.is_some_and(|at| at != stored.revision) => {
-                return Err(catalog::Error::Changed(key.1));
-            }
-            Some(_) => {}
-        }
         Self::admit(&function)?;
-        *revision += 1;
-        let stored = Stored {
-            function,
-            revision: Revision(*revision),
-        };
-        records.insert(key, stored.clone());
-        Ok(stored)
+        self.records().await.update(function, at).await
     }
 
     async fn delete(
@@ -243,34 +224,62 @@ impl Node for ScriptedNode {
         at: Option<Revision>,
     ) -> Result<(), catalog::Error> {
         self.store()?;
-        let stored = self.get(space, id).await?;
-        if at.is_some_and(|at| at != stored.revision) {
-            return Err(catalog::Error::Changed(id.to_owned()));
-        }
-        self.records
-            .lock()
-            .unwrap()
-            .1
-            .remove(&(space.to_owned(), id.to_owned()));
-        Ok(())
+        self.records().await.delete(space, id, at).await
     }
 
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
-        let records = self.records.lock().unwrap();
-        let stored = records.1.get(&(space.to_owned(), id.to_owned()));
-        stored
-            .cloned()
-            .ok_or_else(|| catalog::Error::NotFound(id.to_owned()))
+        self.records().await.get(space, id).await
     }
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
-        let records = self.records.lock().unwrap();
-        Ok(records
-            .1
-            .values()
-            .filter(|stored| stored.function.space.as_str() == space)
-            .cloned()
-            .collect())
+        self.records().await.list(space).await
+    }
+
+    async fn create_subscription(
+        &self,
+        subscription: Subscription,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.store()?;
+        self.records().await.create_subscription(subscription).await
+    }
+
+    async fn update_subscription(
+        &self,
+        id: &SubscriptionId,
+        subscription: Subscription,
+        at: Option<Revision>,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.store()?;
+        let records = self.records().await;
+        records.update_subscription(id, subscription, at).await
+    }
+
+    async fn delete_subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        let records = self.records().await;
+        records.delete_subscription(space, id, at).await
+    }
+
+    async fn subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.records().await.subscription(space, id).await
+    }
+
+    async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error> {
+        self.records().await.subscriptions(space).await
+    }
+
+    fn spaces(&self) -> BTreeSet<Space> {
+        let records = self.records.get();
+        records.map_or_else(BTreeSet::new, |records| records.catalog.spaces())
     }
 
     fn registry(&self) -> Arc<Registry> {
@@ -317,8 +326,8 @@ impl Node for ScriptedNode {
     }
 
     fn route(&self, space: &Space, id: &FunctionId) -> Option<api::Route> {
-        let records = self.records.lock().unwrap();
-        records.1.get(&(space.to_string(), id.to_string()))?;
+        let registry = self.records.get()?.registry.get();
+        registry.function(space, id)?;
         Some(api::Route {
             choice: "cold".to_owned(),
             node: None,

@@ -45,6 +45,13 @@ struct Traces {
 #[derive(Debug)]
 struct OtelPropagate;
 
+/// Bounds of buckets, each twice the one before: those of Event Gateway's histograms.
+fn doubling(first: f64, count: u32) -> Vec<f64> {
+    (0..count)
+        .map(|power| first * f64::from(2u32.pow(power)))
+        .collect()
+}
+
 impl Telemetry {
     /// Installs logs, metrics and, where an endpoint is set, traces for the whole process.
     ///
@@ -115,14 +122,6 @@ const BUCKETS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
     30.0,
 ];
-
-/// The buckets of a histogram of Event Gateway: so many, each twice the one before.
-fn doubling(first: f64, count: usize) -> Vec<f64> {
-    let next = |bucket: &f64| Some(bucket * 2.0);
-    std::iter::successors(Some(first), next)
-        .take(count)
-        .collect()
-}
 
 impl Traces {
     fn start(settings: &Settings, endpoint: &str) -> anyhow::Result<Self> {

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod drain;
+mod emit;
 mod events;
 mod invoke;
 mod limits;

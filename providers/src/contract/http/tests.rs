@@ -396,8 +396,8 @@ async fn a_call_is_written_as_it_is_and_told_whole() {
         call: Some(Arc::new(call)),
         ..invocation("{}")
     };
-    let instance = instance(address);
-    let (reply, request) = tokio::join!(instance.invoke(&function(5_000), &invocation), serving);
+    let (instance, function) = (instance(address), function(5_000));
+    let (reply, request) = tokio::join!(instance.invoke(&function, &invocation), serving);
     let reply = reply.unwrap();
     assert_eq!((reply.status, &reply.body[..]), (404, b"no".as_slice()));
     assert_eq!(reply.headers, [header("x-a", "1")]);

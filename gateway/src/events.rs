@@ -54,6 +54,11 @@ pub(crate) async fn answer(
         body::discard(&parts.headers, &mut body).await;
         return Error::draining().answer(Shape::EventGateway, id, shared.node.name());
     }
+    // Of what came without a credential only a preflight goes on, and it makes nothing run.
+    if !is_trusted && cors::preflight_method(&parts.method, &parts.headers).is_none() {
+        body::discard(&parts.headers, &mut body).await;
+        return Error::unauthorized().answer(Shape::EventGateway, id, shared.node.name());
+    }
     let kind = dispatch::decide(&parts.method, &parts.headers);
     // Whatever comes of a custom event, the page that emitted it may read.
     let fields = match &kind {

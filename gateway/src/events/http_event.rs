@@ -36,7 +36,7 @@ pub(super) async fn answer(
     shared.events.received_http.increment(1);
     let payload = Payload::parse(arrival.content_type(), body.clone())
         .map_err(|error| Error::invalid(error.to_string()))?;
-    if shared.emitter.is_received_heard() {
+    if is_trusted && shared.emitter.is_received_heard() {
         let event = arrival.http_event(shared, id, payload.clone(), None);
         arrival.tell_received(shared, &event);
     }

@@ -243,6 +243,7 @@ async fn with_auth_an_http_event_without_a_space_is_of_the_default_one() {
         &[
             ("other", http("GET", "/both", "g")),
             ("default", http("GET", "/both", "f")),
+            ("default", http("OPTIONS", "/options", "f")),
             ("other", http("GET", "/one", "g")),
             (
                 "default",
@@ -273,6 +274,9 @@ async fn with_auth_an_http_event_without_a_space_is_of_the_default_one() {
         (200, Some("*"))
     );
     assert_eq!(send(&sandbox, preflight("/both")).await.status, 401);
+    // What only looks like a preflight is none.
+    let empty = Call::new("OPTIONS", "/options").header("access-control-request-method", "");
+    assert_eq!(send(&sandbox, empty).await.status, 401);
     assert_eq!(sandbox.node.calls(), 1);
 }
 

@@ -65,9 +65,8 @@ async fn a_function_is_subscribed_or_deleted_never_both() {
                 assert_eq!(one.config(Method::DELETE, &id, None).await.status, 204);
             }
             (400, 204) => {
-                sandbox
-                    .register(&Record::http("hook", "http://127.0.0.1:1/"))
-                    .await
+                let hook = Record::http("hook", "http://127.0.0.1:1/");
+                sandbox.register(&hook).await;
             }
             _ => panic!("round {round}: {created:?} {deleted:?}"),
         }

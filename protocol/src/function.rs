@@ -269,10 +269,11 @@ impl Function {
 
     /// The form in which it gets events: what was set, else the envelope for remote types and binary CloudEvents for others.
     pub fn event_format(&self) -> EventFormat {
-        self.event_format.unwrap_or(match self.contract() {
-            None => EventFormat::Envelope,
-            Some(_) => EventFormat::CloudeventsBinary,
-        })
+        match (self.event_format, self.contract()) {
+            (Some(format), _) => format,
+            (None, None) => EventFormat::Envelope,
+            (None, Some(_)) => EventFormat::CloudeventsBinary,
+        }
     }
 
     /// Whether instances of it are kept for later invocations.

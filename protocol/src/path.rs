@@ -29,11 +29,50 @@ struct Node<T> {
 #[derive(Debug, Clone)]
 enum Children {
     None,
-    Static(HashMap<Box<str>, usize>),
+    Static(Siblings),
     /// The name, without its colon.
     Parameter(Box<str>, usize),
     /// The name, without its asterisk.
     Wildcard(Box<str>, usize),
+}
+
+/// Static segments of one level. Most levels have one only, and that needs no table.
+#[derive(Debug, Clone)]
+enum Siblings {
+    One(Box<str>, usize),
+    Many(HashMap<Box<str>, usize>),
+}
+
+impl Siblings {
+    fn get(&self, segment: &str) -> Option<usize> {
+        match self {
+            Self::One(known, child) => (**known == *segment).then_some(*child),
+            Self::Many(children) => children.get(segment).copied(),
+        }
+    }
+
+    fn insert(&mut self, segment: &str, child: usize) {
+        match self {
+            Self::One(known, other) => {
+                let known = (std::mem::take(known), *other);
+                *self = Self::Many(HashMap::from([known, (segment.into(), child)]));
+            }
+            Self::Many(children) => {
+                children.insert(segment.into(), child);
+            }
+        }
+    }
+
+    /// Whether none is left after the removal of one that is there.
+    fn remove(&mut self, segment: &str) -> bool {
+        match self {
+            Self::One(..) => true,
+            Self::Many(children) => {
+                children.remove(segment);
+                children.is_empty()
+            }
+        }
+    }
 }
 
 /// Why a path can not be added, in Event Gateway's words.
@@ -214,7 +253,7 @@ impl<T> PathTree<T> {
                 (Children::Static(_), Segment::Parameter(_)) => {
                     return Err(PathConflict::Static { route: route() });
                 }
-                (Children::Static(children), Segment::Static(text)) => children.get(text).copied(),
+                (Children::Static(children), Segment::Static(text)) => children.get(text),
             };
         }
         match at {
@@ -262,7 +301,7 @@ impl<T> PathTree<T> {
             };
             let child = match &node.children {
                 Children::None => return None,
-                Children::Static(children) => *children.get(segment)?,
+                Children::Static(children) => children.get(segment)?,
                 Children::Parameter(name, child) => {
                     params.set(name, segment);
                     *child
@@ -281,7 +320,7 @@ impl<T> PathTree<T> {
     /// The node that a segment of an added path leads to.
     fn child(&self, at: usize, segment: &str) -> Option<usize> {
         match (&self.nodes[at].children, Segment::read(segment)) {
-            (Children::Static(children), Segment::Static(text)) => children.get(text).copied(),
+            (Children::Static(children), Segment::Static(text)) => children.get(text),
             (Children::Parameter(known, child), Segment::Parameter(name))
             | (Children::Wildcard(known, child), Segment::Wildcard(name))
                 if **known == *name =>
@@ -302,14 +341,10 @@ impl<T> PathTree<T> {
         match Segment::read(segment) {
             Segment::Parameter(name) => *children = Children::Parameter(name.into(), child),
             Segment::Wildcard(name) => *children = Children::Wildcard(name.into(), child),
-            Segment::Static(text) => {
-                if !matches!(children, Children::Static(_)) {
-                    *children = Children::Static(HashMap::new());
-                }
-                if let Children::Static(siblings) = children {
-                    siblings.insert(text.into(), child);
-                }
-            }
+            Segment::Static(text) => match children {
+                Children::Static(siblings) => siblings.insert(text, child),
+                _ => *children = Children::Static(Siblings::One(text.into(), child)),
+            },
         }
         child
     }
@@ -317,10 +352,7 @@ impl<T> PathTree<T> {
     fn prune(&mut self, parent: usize, segment: &str) {
         let children = &mut self.nodes[parent].children;
         let is_last = match children {
-            Children::Static(siblings) => {
-                siblings.remove(segment);
-                siblings.is_empty()
-            }
+            Children::Static(siblings) => siblings.remove(segment),
             _ => true,
         };
         if is_last {

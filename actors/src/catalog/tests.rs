@@ -1,11 +1,12 @@
 use async_trait::async_trait;
 use config::store::{Listing, MemoryStore, Store, Transaction, Watch};
 use futures_util::future::join_all;
-use protocol::Effect;
 use protocol::SubscriptionId;
+use protocol::{Component, Effect};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fixtures::TestNode;
 use crate::testing::TestCatalog;
 
 /// Two nodes on one store.
@@ -356,4 +357,27 @@ async fn a_node_that_starts_while_the_store_is_away_has_the_subscriptions_of_its
     assert_eq!(ids(&again).await, ["a,f,%2F", "http,GET,%2F:a"]);
     let refused = again.catalog.delete_subscription("default", id, None).await;
     assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_of_a_cloud_is_registered_and_its_call_says_why_it_fails() {
+    let node = TestNode::start().await;
+    let lambda = json!({"type": "awslambda", "provider": {"arn": "a", "region": "eu"}});
+    node.register("l", lambda).await;
+    let failed = node
+        .running
+        .control
+        .invoker
+        .invoke(node.request("l", "x"))
+        .await;
+    let failure = failed.expect_err("no such provider").failure;
+    assert_eq!(
+        (failure.code, failure.component),
+        (ErrorCode::Internal, Component::Provider)
+    );
+    assert_eq!(failure.effect, Effect::Refused);
+    assert_eq!(
+        failure.message,
+        "this node can not call functions of type awslambda"
+    );
 }

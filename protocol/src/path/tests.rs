@@ -180,10 +180,8 @@ impl Model {
     }
 
     fn kind(segment: &str) -> char {
-        match segment.chars().next() {
-            Some(first @ (':' | '*')) => first,
-            _ => '=',
-        }
+        let first = segment.chars().next();
+        first.filter(|first| ":*".contains(*first)).unwrap_or('=')
     }
 
     /// Two paths may not stand together when they are equal, or when at the first level where they differ either is no static

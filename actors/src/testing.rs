@@ -23,7 +23,8 @@ pub struct TestCatalog {
     pub catalog: Catalog,
     /// What the node knows of them.
     pub registry: Reader<Registry>,
-    _dir: tempfile::TempDir,
+    /// Its data directory.
+    pub dir: Arc<tempfile::TempDir>,
     _routes: Publisher<RouteTable>,
 }
 
@@ -34,7 +35,15 @@ impl TestCatalog {
     /// When the actor does not start.
     #[expect(clippy::unwrap_used, reason = "for tests only")]
     pub async fn start(store: Arc<dyn Store>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(store, Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Starts a catalog in the data directory of another one, as a node that is started again.
+    ///
+    /// # Panics
+    /// When the actor does not start.
+    #[expect(clippy::unwrap_used, reason = "for tests only")]
+    pub async fn start_in(store: Arc<dyn Store>, dir: Arc<tempfile::TempDir>) -> Self {
         let (registry, routes) = (
             Publisher::new(Registry::default()),
             Publisher::new(RouteTable::default()),
@@ -65,7 +74,7 @@ impl TestCatalog {
         Self {
             catalog,
             registry: registry.reader(),
-            _dir: dir,
+            dir,
             _routes: routes,
         }
     }

@@ -260,12 +260,6 @@ impl Error {
         .into()
     }
 
-    /// The request tells its length in two ways, which is how one request is hidden in another.
-    pub(crate) fn two_lengths() -> Self {
-        let message = "the request has both a Content-Length and a Transfer-Encoding";
-        Self::invalid(message)
-    }
-
     /// A function that an event goes to is not registered.
     pub(crate) fn function_vanished() -> Self {
         let failure = Failure::new(

@@ -124,10 +124,6 @@ fn check(parts: &Parts, kind: &Kind) -> Result<Target, Error> {
     if let Kind::Custom(_) = kind {
         custom::check_method(&parts.method)?;
     }
-    let is_chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-    if is_chunked && parts.headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(Error::two_lengths());
-    }
     Target::of(parts).map_err(|_| Error::invalid("the path has a % that is no escape"))
 }
 

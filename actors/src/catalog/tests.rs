@@ -1,5 +1,7 @@
-use config::store::{MemoryStore, Store};
+use async_trait::async_trait;
+use config::store::{Listing, MemoryStore, Store, Transaction, Watch};
 use futures_util::future::join_all;
+use protocol::Effect;
 use protocol::SubscriptionId;
 use serde_json::{Value, json};
 
@@ -277,4 +279,81 @@ async fn spaces_are_those_that_hold_something() {
         .map(Space::to_string)
         .collect();
     assert_eq!(names, ["shop"]);
+}
+
+/// A store that answers nothing.
+#[derive(Debug)]
+struct Away(MemoryStore);
+
+fn away() -> StoreError {
+    StoreError::Unavailable {
+        why: "it is away".into(),
+        effect: Effect::Refused,
+    }
+}
+
+#[async_trait]
+impl Store for Away {
+    async fn get(&self, _: &str) -> Result<Option<Entry>, StoreError> {
+        Err(away())
+    }
+
+    async fn list(&self, _: &str) -> Result<Listing, StoreError> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Err(away())
+    }
+
+    async fn commit(&self, _: Transaction) -> Result<Revision, StoreError> {
+        Err(away())
+    }
+
+    fn watch(&self, prefix: &str, after: Revision) -> Watch {
+        self.0.watch(prefix, after)
+    }
+
+    fn staleness(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_starts_while_the_store_is_away_has_the_subscriptions_of_its_last_run() {
+    let (node, _, _) = two_nodes().await;
+    node.catalog.create(function("f")).await.unwrap();
+    let http = node
+        .catalog
+        .create_subscription(http("/:a", "f"))
+        .await
+        .unwrap();
+    node.catalog
+        .create_subscription(custom("a", "f"))
+        .await
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    let again = loop {
+        // The snapshot is written in the background.
+        let store = Arc::new(Away(MemoryStore::new()));
+        let again = TestCatalog::start_in(store, Arc::clone(&node.dir)).await;
+        let within = Instant::now() + Duration::from_secs(2);
+        let has_all = |registry: &Registry| registry.subscriptions.iter().count() == 2;
+        if again.registry.wait_until(within, has_all).await {
+            break again;
+        }
+        assert!(Instant::now() < until, "the snapshot has no subscriptions");
+    };
+    let registry = again.registry.get();
+    assert!(
+        registry
+            .subscriptions
+            .http_route(None, "GET", "/x")
+            .is_some()
+    );
+    let id = &http.subscription.subscription_id;
+    assert_eq!(
+        again.catalog.subscription("default", id).await.unwrap(),
+        http
+    );
+    assert_eq!(ids(&again).await, ["a,f,%2F", "http,GET,%2F:a"]);
+    let refused = again.catalog.delete_subscription("default", id, None).await;
+    assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
 }

@@ -42,18 +42,25 @@ impl FunctionCall<'_> {
         }
     }
 
-    /// Calls the function.
+    /// Calls the function, and tells those who subscribed to such calls.
     ///
     /// # Errors
     /// What the client is told; the cause is in the log.
     pub(super) async fn run(&self, encoded: Encoded) -> Result<Completed, Error> {
         let begun = Instant::now();
+        let emitter = &self.shared.emitter;
+        emitter.invoking(self.space, self.function_id, self.event);
         let outcome = self.invoke(encoded).await;
         let start = outcome.as_ref().ok().map(|completed| completed.start);
         let meters = &self.shared.invocations;
         meters.duration(start).record(begun.elapsed());
+        if let Ok(completed) = &outcome {
+            let result = &completed.reply.body;
+            emitter.invoked(self.space, self.function_id, self.event, result);
+        }
         outcome.map_err(|failed| {
             let failure = &failed.failure;
+            emitter.invocation_failed(self.space, self.function_id, self.event, failure);
             let (space, function, invocation) = (self.space, self.function_id, self.id);
             let (code, component) = (failure.code, failure.component);
             tracing::info!(%space, %function, %invocation, %code, %component, error = %failure, "a function's call failed");

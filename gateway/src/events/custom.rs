@@ -62,6 +62,9 @@ pub(super) async fn answer_cloud_events(
                 return Err(Error::invalid(why));
             }
             let space = named_space(&arrival.parts.headers)?;
+            for event in &events {
+                arrival.tell_received(shared, event);
+            }
             accept(shared, arrival, &events, space.as_ref()).await?;
             Ok(with_status(StatusCode::ACCEPTED))
         }
@@ -84,6 +87,7 @@ async fn take(
     arrival: &Arrival,
     event: Event,
 ) -> Result<Response<AnswerBody>, Error> {
+    arrival.tell_received(shared, &event);
     if event.event_type == event::INVOKE {
         return invoke::answer(shared, id, arrival, &event).await;
     }

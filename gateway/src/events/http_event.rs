@@ -36,6 +36,10 @@ pub(super) async fn answer(
     shared.events.received_http.increment(1);
     let payload = Payload::parse(arrival.content_type(), body.clone())
         .map_err(|error| Error::invalid(error.to_string()))?;
+    if shared.emitter.is_received_heard() {
+        let event = arrival.http_event(shared, id, payload.clone(), None);
+        arrival.tell_received(shared, &event);
+    }
     let registry = shared.node.registry();
     if !registry.is_loaded {
         return Err(Error::not_loaded());
@@ -239,6 +243,13 @@ impl Arrival {
         }
     }
 
+    /// Tells those who subscribed to it that an event was received.
+    pub(super) fn tell_received(&self, shared: &Shared, event: &Event) {
+        let headers = || told_headers(&self.parts.headers, shared);
+        let path = self.target.event_path();
+        shared.emitter.received(&path, event, headers);
+    }
+
     /// The request as it was sent, for a function that wants nothing else.
     fn as_sent(&self, shared: &Shared) -> Encoded {
         let fields = &self.parts.headers;
@@ -270,7 +281,7 @@ impl Arrival {
 }
 
 /// The headers that the data of an event tells: all but the host's and those of one connection, repeated ones joined.
-pub(super) fn told_headers(fields: &HeaderMap, shared: &Shared) -> Vec<(String, String)> {
+fn told_headers(fields: &HeaderMap, shared: &Shared) -> Vec<(String, String)> {
     let dropped = connection_options(fields);
     let is_told = |name: &&HeaderName| {
         **name != header::HOST

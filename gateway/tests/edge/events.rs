@@ -18,6 +18,7 @@ mod http_events;
 mod invoke;
 mod responses;
 mod shapes;
+mod system;
 
 /// Functions by id: their type and form, which the ids tell.
 fn functions(space: &str) -> Vec<Function> {
@@ -107,13 +108,16 @@ pub(crate) fn http(method: &str, path: &str, function: &str) -> Value {
 
 pub(crate) async fn send(sandbox: &Sandbox, call: Call) -> Answer {
     let answer = call.send(sandbox.addresses.events).await;
-    answer.has_common_headers();
+    for name in ["x-hearth-invocation", "x-hearth-node"] {
+        assert!(answer.header(name).is_some(), "{answer:?}");
+    }
     answer
 }
 
 /// Holds that a request is refused so, in Event Gateway's shape.
 pub(crate) async fn refused(sandbox: &Sandbox, call: Call, status: u16, message: &str) {
     let answer = send(sandbox, call).await;
+    answer.has_common_headers();
     let expected = json!({"errors": [{"message": message}]}).to_string() + "\n";
     assert_eq!((answer.status, answer.text()), (status, expected.as_str()));
     assert_eq!(

@@ -58,6 +58,13 @@ impl Emitter {
         });
     }
 
+    /// Whether anybody hears that an event was received, so that one is not written for nobody.
+    pub(crate) fn is_received_heard(&self) -> bool {
+        let registry = self.node.registry();
+        let mut subscribers = registry.subscriptions.subscribers(None, RECEIVED, PATH);
+        subscribers.next().is_some()
+    }
+
     /// Says that a function is about to be called.
     pub(crate) fn invoking(&self, space: &Space, function_id: &FunctionId, event: &Event) {
         self.call(INVOKING, space, function_id, event, || (None, None));

@@ -1,6 +1,7 @@
 //! CloudEvents 1.0 as they come in: each refusal names the attribute.
 
 use super::*;
+use crate::support::eventually;
 
 fn binary() -> Call {
     Call::post("/", "hi")
@@ -111,4 +112,52 @@ async fn an_invoke_event_may_come_as_a_cloud_event() {
     let message =
         "an event of the type invoke is answered by its function and can not come in a batch";
     refused(&sandbox, batch(body), 400, message).await;
+}
+
+/// An event that was emitted in any mode reaches its subscribers with all its attributes.
+#[tokio::test]
+async fn every_mode_is_accepted_and_delivered() {
+    let sandbox = sandbox(&[(
+        "default",
+        json!({"event": "user.created", "functionId": "binary", "path": "/p"}),
+    )]);
+    let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"user.created","tenant":"t","datacontenttype":"text/plain","data":"hi"}"#;
+    let headers = |call: Call| {
+        call.header("ce-specversion", "1.0")
+            .header("ce-id", "1")
+            .header("ce-source", "/s")
+            .header("ce-type", "user.created")
+            .header("ce-tenant", "t")
+    };
+    let calls = [
+        headers(Call::post("/p", "hi")).header("content-type", "text/plain"),
+        Call::post("/p", event).header("content-type", "application/cloudevents+json"),
+        Call::post("/p", format!("[{event}]"))
+            .header("content-type", "application/cloudevents-batch+json"),
+    ];
+    for (count, call) in calls.into_iter().enumerate() {
+        let answer = send(&sandbox, call).await;
+        assert_eq!((answer.status, answer.text()), (202, ""));
+        eventually("it is delivered", || sandbox.node.calls() == count + 1).await;
+        let request = sandbox.node.requests.lock().unwrap()[count].clone();
+        assert_eq!(
+            (&request.payload[..], request.content_type.as_str()),
+            (&b"hi"[..], "text/plain")
+        );
+        let call = request.call.unwrap();
+        let header = |name: &str| {
+            call.headers
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.clone())
+        };
+        for (name, value) in [
+            ("ce-id", "1"),
+            ("ce-source", "/s"),
+            ("ce-type", "user.created"),
+            ("ce-tenant", "t"),
+        ] {
+            assert_eq!(header(name), Some(value.into()), "{count} {name}");
+        }
+    }
 }

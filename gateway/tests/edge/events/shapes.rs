@@ -13,7 +13,8 @@ async fn raw(sandbox: &Sandbox, bytes: &str) -> Answer {
     Answer::read_to_end(&mut stream).await
 }
 
-/// Each is answered once, and what is behind it is never taken for a request of its own.
+/// Each is answered once, and what is behind it is never taken for a request of its own. Of two lengths the chunks count, as
+/// RFC 9112 has it, and no function is told the other one.
 #[tokio::test]
 async fn no_request_hides_in_another() {
     let sandbox = sandbox(&[
@@ -25,6 +26,7 @@ async fn no_request_hides_in_another() {
         format!("POST /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{fields}\r\n{body}")
     };
     let chunked = "transfer-encoding: chunked\r\n";
+    let mut wrong = Vec::new();
     for (shape, bytes, status) in [
         (
             "both lengths",
@@ -32,7 +34,7 @@ async fn no_request_hides_in_another() {
                 "content-length: 4\r\ntransfer-encoding: chunked\r\n",
                 &format!("0\r\n\r\n{hidden}"),
             ),
-            400,
+            200,
         ),
         (
             "both lengths, other order",
@@ -40,7 +42,7 @@ async fn no_request_hides_in_another() {
                 "transfer-encoding: chunked\r\ncontent-length: 0\r\n",
                 &format!("0\r\n\r\n{hidden}"),
             ),
-            400,
+            200,
         ),
         (
             "two content lengths",
@@ -105,12 +107,13 @@ async fn no_request_hides_in_another() {
         ("a bare NUL", post("x-a: 1\02\r\n", ""), 400),
     ] {
         let answer = raw(&sandbox, &bytes).await;
-        assert_eq!(answer.status, status, "{shape}: {answer:?}");
-        assert!(
-            !String::from_utf8_lossy(&answer.body).contains("HTTP/1.1"),
-            "{shape}: {answer:?}"
-        );
+        let is_one = !String::from_utf8_lossy(&answer.body).contains("HTTP/1.1");
+        let tells_length = String::from_utf8_lossy(&answer.body).contains("Content-Length");
+        if (answer.status, is_one, tells_length) != (status, true, false) {
+            wrong.push((shape, answer.status));
+        }
     }
+    assert_eq!(wrong, []);
     let hidden_ran = sandbox
         .node
         .requests
@@ -130,6 +133,7 @@ async fn targets_are_what_they_say() {
     let get = |target: &str, version: &str| {
         format!("GET {target} HTTP/{version}\r\nhost: x\r\nconnection: close\r\n\r\n")
     };
+    let mut wrong = Vec::new();
     for (shape, bytes, status) in [
         (
             "an absolute target",
@@ -169,8 +173,11 @@ async fn targets_are_what_they_say() {
         ("a space in the target", get("/a b", "1.1"), 400),
     ] {
         let answer = raw(&sandbox, &bytes).await;
-        assert_eq!(answer.status, status, "{shape}: {answer:?}");
+        if answer.status != status {
+            wrong.push((shape, answer.status));
+        }
     }
+    assert_eq!(wrong, []);
     let answer = raw(&sandbox, &get("http://other.example/a", "1.1")).await;
     assert_eq!(answer.json()["data"]["host"], "other.example");
 }

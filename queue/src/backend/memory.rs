@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +40,6 @@ pub struct Meters {
 }
 
 /// A queue in memory. A delivery whose lease was lost may have been made, so it is not made again.
-#[derive(Debug)]
 pub struct MemoryQueue {
     limits: Limits,
     state: Mutex<State>,
@@ -201,6 +201,15 @@ impl Queue for MemoryQueue {
             waiting_bytes: state.held.bytes,
             leased: state.leased.len(),
         }
+    }
+}
+
+impl fmt::Debug for MemoryQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryQueue")
+            .field("limits", &self.limits)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
@@ -390,8 +399,8 @@ impl Meters {
     }
 }
 
-impl std::fmt::Debug for Meters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Meters")
     }
 }

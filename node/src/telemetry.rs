@@ -45,6 +45,13 @@ struct Traces {
 #[derive(Debug)]
 struct OtelPropagate;
 
+/// Bounds of buckets, each twice the one before: those of Event Gateway's histograms.
+fn doubling(first: f64, count: u32) -> Vec<f64> {
+    (0..count)
+        .map(|power| first * f64::from(2u32.pow(power)))
+        .collect()
+}
+
 impl Telemetry {
     /// Installs logs, metrics and, where an endpoint is set, traces for the whole process.
     ///

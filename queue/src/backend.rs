@@ -88,7 +88,7 @@ pub struct Permits {
 pub struct Stats {
     /// Deliveries that wait, those that wait for another attempt included.
     pub waiting: usize,
-    /// The bytes of their events, counted for each delivery.
+    /// The bytes they count for: their events, for each delivery anew, and some for the delivery itself.
     pub waiting_bytes: usize,
     /// Deliveries that are leased.
     pub leased: usize,

@@ -13,7 +13,7 @@ section! {
     pub struct QueueSettings {
         /// Deliveries that wait on this node, one for each subscriber of an event; an event that finds no room is answered with 503.
         pub len_max: usize = 10_000,
-        /// Bytes of the events that wait, counted for each delivery; beyond it events are answered with 503.
+        /// Bytes of the events that wait, counted for each delivery, with 256 for the delivery itself; beyond it events are answered with 503.
         #[serde(with = "size")]
         pub bytes_max: ByteSize = ByteSize::mib(64),
         /// The share of `len_max` and `bytes_max` that deliveries to one function may take, so that one that hangs leaves room.

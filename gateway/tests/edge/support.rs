@@ -19,22 +19,23 @@ use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use gateway::{Addresses, Edge, Emitter, Invocations, Listeners, Node, Serving};
+use gateway::{Addresses, Edge, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::StartKind;
 use protocol::{
     Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space,
     Subscription, SubscriptionId, api,
 };
-use queue::backend::memory;
-use queue::delivery::{self, Retry};
-use queue::{DeliveryLoop, MemoryQueue, Queue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+mod queues;
+
+pub(crate) use queues::Queues;
 
 /// The bound on every wait of these tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -348,59 +349,6 @@ pub(crate) struct Sandbox {
     pub(crate) shutdown: CancellationToken,
     pub(crate) queues: Queues,
     serving: Option<Serving>,
-}
-
-/// What is emitted, and what delivers it to the scripted node.
-pub(crate) struct Queues {
-    pub(crate) custom: Arc<MemoryQueue>,
-    pub(crate) system: Arc<MemoryQueue>,
-    _loops: [DeliveryLoop; 2],
-}
-
-impl Queues {
-    fn start(settings: &Settings, node: &ScriptedNode) -> (Self, Arc<Emitter>) {
-        let settings = &settings.queue;
-        let queue = |len_max| {
-            let limits = memory::Limits {
-                len_max,
-                bytes_max: usize::try_from(settings.bytes_max.as_u64()).unwrap(),
-                function_share: settings.function_share,
-                lease_timeout: settings.lease_timeout,
-            };
-            Arc::new(MemoryQueue::new(limits, memory::Meters::none()))
-        };
-        let (custom, system) = (queue(settings.len_max), queue(settings.system_len_max));
-        let node: Arc<dyn Node> = Arc::new(node.clone());
-        let emitter = Emitter::new(
-            Arc::clone(&node),
-            Arc::clone(&custom) as Arc<dyn Queue>,
-            Arc::clone(&system),
-        );
-        let emitter = Arc::new(emitter);
-        let start = |queue: &Arc<MemoryQueue>, permits, meters| {
-            DeliveryLoop::start(delivery::Args {
-                queue: Arc::clone(queue) as Arc<dyn Queue>,
-                deliver: Arc::new(Invocations::new(Arc::clone(&node), Arc::clone(&emitter))),
-                permits,
-                lease_timeout: settings.lease_timeout,
-                retry: Retry {
-                    backoff: settings.retry_backoff,
-                    until_age: settings.retry_for,
-                },
-                meters,
-            })
-        };
-        let loops = [
-            start(&custom, settings.permits, delivery::Meters::custom()),
-            start(&system, settings.system_permits, delivery::Meters::system()),
-        ];
-        let queues = Self {
-            custom,
-            system,
-            _loops: loops,
-        };
-        (queues, emitter)
-    }
 }
 
 impl Sandbox {

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +40,6 @@ pub struct Meters {
 }
 
 /// A queue in memory. A delivery whose lease was lost may have been made, so it is not made again.
-#[derive(Debug)]
 pub struct MemoryQueue {
     limits: Limits,
     state: Mutex<State>,
@@ -98,8 +98,9 @@ impl MemoryQueue {
     pub fn try_enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error> {
         let now = Instant::now();
         let mut state = self.state();
+        let before = state.held.len;
         let taken = state.take_all(deliveries, &self.limits, now);
-        self.meters.backlog.set(count(state.held.len));
+        self.meters.tell(before, &state);
         drop(state);
         if taken.is_ok() {
             self.changed.notify_one();
@@ -121,6 +122,7 @@ impl Queue for MemoryQueue {
     async fn lease(&self, mut permits: Permits) -> Result<Vec<Leased>, Error> {
         let now = Instant::now();
         let mut state = self.state();
+        let before = state.held.len;
         let lost = state.drop_expired(now);
         state.end_pauses(now);
         let mut leased = Vec::with_capacity(permits.free.min(state.held.len));
@@ -128,7 +130,7 @@ impl Queue for MemoryQueue {
             permits.free -= 1;
             leased.push(state.lease(waiting, now, self.limits.lease_timeout));
         }
-        self.meters.backlog.set(count(state.held.len));
+        self.meters.tell(before, &state);
         drop(state);
         if lost > 0 {
             tracing::error!(
@@ -167,13 +169,14 @@ impl Queue for MemoryQueue {
     async fn settle(&self, lease: &Lease, outcome: Outcome) -> Result<(), Error> {
         let now = Instant::now();
         let mut state = self.state();
+        let before = state.held.len;
         let Some(out) = state.end_lease(lease) else {
             return Err(Error::LeaseLost(*lease));
         };
         if let Outcome::Again { after } = outcome {
             state.pause(out.waiting, now + after);
         }
-        self.meters.backlog.set(count(state.held.len));
+        self.meters.tell(before, &state);
         // The function may have another lease now.
         let is_worth_a_look = state.held.len > 0;
         drop(state);
@@ -185,8 +188,9 @@ impl Queue for MemoryQueue {
 
     async fn cancel(&self, id: DeliveryId) -> Result<bool, Error> {
         let mut state = self.state();
+        let before = state.held.len;
         let is_cancelled = state.cancel(id);
-        self.meters.backlog.set(count(state.held.len));
+        self.meters.tell(before, &state);
         Ok(is_cancelled)
     }
 
@@ -197,6 +201,15 @@ impl Queue for MemoryQueue {
             waiting_bytes: state.held.bytes,
             leased: state.leased.len(),
         }
+    }
+}
+
+impl fmt::Debug for MemoryQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryQueue")
+            .field("limits", &self.limits)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
@@ -378,10 +391,16 @@ impl Meters {
             lost: Counter::noop(),
         }
     }
+
+    /// Tells by how much the queue grew or shrank, as other nodes of the process add to the same gauge.
+    fn tell(&self, before: usize, state: &State) {
+        self.backlog
+            .increment(count(state.held.len) - count(before));
+    }
 }
 
-impl std::fmt::Debug for Meters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Meters")
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Error {
     /// Coming back later does not help.
     is_lasting: bool,
     /// Headers of the answer besides, such as what a web page may read.
-    fields: HeaderMap,
+    fields: Option<Box<HeaderMap>>,
     /// The body was no JSON at all.
     is_undecodable: bool,
 }
@@ -59,7 +59,7 @@ impl Error {
             wording: Wording::Api,
             allow: None,
             is_lasting: false,
-            fields: HeaderMap::new(),
+            fields: None,
             is_undecodable: false,
         }
     }
@@ -307,7 +307,7 @@ impl Error {
 
     /// The same with more headers on its answer.
     pub(crate) fn with_fields(mut self, fields: HeaderMap) -> Self {
-        self.fields.extend(fields);
+        self.fields.get_or_insert_default().extend(fields);
         self
     }
 
@@ -332,7 +332,9 @@ impl Error {
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
         let fields = response.headers_mut();
-        fields.extend(self.fields.clone());
+        if let Some(more) = &self.fields {
+            fields.extend((**more).clone());
+        }
         fields.insert(header::CONTENT_TYPE, content_type);
         fields.insert(headers::NODE, headers::text(node));
         fields.insert(

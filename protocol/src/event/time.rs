@@ -22,7 +22,7 @@ pub(super) fn is_rfc3339(text: &str) -> bool {
     if fraction == 1 {
         return false;
     }
-    let is_offset = match rest[fraction..].as_bytes() {
+    let is_offset = match &rest.as_bytes()[fraction..] {
         [b'Z' | b'z'] => true,
         [b'+' | b'-', h @ .., b':', m1, m2] => {
             number(h).is_some_and(|hours| h.len() == 2 && hours < 24)

@@ -104,7 +104,7 @@ async fn no_request_hides_in_another() {
             post("x-a: 1\r\n content-length: 4\r\n", ""),
             400,
         ),
-        ("a bare NUL", post("x-a: 1\02\r\n", ""), 400),
+        ("a bare NUL", post("x-a: 1\x002\r\n", ""), 400),
     ] {
         let answer = raw(&sandbox, &bytes).await;
         let is_one = !String::from_utf8_lossy(&answer.body).contains("HTTP/1.1");

@@ -1,12 +1,19 @@
-//! Reads and changes the cluster's function records.
+//! Reads and changes the cluster's records: functions and subscriptions.
+//!
+//! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
+//! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions,
+//! `uses/<space>/<function>` the subscriptions of a function. A change reads the guard, looks at what it guards as of that
+//! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::store::{Entry, Error as StoreError, Precondition};
 use config::{Revision, Store};
-use protocol::function::Provider;
-use protocol::{ErrorCode, Failure, Function};
+use protocol::path::PathConflict;
+use protocol::{ErrorCode, Failure, Function, Space, Subscription};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::images::Images;
@@ -14,11 +21,31 @@ use crate::registry_cache::{FUNCTIONS_PREFIX, Registry};
 use crate::router::RouteTable;
 use crate::snapshot::Reader;
 
-/// A record as the store has it.
+mod functions;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+/// How often a change is tried when others change the same at the same time.
+const ATTEMPTS_MAX: u32 = 24;
+
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// A function as the store has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The function.
     pub function: Function,
+    /// The revision of its last change; the `ETag` of the record.
+    pub revision: Revision,
+}
+
+/// A subscription as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredSubscription {
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
     /// The revision of its last change; the `ETag` of the record.
     pub revision: Revision,
 }
@@ -35,6 +62,30 @@ pub enum Error {
     /// The record is not at the revision the caller named.
     #[error("Function \"{0}\" changed meanwhile.")]
     Changed(String),
+    /// The function is subscribed.
+    #[error("Function cannot be deleted because it's subscribed to a least one event.")]
+    InUse,
+    /// A subscription names a function that is not in its space.
+    #[error("Function \"{0}\" not found.")]
+    UnknownFunction(String),
+    /// A subscription of that id exists in the space.
+    #[error("Subscription \"{0}\" already exists.")]
+    SubscriptionExists(String),
+    /// No such subscription in the space.
+    #[error("Subscription \"{0}\" not found.")]
+    SubscriptionNotFound(String),
+    /// The subscription is not at the revision the caller named.
+    #[error("Subscription \"{0}\" changed meanwhile.")]
+    SubscriptionChanged(String),
+    /// An update would make it another subscription.
+    #[error("Invalid update. '{0}' of existing subscription cannot be updated.")]
+    Identity(&'static str),
+    /// Its path can not stand beside those of the space and method.
+    #[error("Subscription path conflict: {0}")]
+    Path(#[from] PathConflict),
+    /// Others changed the same at the same time, again and again.
+    #[error("too many others change {0} at the same time")]
+    Contended(String),
     /// Commands may be run on no node.
     #[error("type process is off: no node of the cluster was started with --allow-process")]
     ProcessesOff,
@@ -50,8 +101,16 @@ impl Error {
     /// The error's code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Exists(_) | Self::Changed(_) => ErrorCode::Conflict,
-            Self::NotFound(_) => ErrorCode::FunctionNotFound,
+            Self::Exists(_)
+            | Self::Changed(_)
+            | Self::InUse
+            | Self::SubscriptionExists(_)
+            | Self::SubscriptionChanged(_)
+            | Self::Path(_) => ErrorCode::Conflict,
+            Self::NotFound(_) | Self::UnknownFunction(_) => ErrorCode::FunctionNotFound,
+            Self::SubscriptionNotFound(_) => ErrorCode::NotFound,
+            Self::Identity(_) => ErrorCode::InvalidRequest,
+            Self::Contended(_) => ErrorCode::Overloaded,
             Self::ProcessesOff => ErrorCode::Forbidden,
             Self::Image(failure) => failure.code,
             Self::Store(error) => error.code(),
@@ -59,7 +118,7 @@ impl Error {
     }
 }
 
-/// Reads and changes the cluster's function records; cheap to clone. A change answers when this node's registry has it.
+/// Reads and changes the cluster's records; cheap to clone. A change answers when this node's registry has it.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     store: Arc<dyn Store>,
@@ -68,6 +127,8 @@ pub struct Catalog {
     routes: Reader<RouteTable>,
     allows_processes: bool,
     apply_timeout: Duration,
+    /// One at a time of this node's changes that others of the same space and method would refuse.
+    path_changes: Arc<Semaphore>,
 }
 
 impl Catalog {
@@ -87,193 +148,63 @@ impl Catalog {
             routes,
             allows_processes,
             apply_timeout,
+            path_changes: Arc::new(Semaphore::new(1)),
         }
     }
 
-    /// Registers a function, resolving its image first.
-    ///
-    /// # Errors
-    /// [`Error`]; nothing is stored then.
-    pub async fn create(&self, function: Function) -> Result<Stored, Error> {
-        let id = function.function_id.to_string();
-        // Asked first so that a name that is taken is told before a registry is asked for the image.
-        if self
-            .store
-            .get(&key(function.space.as_str(), &id))
-            .await?
-            .is_some()
-        {
-            return Err(Error::Exists(id));
-        }
-        self.write(function, Precondition::Absent, || Error::Exists(id))
-            .await
-    }
-
-    /// Replaces a function, resolving its image anew. With `at`, only if the record is at that revision.
-    ///
-    /// # Errors
-    /// [`Error`]; nothing is stored then.
-    pub async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, Error> {
-        let id = function.function_id.to_string();
-        if self
-            .store
-            .get(&key(function.space.as_str(), &id))
-            .await?
-            .is_none()
-        {
-            return Err(Error::NotFound(id));
-        }
-        match at {
-            Some(at) => {
-                self.write(function, Precondition::At(at), || Error::Changed(id))
-                    .await
-            }
-            None => {
-                self.write(function, Precondition::Present, || Error::NotFound(id))
-                    .await
-            }
-        }
-    }
-
-    /// Removes a function; its instances drain. With `at`, only if the record is at that revision.
-    ///
-    /// # Errors
-    /// [`Error`]; nothing is removed then.
-    pub async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), Error> {
-        let key = key(space, id);
-        if self.store.get(&key).await?.is_none() {
-            return Err(Error::NotFound(id.to_owned()));
-        }
-        let precondition = at.map_or(Precondition::Present, Precondition::At);
-        let deleted = self.store.delete(&key, Some(precondition)).await;
-        let revision = deleted.map_err(|error| match (error, at) {
-            (StoreError::Precondition { .. }, Some(_)) => Error::Changed(id.to_owned()),
-            (StoreError::Precondition { .. }, None) => Error::NotFound(id.to_owned()),
-            (error, _) => Error::Store(error),
-        })?;
-        self.applied(revision).await;
-        Ok(())
-    }
-
-    /// Reads one record from the store, or from this node's registry while the store is away.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn get(&self, space: &str, id: &str) -> Result<Stored, Error> {
-        let not_found = || Error::NotFound(id.to_owned());
-        match self.store.get(&key(space, id)).await {
-            Ok(entry) => read(&entry.ok_or_else(not_found)?),
-            Err(StoreError::Unavailable { .. }) if self.registry.load().is_loaded => {
-                let (Ok(space), Ok(id)) = (space.parse(), id.parse()) else {
-                    return Err(not_found());
-                };
-                let registry = self.registry.load();
-                let registered = registry.function(&space, &id).ok_or_else(not_found)?;
-                Ok(Stored {
-                    function: Function::clone(&registered.function),
-                    revision: registered.revision,
-                })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Reads the records of a space, by id, from the store, or from this node's registry while the store is away.
-    ///
-    /// # Errors
-    /// When what the store holds can not be read.
-    pub async fn list(&self, space: &str) -> Result<Vec<Stored>, Error> {
-        match self
-            .store
-            .list(&format!("{FUNCTIONS_PREFIX}{space}/"))
-            .await
-        {
-            Ok(listing) => listing.entries.iter().map(read).collect(),
-            Err(StoreError::Unavailable { .. }) if self.registry.load().is_loaded => {
-                let registry = self.registry.load();
-                let functions = space
-                    .parse()
-                    .ok()
-                    .and_then(|space| registry.functions.get(&space));
-                let stored = |registered: &Arc<crate::registry_cache::Registered>| Stored {
-                    function: Function::clone(&registered.function),
-                    revision: registered.revision,
-                };
-                Ok(functions
-                    .into_iter()
-                    .flat_map(|functions| functions.values().map(stored))
-                    .collect())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn write(
-        &self,
-        mut function: Function,
-        precondition: Precondition,
-        conflict: impl FnOnce() -> Error,
-    ) -> Result<Stored, Error> {
-        match &mut function.provider {
-            Provider::Process(_) if !self.may_run_processes() => return Err(Error::ProcessesOff),
-            Provider::Container(container) => {
-                container.digest = Some(
-                    self.images
-                        .resolve(&container.image)
-                        .await
-                        .map_err(Error::Image)?,
-                );
-            }
-            Provider::Process(_) | Provider::Http(_) => {}
-        }
-        let value = serde_json::to_vec(&function).expect("a record has string keys only");
-        let key = key(function.space.as_str(), function.function_id.as_str());
-        let revision = match self.store.put(&key, value.into(), Some(precondition)).await {
-            Ok(revision) => revision,
-            Err(StoreError::Precondition { .. }) => return Err(conflict()),
-            Err(error) => return Err(error.into()),
-        };
-        self.applied(revision).await;
-        Ok(Stored { function, revision })
-    }
-
-    /// Whether a command may run anywhere: any node answers for a function that only some can run.
-    fn may_run_processes(&self) -> bool {
-        self.allows_processes
-            || self
-                .routes
-                .load()
-                .peers
-                .values()
-                .any(|route| route.state.allows_processes)
+    /// The spaces that hold something, as this node's registry knows them.
+    pub fn spaces(&self) -> BTreeSet<Space> {
+        let registry = self.registry.load();
+        let subscribed = registry.subscriptions.iter();
+        let subscribed = subscribed.map(|subscribed| &subscribed.subscription.space);
+        registry
+            .functions
+            .keys()
+            .chain(subscribed)
+            .cloned()
+            .collect()
     }
 
     /// Waits until this node's registry has a revision, so that its own caller finds what it wrote.
-    async fn applied(&self, revision: Revision) {
-        let until = Instant::now() + self.apply_timeout;
-        if !self
-            .registry
-            .wait_until(until, |registry| registry.revision >= revision)
-            .await
-        {
+    async fn applied(&self, revision: Revision, known: fn(&Registry) -> Revision) {
+        if !self.reaches(revision, known, self.apply_timeout).await {
             tracing::warn!(
                 revision = revision.0,
                 "a write is stored, but this node's registry has not reached it yet"
             );
         }
     }
+
+    async fn reaches(
+        &self,
+        revision: Revision,
+        known: fn(&Registry) -> Revision,
+        within: Duration,
+    ) -> bool {
+        let until = Instant::now() + within;
+        let is_reached = |registry: &Registry| known(registry) >= revision;
+        self.registry.wait_until(until, is_reached).await
+    }
 }
 
-fn key(space: &str, id: &str) -> String {
+/// What a transaction asks of a guard that was read: that nobody moved it.
+fn unmoved(guard: Option<&Entry>) -> Precondition {
+    guard.map_or(Precondition::Absent, |guard| {
+        Precondition::At(guard.revision)
+    })
+}
+
+/// Pauses before another attempt, longer each time and not as long as others do.
+async fn pause(attempt: u32) {
+    let longest = (Duration::from_millis(1) * 2u32.saturating_pow(attempt)).min(PAUSE_MAX);
+    tokio::time::sleep(longest.mul_f64(rand::random_range(0.0..1.0))).await;
+}
+
+fn function_key(space: &str, id: &str) -> String {
     format!("{FUNCTIONS_PREFIX}{space}/{id}")
 }
 
-fn read(entry: &Entry) -> Result<Stored, Error> {
-    let function = serde_json::from_slice(&entry.value).map_err(|error| StoreError::Damaged {
-        why: format!("record {}: {error}", entry.key),
-    })?;
-    Ok(Stored {
-        function,
-        revision: entry.revision,
-    })
+/// The guard of a function's subscriptions.
+fn uses_key(space: &str, function_id: &str) -> String {
+    format!("uses/{space}/{function_id}")
 }

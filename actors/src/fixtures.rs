@@ -56,6 +56,7 @@ pub(crate) fn registered(id: &str, more: &Value) -> Arc<Registered> {
 pub(crate) fn registry(of: &[&Arc<Registered>]) -> Registry {
     let mut registry = Registry {
         revision: Revision(1),
+        functions_revision: Revision(1),
         is_loaded: true,
         ..Registry::default()
     };
@@ -64,7 +65,7 @@ pub(crate) fn registry(of: &[&Arc<Registered>]) -> Registry {
             .functions
             .entry(registered.function.space.clone())
             .or_default();
-        space.insert(
+        Arc::make_mut(space).insert(
             registered.function.function_id.clone(),
             Arc::clone(registered),
         );
@@ -92,6 +93,7 @@ impl Invoke for Echo {
         Ok(Reply {
             status: 200,
             content_type: None,
+            headers: Vec::new(),
             body: invocation.payload.clone(),
         })
     }
@@ -295,6 +297,7 @@ impl TestNode {
             function_id: id.parse().unwrap(),
             payload: Bytes::from_static(payload.as_bytes()),
             content_type: "text/plain".into(),
+            call: None,
             trace: TraceContext::default(),
         }
     }

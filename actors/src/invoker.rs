@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::PeerClient;
-use protocol::invocation::{StartKind, TraceContext};
+use protocol::invocation::{Call, StartKind, TraceContext};
 use protocol::{
     Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
     NodeId, Phases, Reply, Space,
@@ -46,6 +46,8 @@ pub struct Request {
     pub payload: Bytes,
     /// The payload's media type.
     pub content_type: String,
+    /// How the function is called, if not as `POST /invoke` calls.
+    pub call: Option<Arc<Call>>,
     /// W3C trace context of the request's span.
     pub trace: TraceContext,
 }
@@ -389,8 +391,10 @@ impl Invoker {
         mut invocation: Invocation,
         attempt: &mut Attempt,
     ) -> Step {
-        let Some(http) = &self.parts.http else {
-            let message = "this node runs no functions of type http";
+        let type_name = registered.function.type_name();
+        let http = self.parts.http.as_ref().filter(|_| type_name == "http");
+        let Some(http) = http else {
+            let message = format!("this node can not call functions of type {type_name}");
             return Step::Failed(refusal(ErrorCode::Internal, Component::Provider, message));
         };
         attempt.routed();
@@ -445,6 +449,7 @@ impl Request {
             function_id: self.function_id.clone(),
             payload: self.payload.clone(),
             content_type: self.content_type.clone(),
+            call: self.call.clone(),
             deadline,
             hop,
             trace: self.trace.clone(),

@@ -10,10 +10,14 @@ pub mod invoker;
 pub mod output;
 pub mod registry_cache;
 pub mod router;
+#[cfg(any(test, feature = "test-util"))]
+pub mod scripted;
 pub mod serving;
 pub mod snapshot;
 pub mod supervisor;
 mod tasks;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 pub mod view;
 
 pub use catalog::Catalog;

@@ -1,4 +1,4 @@
-//! The registry cache owns this node's copy of the functions and publishes [`Registry`].
+//! The registry cache owns this node's copy of the functions and subscriptions and publishes [`Registry`].
 //!
 //! It hears the store's watch. While the store is away it keeps what it knows, also across a restart: a snapshot on disk is
 //! read when the store does not answer at the start.
@@ -18,14 +18,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub mod disk;
-mod state;
+mod records;
+pub(crate) mod state;
+pub mod subscriptions;
 
 use crate::snapshot::Publisher;
 use crate::tasks::{Depth, Mailbox, Pending};
 use state::State;
+pub use subscriptions::{Matched, Subscribed, Subscriptions};
 
 /// The prefix of function records in the store; a record's key is `functions/<space>/<id>`.
 pub const FUNCTIONS_PREFIX: &str = "functions/";
+
+/// The prefix of subscription records in the store; a record's key is `subscriptions/<space>/<id>`.
+pub const SUBSCRIPTIONS_PREFIX: &str = "subscriptions/";
 
 /// How long the store may take at the start before the snapshot on disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
@@ -33,15 +39,22 @@ const STORE_PATIENCE: Duration = Duration::from_millis(250);
 /// The longest pause between attempts to list the store.
 const LIST_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The functions this node knows, as of a revision of the store.
-#[derive(Debug, Default)]
+/// Events of the watch that are applied together, so that a burst of changes is published a few times only.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// The functions and subscriptions this node knows, as of a revision of the store.
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
-    /// The store's revision it was built from.
+    /// The newest revision of the store that it was built from.
     pub revision: Revision,
+    /// The revision as of which the functions are complete.
+    pub functions_revision: Revision,
     /// Whether it was read from the store or the disk snapshot; empty and without meaning until then.
     pub is_loaded: bool,
     /// The functions.
-    pub functions: HashMap<Space, BTreeMap<FunctionId, Arc<Registered>>>,
+    pub functions: HashMap<Space, Arc<BTreeMap<FunctionId, Arc<Registered>>>>,
+    /// The subscriptions.
+    pub subscriptions: Subscriptions,
 }
 
 /// A function as the warm path needs it.
@@ -63,7 +76,25 @@ impl Registry {
 
     /// All functions of all spaces.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Registered>> {
-        self.functions.values().flat_map(BTreeMap::values)
+        self.functions
+            .values()
+            .flat_map(|functions| functions.values())
+    }
+}
+
+/// The kinds of records, each with a watch of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Functions,
+    Subscriptions,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Functions => FUNCTIONS_PREFIX,
+            Self::Subscriptions => SUBSCRIPTIONS_PREFIX,
+        }
     }
 }
 
@@ -84,9 +115,9 @@ pub(crate) struct Args {
     reason = "a Pending is dropped when the message was handled, never read"
 )]
 pub(crate) enum Message {
-    StoreListed(Listing, Pending),
-    StoreChanged(WatchEvent, Pending),
-    SnapshotRead(Listing, Pending),
+    StoreListed(Kind, Listing, Pending),
+    StoreChanged(Kind, Vec<WatchEvent>, Pending),
+    SnapshotRead(disk::Snapshot, Pending),
 }
 
 pub(crate) struct RegistryCache;
@@ -133,16 +164,19 @@ impl Actor for RegistryCache {
     ) -> Result<(), ActorProcessingErr> {
         incarnation.depth.taken();
         match message {
-            Message::StoreListed(listing, _) => incarnation.state.on_listing(&listing),
-            Message::StoreChanged(event, _) => incarnation.state.on_event(&event),
+            Message::StoreListed(kind, listing, _) => incarnation.state.on_listing(kind, listing),
+            Message::StoreChanged(kind, events, _) => incarnation.state.on_events(kind, events),
             // What the store said already is newer than any snapshot.
             Message::SnapshotRead(..) if incarnation.state.is_loaded() => return Ok(()),
-            Message::SnapshotRead(listing, _) => {
+            Message::SnapshotRead(snapshot, _) => {
                 tracing::warn!(
-                    revision = listing.revision.0,
-                    "the store does not answer: functions are those of the snapshot on disk"
+                    revision = snapshot.revision.0,
+                    "the store does not answer: functions and subscriptions are those of the snapshot on disk"
                 );
-                incarnation.state.on_listing(&listing);
+                for kind in [Kind::Functions, Kind::Subscriptions] {
+                    let listing = snapshot.listing(kind.prefix());
+                    incarnation.state.on_listing(kind, listing);
+                }
             }
         }
         incarnation.publish();
@@ -152,18 +186,26 @@ impl Actor for RegistryCache {
 
 impl Incarnation {
     fn publish(&self) {
-        self.publisher.store(Arc::new(self.state.registry()));
-        self.disk.write(self.state.listing());
+        // What is known in part is nothing to start from: neither for readers nor for the next start.
+        if self.state.is_loaded() {
+            self.publisher.store(self.state.registry());
+            self.disk.write(self.state.snapshot());
+        }
     }
 }
 
 /// Lists the store and follows its changes; reads the snapshot on disk when the store takes too long.
 async fn follow(args: Args, mailbox: Mailbox<Message>) {
-    let listing = {
-        let list = list_until_done(&*args.store);
+    let listings = {
+        let list = async {
+            tokio::join!(
+                list_until_done(&*args.store, Kind::Functions),
+                list_until_done(&*args.store, Kind::Subscriptions),
+            )
+        };
         tokio::pin!(list);
         match tokio::time::timeout(STORE_PATIENCE, &mut list).await {
-            Ok(listing) => listing,
+            Ok(listings) => listings,
             Err(_) => {
                 if let Some(snapshot) =
                     disk::read(args.snapshot_path.clone(), args.cluster_id.clone()).await
@@ -177,35 +219,40 @@ async fn follow(args: Args, mailbox: Mailbox<Message>) {
             }
         }
     };
-    let mut listing = listing;
+    tokio::join!(
+        follow_kind(&args, &mailbox, Kind::Functions, listings.0),
+        follow_kind(&args, &mailbox, Kind::Subscriptions, listings.1),
+    );
+}
+
+/// Follows the changes of one kind after a listing; returns when the actor is gone.
+async fn follow_kind(args: &Args, mailbox: &Mailbox<Message>, kind: Kind, mut listing: Listing) {
     loop {
-        let mut watch = args.store.watch(FUNCTIONS_PREFIX, listing.revision);
+        let mut watch = args.store.watch(kind.prefix(), listing.revision);
         let mut is_heard = mailbox
-            .send(|pending| Message::StoreListed(listing, pending))
+            .send(|pending| Message::StoreListed(kind, listing, pending))
             .await;
-        while let Some(event) = watch.recv().await {
-            is_heard = is_heard
-                && mailbox
-                    .send(|pending| Message::StoreChanged(event, pending))
-                    .await;
-            if !is_heard {
-                return;
-            }
+        let mut events = Vec::new();
+        while is_heard && watch.recv_many(&mut events, EVENTS_AT_ONCE).await > 0 {
+            let events = std::mem::take(&mut events);
+            is_heard = mailbox
+                .send(|pending| Message::StoreChanged(kind, events, pending))
+                .await;
         }
         if !is_heard {
             return;
         }
         tracing::error!("the store's watch ended; listing anew");
         tokio::time::sleep(LIST_PAUSE_MAX).await;
-        listing = list_until_done(&*args.store).await;
+        listing = list_until_done(&*args.store, kind).await;
     }
 }
 
-async fn list_until_done(store: &dyn Store) -> Listing {
+async fn list_until_done(store: &dyn Store, kind: Kind) -> Listing {
     let mut pause = Duration::from_millis(50);
     let mut failing = Recurring::default();
     loop {
-        match store.list(FUNCTIONS_PREFIX).await {
+        match store.list(kind.prefix()).await {
             Ok(listing) => {
                 if let Some(seconds) = failing.end(Instant::now()) {
                     tracing::info!(seconds, "the config store answers");
@@ -214,7 +261,7 @@ async fn list_until_done(store: &dyn Store) -> Listing {
             }
             Err(error) => {
                 if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
-                    tracing::warn!(%error, times, seconds, "functions can not be listed; trying again");
+                    tracing::warn!(%error, times, seconds, "{kind:?} can not be listed; trying again");
                 }
             }
         }

@@ -44,6 +44,8 @@ enum Endpoint {
 pub(crate) struct Call<'a> {
     method: Method,
     path: &'a [&'a str],
+    /// A last segment that is escaped already.
+    escaped: Option<&'a str>,
     query: Option<&'a str>,
     body: Option<Vec<u8>>,
     timeout: Duration,
@@ -55,6 +57,7 @@ impl<'a> Call<'a> {
         Self {
             method: Method::GET,
             path,
+            escaped: None,
             query: None,
             body: None,
             timeout: ANSWER_TIMEOUT,
@@ -68,6 +71,12 @@ impl<'a> Call<'a> {
             body,
             ..Self::get(path)
         }
+    }
+
+    /// Adds a last segment as it is, without escaping it.
+    pub(crate) fn escaped(mut self, segment: &'a str) -> Self {
+        self.escaped = Some(segment);
+        self
     }
 
     /// Adds a query string.
@@ -248,6 +257,10 @@ impl Api {
             .expect("an http URL has a path; Options takes no other")
             .pop_if_empty()
             .extend(call.path);
+        if let Some(segment) = call.escaped {
+            let path = format!("{}/{segment}", url.path());
+            url.set_path(&path);
+        }
         url.set_query(call.query);
         url
     }

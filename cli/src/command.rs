@@ -10,6 +10,7 @@ use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
 use crate::options::Options;
 use crate::ready::{self, ReadyArgs};
+use crate::subscription::{self, SubscriptionCommand};
 
 /// The operator's subcommands.
 #[derive(Debug, Clone, Subcommand)]
@@ -17,6 +18,10 @@ pub enum Command {
     /// Register, invoke and look after functions
     #[command(subcommand, after_help = EXIT_CODES)]
     Function(FunctionCommand),
+
+    /// Bind events to functions
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Subscription(SubscriptionCommand),
 
     /// Show the cluster's nodes, as the node that is asked sees them
     #[command(after_help = EXIT_CODES)]
@@ -44,6 +49,7 @@ pub async fn run(options: Options, command: Command) -> ExitCode {
 pub(crate) async fn execute(options: &Options, command: &Command, console: &mut Console<'_>) -> u8 {
     let outcome = match command {
         Command::Function(command) => function::run(options, command, console).await,
+        Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,
     };

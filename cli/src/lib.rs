@@ -13,6 +13,7 @@ mod help;
 mod json;
 mod options;
 mod ready;
+mod subscription;
 mod table;
 #[cfg(test)]
 mod testing;

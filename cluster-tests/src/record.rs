@@ -93,6 +93,13 @@ impl Record {
         self.set("scaling", "idleSeconds", json!(seconds))
     }
 
+    /// The form in which it gets events.
+    #[must_use]
+    pub fn event_format(mut self, format: &str) -> Self {
+        self.0["eventFormat"] = json!(format);
+        self
+    }
+
     /// May be run twice for one invocation.
     #[must_use]
     pub fn idempotent(self) -> Self {

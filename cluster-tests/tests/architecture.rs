@@ -15,6 +15,9 @@ const GROUPS: [&[&str]; 6] = [
     &["node"],
 ];
 
+/// What stands to the left and is not to be named all the same.
+const NEVER: [(&str, &str); 2] = [("actors", "queue"), ("gateway", "providers")];
+
 /// What each of our crates beside that line may name of ours.
 const BESIDE: [(&str, &[&str]); 2] = [
     ("cli", &["protocol"]),
@@ -122,6 +125,9 @@ fn may_name(name: &str, dependency: &str) -> bool {
     }
     if BESIDES.contains(&(name, dependency)) {
         return true;
+    }
+    if NEVER.contains(&(name, dependency)) {
+        return false;
     }
     let group = |name: &str| GROUPS.iter().position(|group| group.contains(&name));
     matches!((group(name), group(dependency)), (Some(own), Some(other)) if other < own)

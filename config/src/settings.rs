@@ -15,6 +15,7 @@ mod load;
 mod logs;
 mod node;
 mod process;
+mod queue;
 mod secret;
 mod store;
 mod table;
@@ -32,6 +33,7 @@ pub use load::Flags;
 pub use logs::{LogFormat, LogsSettings};
 pub use node::NodeSettings;
 pub use process::ProcessSettings;
+pub use queue::QueueSettings;
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
@@ -62,6 +64,8 @@ section! {
         pub process: ProcessSettings = ProcessSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),
+        /// Events on their way to their subscribers.
+        pub queue: QueueSettings = QueueSettings::default(),
         /// Logs of the node and output of functions.
         pub logs: LogsSettings = LogsSettings::default(),
         /// Traces.

@@ -1,22 +1,29 @@
-//! The config API on port 4001: functions, status, diagnostics.
+//! The config API on port 4001: functions, subscriptions, status, diagnostics.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::FromRequestParts;
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Request};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::surface::Shared;
-use crate::{headers, health};
+use crate::{body, headers, health};
 
+mod filter;
 mod functions;
+mod meters;
+mod spaceless;
+mod subscriptions;
+mod tags;
 mod view;
 
 /// All routes. `debug_kill` adds the one that kills actors.
@@ -43,7 +50,15 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
         "/v1/spaces/{space}/functions/{id}/logs",
         get(functions::logs),
     );
-    router
+    let router = add(router, "/v1/spaces", get(view::spaces));
+    let all = get(subscriptions::list).post(subscriptions::create);
+    let router = add(router, "/v1/spaces/{space}/subscriptions", all);
+    let one = get(subscriptions::read)
+        .put(subscriptions::replace)
+        .delete(subscriptions::delete);
+    let router = add(router, "/v1/spaces/{space}/subscriptions/{id}", one);
+    spaceless::add_to(router)
+        .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
 }
@@ -73,6 +88,18 @@ async fn without_slash(method: Method, uri: Uri) -> Response {
         Ok(target) => (status, [(header::LOCATION, target)]).into_response(),
         Err(_) => Error::plain_not_found().into_response(),
     }
+}
+
+/// Reads a record's body, with the header fields of its request.
+async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {
+    let (parts, mut body) = request.into_parts();
+    let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
+    Ok((parts.headers, bytes))
+}
+
+/// Whether a body is JSON, whatever it says.
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// The decoded segments of the path that its pattern names.

@@ -89,6 +89,11 @@ impl Guard {
         }
     }
 
+    /// Whether callers need a token. The `Authorization` header is the node's then, and is handed on to no function.
+    pub(crate) fn requires_token(&self) -> bool {
+        self.mode == AuthMode::Required
+    }
+
     fn has_token(&self, headers: &HeaderMap) -> bool {
         let sent = headers
             .get(header::AUTHORIZATION)

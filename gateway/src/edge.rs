@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use config::Settings;
 use config::settings::Secret;
 use tokio::net::{TcpListener, TcpSocket};
@@ -14,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Guard;
+use crate::events::Emitter;
 use crate::invoke::Propagate;
-use crate::meters::InvocationMeters;
+use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, events, functions, headers};
+use crate::{admin, functions, headers};
 
 mod connection;
 mod head_timer;
@@ -142,6 +144,7 @@ impl Edge {
         listeners: Listeners,
         settings: &Settings,
         node: impl Node,
+        emitter: Arc<Emitter>,
         admin_token: Option<Secret>,
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
@@ -161,6 +164,8 @@ impl Edge {
             propagate,
             render_metrics,
             invocations: InvocationMeters::new(),
+            events: EventMeters::new(),
+            emitter,
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);
@@ -171,7 +176,7 @@ impl Edge {
             ),
             (
                 events,
-                Surface::new(Listener::Events, &shared, events::router()),
+                Surface::new(Listener::Events, &shared, Router::new()),
             ),
             (config, Surface::new(Listener::Config, &shared, admin)),
         ];

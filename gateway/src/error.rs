@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use actors::catalog;
+use actors::invoker::Failed;
 use axum::response::IntoResponse;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
 
 use crate::body::AnswerBody;
 use crate::headers;
+
+/// What a client of Event Gateway is told of a call that failed.
+const CALL_FAILED: &str = "Function call failed. Please check logs.";
 
 /// The body an API gives its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ enum Wording {
     Plain(&'static str),
     /// As `{"ready":false,"why"}`.
     NotReady,
+    /// As `{"error"}` and a newline, for routes without a space.
+    Spaceless,
 }
 
 /// An error on its way to a client.
@@ -36,9 +42,12 @@ pub(crate) struct Error {
     status: StatusCode,
     failure: Failure,
     wording: Wording,
-    allow: Option<&'static str>,
     /// Coming back later does not help.
     is_lasting: bool,
+    /// Headers of the answer besides, such as what a web page may read.
+    fields: Option<Box<HeaderMap>>,
+    /// The body was no JSON at all.
+    is_undecodable: bool,
 }
 
 impl Error {
@@ -47,8 +56,9 @@ impl Error {
             status,
             failure,
             wording: Wording::Api,
-            allow: None,
             is_lasting: false,
+            fields: None,
+            is_undecodable: false,
         }
     }
 
@@ -69,6 +79,42 @@ impl Error {
         Self::invalid(format!(
             "Function doesn't validate. Validation error: {tail}"
         ))
+    }
+
+    /// A subscription is refused.
+    pub(crate) fn invalid_subscription(why: &protocol::subscription::Invalid) -> Self {
+        match why {
+            protocol::subscription::Invalid::Validation(tail) => Self::invalid(format!(
+                "Subscription doesn't validate. Validation error: {tail}"
+            )),
+            protocol::subscription::Invalid::UnknownFunction(id) => {
+                catalog::Error::UnknownFunction(id.clone()).into()
+            }
+        }
+    }
+
+    /// The body of a record is no JSON.
+    pub(crate) fn undecodable(self) -> Self {
+        Self {
+            is_undecodable: true,
+            ..self
+        }
+    }
+
+    /// Whether the body of a record is no JSON.
+    pub(crate) fn is_undecodable(&self) -> bool {
+        self.is_undecodable
+    }
+
+    /// The same error as the routes without a space word it.
+    pub(crate) fn spaceless(self) -> Self {
+        match self.wording {
+            Wording::Api => Self {
+                wording: Wording::Spaceless,
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// The body is over the limit.
@@ -133,7 +179,10 @@ impl Error {
             message,
         );
         Self {
-            allow: Some(allow),
+            fields: Some(Box::new(HeaderMap::from_iter([(
+                header::ALLOW,
+                HeaderValue::from_static(allow),
+            )]))),
             ..error
         }
     }
@@ -191,19 +240,76 @@ impl Error {
         }
     }
 
-    /// This version has no queue that could take an event.
-    pub(crate) fn events_not_accepted() -> Self {
-        let message = "events are not accepted by this version";
-        let failure = Failure::new(
+    /// No more is admitted: the node ends.
+    pub(crate) fn draining() -> Self {
+        Self::refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Draining,
+            "Service Unavailable",
+        )
+    }
+
+    /// The node knows no functions and subscriptions yet.
+    pub(crate) fn not_loaded() -> Self {
+        let message = "this node has not loaded the subscriptions yet: neither the store nor a snapshot was read";
+        Failure::new(
             ErrorCode::StoreUnavailable,
-            Component::Queue,
+            Component::Store,
             Effect::Refused,
             message,
+        )
+        .into()
+    }
+
+    /// A function that an event goes to is not registered.
+    pub(crate) fn function_vanished() -> Self {
+        let failure = Failure::new(
+            ErrorCode::FunctionNotFound,
+            Component::Gateway,
+            Effect::Refused,
+            CALL_FAILED,
         );
-        Self {
-            is_lasting: true,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, failure)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
+    }
+
+    /// A function did not answer an event. The client is not told why: the log is.
+    pub(crate) fn function_call(failed: Failed) -> Self {
+        let mut failure = failed.failure;
+        let is_refused = failure.effect == Effect::Refused;
+        let status = match failure.code {
+            ErrorCode::PayloadTooLarge if is_refused => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Overloaded | ErrorCode::Draining | ErrorCode::EngineUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status != StatusCode::PAYLOAD_TOO_LARGE {
+            failure.message = CALL_FAILED.to_owned();
         }
+        let mut fields = HeaderMap::new();
+        fields.insert(headers::ROUTE, headers::route(failed.is_forwarded));
+        if let Some(timing) = headers::server_timing(&failed.phases) {
+            fields.insert(headers::SERVER_TIMING, timing);
+        }
+        Self::new(status, failure).with_fields(fields)
+    }
+
+    /// A function answered an event with something that is no answer to it.
+    pub(crate) fn malformed_answer(why: &dyn std::error::Error, node: &str) -> Self {
+        let failure = Failure::new(
+            ErrorCode::MalformedAnswer,
+            Component::Function,
+            Effect::Finished,
+            why.to_string(),
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure.at_node(node))
+    }
+
+    /// The same with more headers on its answer.
+    pub(crate) fn with_fields(mut self, fields: HeaderMap) -> Self {
+        self.fields.get_or_insert_default().extend(fields);
+        self
     }
 
     /// The code of the error.
@@ -222,11 +328,14 @@ impl Error {
         let node = self.failure.node.as_deref().unwrap_or(own_name);
         let content_type = match self.wording {
             Wording::Plain(_) => HeaderValue::from_static("text/plain; charset=utf-8"),
-            Wording::Api | Wording::NotReady => headers::JSON,
+            Wording::Api | Wording::NotReady | Wording::Spaceless => headers::JSON,
         };
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
         let fields = response.headers_mut();
+        if let Some(more) = &self.fields {
+            fields.extend((**more).clone());
+        }
         fields.insert(header::CONTENT_TYPE, content_type);
         fields.insert(headers::NODE, headers::text(node));
         fields.insert(
@@ -235,9 +344,6 @@ impl Error {
         );
         if self.status == StatusCode::UNAUTHORIZED {
             fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Some(allow) = self.allow {
-            fields.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         if let Some(seconds) = self.retry_after_seconds() {
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -263,6 +369,9 @@ impl Error {
             (Wording::NotReady, _) => serde_json::to_vec(
                 &serde_json::json!({ "ready": false, "why": self.failure.message }),
             ),
+            (Wording::Spaceless, _) => {
+                serde_json::to_vec(&serde_json::json!({ "error": self.failure.message }))
+            }
             (Wording::Api, Shape::Functions) => serde_json::to_vec(&api::InvokeError {
                 error: self.functions_message(),
                 code: self.failure.code.to_string(),
@@ -334,13 +443,21 @@ impl From<catalog::Error> for Error {
     fn from(error: catalog::Error) -> Self {
         let message = error.to_string();
         match error {
-            catalog::Error::Exists(_) => {
+            catalog::Error::Exists(_)
+            | catalog::Error::InUse
+            | catalog::Error::UnknownFunction(_)
+            | catalog::Error::SubscriptionExists(_)
+            | catalog::Error::Identity(_)
+            | catalog::Error::Path(_) => {
                 Self::refused(StatusCode::BAD_REQUEST, error.code(), message)
             }
-            catalog::Error::Changed(_) => {
+            catalog::Error::Changed(_) | catalog::Error::SubscriptionChanged(_) => {
                 Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
             }
-            catalog::Error::NotFound(_) | catalog::Error::ProcessesOff => {
+            catalog::Error::NotFound(_)
+            | catalog::Error::SubscriptionNotFound(_)
+            | catalog::Error::Contended(_)
+            | catalog::Error::ProcessesOff => {
                 Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
             }
             catalog::Error::Image(failure) => {

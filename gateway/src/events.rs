@@ -1,22 +1,141 @@
-//! The events API on port 4000. Nothing can be subscribed in this version, so no path leads anywhere, and an event that can
-//! be neither delivered nor kept is not accepted.
+//! The events API on port 4000: custom events, CloudEvents, `http` events and `invoke` events.
+//!
+//! Every request is read whole before it is routed, so that a body that can not be read is refused whatever the route. There is
+//! no router: what a request is, its headers tell, and where it goes, the subscriptions.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::Router;
-use http::HeaderMap;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, header};
+use hyper::body::Incoming;
+use protocol::InvocationId;
 
-use crate::error::Error;
+mod call;
+mod cors;
+mod custom;
+mod dispatch;
+mod emit;
+mod hosted;
+mod http_event;
+mod invoke;
+mod names;
+mod response;
+mod sniff;
+mod target;
+
+use self::dispatch::Kind;
+pub use self::emit::{Emitter, Invocations};
+use self::target::Target;
+use crate::body::{self, AnswerBody};
+use crate::error::{Error, Shape};
 use crate::surface::Shared;
 
-/// Every method and path.
-pub(crate) fn router() -> Router<Arc<Shared>> {
-    Router::new().fallback(async |headers: HeaderMap| {
-        let is_emit = headers.get("event").is_some_and(|name| !name.is_empty());
-        if is_emit {
-            Error::events_not_accepted()
-        } else {
-            Error::not_found("resource not found")
+/// A request that was read.
+struct Arrival {
+    parts: Parts,
+    target: Target,
+    body: Bytes,
+    received_at_ms: u64,
+    /// Whether the caller may run functions; a preflight comes without credentials.
+    is_trusted: bool,
+}
+
+/// Answers a request, whatever it is. `is_trusted` says whether its credential was checked, which of a preflight it is not.
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    id: &InvocationId,
+    request: Request<Incoming>,
+    is_trusted: bool,
+) -> Response<AnswerBody> {
+    let (parts, mut body) = request.into_parts();
+    if shared.closing.is_cancelled() {
+        body::discard(&parts.headers, &mut body).await;
+        return Error::draining().answer(Shape::EventGateway, id, shared.node.name());
+    }
+    // Of what came without a credential only a preflight goes on, and it makes nothing run.
+    if !is_trusted && cors::preflight_method(&parts.method, &parts.headers).is_none() {
+        body::discard(&parts.headers, &mut body).await;
+        return Error::unauthorized().answer(Shape::EventGateway, id, shared.node.name());
+    }
+    let kind = dispatch::decide(&parts.method, &parts.headers);
+    // Whatever comes of a custom event, the page that emitted it may read.
+    let fields = match &kind {
+        Ok(Kind::CustomPreflight) => {
+            body::discard(&parts.headers, &mut body).await;
+            return http_event::preflight(cors::CUSTOM.preflight(&parts.headers));
         }
-    })
+        Ok(Kind::Http) => HeaderMap::new(),
+        Ok(Kind::Custom(_) | Kind::CloudEvents(_)) | Err(_) => {
+            cors::CUSTOM.actual(&parts.method, &parts.headers)
+        }
+    };
+    let answered = match kind {
+        Ok(kind) => read_and_answer(shared, id, parts, body, kind, is_trusted).await,
+        Err(error) => {
+            body::discard(&parts.headers, &mut body).await;
+            Err(Error::invalid(error.to_string()))
+        }
+    };
+    let mut response =
+        answered.unwrap_or_else(|error| error.answer(Shape::EventGateway, id, shared.node.name()));
+    response.headers_mut().extend(fields);
+    response
+}
+
+async fn read_and_answer(
+    shared: &Arc<Shared>,
+    id: &InvocationId,
+    parts: Parts,
+    mut body: Incoming,
+    kind: Kind,
+    is_trusted: bool,
+) -> Result<Response<AnswerBody>, Error> {
+    let refused = match check(&parts, &kind) {
+        Ok(target) => match shared.in_flight.try_acquire() {
+            Ok(permit) => Ok((target, permit)),
+            // Before the body is read, so that an overloaded node does not buffer what it can not run.
+            Err(_) => Err(Error::in_flight(shared.limits.in_flight_max)),
+        },
+        Err(error) => Err(error),
+    };
+    let (target, _permit) = match refused {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            body::discard(&parts.headers, &mut body).await;
+            return Err(error);
+        }
+    };
+    let body = body::read(&parts.headers, &mut body, &shared.limits).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let received_at_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let arrival = Arrival {
+        parts,
+        target,
+        body,
+        received_at_ms,
+        is_trusted,
+    };
+    match kind {
+        Kind::Custom(name) => custom::answer(shared, id, &arrival, name).await,
+        Kind::CloudEvents(mode) => custom::answer_cloud_events(shared, id, &arrival, mode).await,
+        Kind::CustomPreflight | Kind::Http => http_event::answer(shared, id, arrival).await,
+    }
+}
+
+/// What can be refused by the head alone.
+fn check(parts: &Parts, kind: &Kind) -> Result<Target, Error> {
+    if let Kind::Custom(_) = kind {
+        custom::check_method(&parts.method)?;
+    }
+    Target::of(parts).map_err(|_| Error::invalid("the path has a % that is no escape"))
+}
+
+impl Arrival {
+    /// The media type of the body, if the client named one.
+    fn content_type(&self) -> Option<&str> {
+        let value = self.parts.headers.get(header::CONTENT_TYPE)?;
+        value.to_str().ok().filter(|value| !value.is_empty())
+    }
 }

@@ -65,25 +65,7 @@ async fn run(
 ) -> Response<AnswerBody> {
     let begun = Instant::now();
     let id = request.id.clone();
-    let span = match &shared.propagate {
-        Some(propagate) => {
-            let span = tracing::info_span!(
-                "invoke",
-                otel.kind = "server",
-                otel.status_code = tracing::field::Empty,
-                space = %request.space,
-                function = %request.function_id,
-                invocation = %id,
-                error = tracing::field::Empty,
-            );
-            request.trace = propagate(fields, &span);
-            span
-        }
-        None => {
-            request.trace = verbatim(fields);
-            Span::none()
-        }
-    };
+    let span = open_span(shared, &mut request, fields);
     let outcome = match span.is_none() {
         true => shared.node.invoke(request).await,
         false => shared.node.invoke(request).instrument(span.clone()).await,
@@ -108,11 +90,39 @@ async fn run(
         Err(failed) => (fail(shared, &id, &failed), None, Some(failed.failure.code)),
     };
     if let Some(code) = failed {
-        span.record("otel.status_code", "ERROR")
-            .record("error", code.as_str());
+        note_failure(&span, code);
     }
     shared.invocations.duration(start).record(begun.elapsed());
     response
+}
+
+/// Makes the span of an invocation where traces are recorded, and puts into the request the context to hand on.
+pub(crate) fn open_span(
+    shared: &Shared,
+    request: &mut invoker::Request,
+    fields: &HeaderMap,
+) -> Span {
+    let Some(propagate) = &shared.propagate else {
+        request.trace = verbatim(fields);
+        return Span::none();
+    };
+    let span = tracing::info_span!(
+        "invoke",
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        space = %request.space,
+        function = %request.function_id,
+        invocation = %request.id,
+        error = tracing::field::Empty,
+    );
+    request.trace = propagate(fields, &span);
+    span
+}
+
+/// Says in the span of an invocation that it failed.
+pub(crate) fn note_failure(span: &Span, code: ErrorCode) {
+    span.record("otel.status_code", "ERROR")
+        .record("error", code.as_str());
 }
 
 /// Reads the body of the request. The payload shares the body's memory.
@@ -140,6 +150,7 @@ fn read_request(id: &InvocationId, body: &Bytes) -> Result<invoker::Request, Err
         function_id,
         payload,
         content_type: "application/json".to_owned(),
+        call: None,
         trace: TraceContext::default(),
     })
 }
@@ -201,20 +212,8 @@ fn verbatim(fields: &HeaderMap) -> TraceContext {
 fn succeed(shared: &Shared, completed: &Completed) -> Result<Response<AnswerBody>, Failure> {
     let mut response = Response::new(answer_body(completed)?);
     let fields = response.headers_mut();
-    fields.reserve(8);
+    shared.describe(fields, completed);
     fields.insert(header::CONTENT_TYPE, headers::JSON);
-    let is_here = completed.node == *shared.node.name();
-    let node = if is_here {
-        shared.node_name.clone()
-    } else {
-        headers::text(&completed.node)
-    };
-    fields.insert(headers::NODE, node);
-    fields.insert(headers::START, headers::start(completed.start));
-    fields.insert(headers::ROUTE, headers::route(completed.is_forwarded));
-    if let Some(timing) = headers::server_timing(&completed.phases) {
-        fields.insert(headers::SERVER_TIMING, timing);
-    }
     Ok(response)
 }
 

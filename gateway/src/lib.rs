@@ -21,6 +21,7 @@ mod node;
 mod surface;
 
 pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
+pub use events::{Emitter, Invocations};
 pub use invoke::Propagate;
 pub use node::Node;
 pub use surface::RenderMetrics;

@@ -33,6 +33,31 @@ impl ListenerMeters {
     }
 }
 
+/// What the events API counts, under the names of Event Gateway.
+pub(crate) struct EventMeters {
+    /// `http` events, whatever their space turns out to be.
+    pub(crate) received_http: Counter,
+}
+
+impl EventMeters {
+    /// Registers the meters; the recorder must be installed by then.
+    pub(crate) fn new() -> Self {
+        Self {
+            received_http: metrics::counter!("gateway_events_received_total", "space" => "", "type" => "http"),
+        }
+    }
+
+    /// Counts an event that came. `space` is one that exists, or empty.
+    pub(crate) fn received(&self, space: &str, event_type: &'static str) {
+        metrics::counter!("gateway_events_received_total", "space" => space.to_owned(), "type" => event_type).increment(1);
+    }
+
+    /// Counts an event that was handled, whatever came of it. `space` is one that exists, or empty.
+    pub(crate) fn processed(&self, space: &str, event_type: &'static str) {
+        metrics::counter!("gateway_events_processed_total", "space" => space.to_owned(), "type" => event_type).increment(1);
+    }
+}
+
 /// How long invocations took, from the whole request read to the answer made.
 pub(crate) struct InvocationMeters {
     warm: Histogram,

@@ -1,16 +1,18 @@
 //! What the edge asks of the node behind it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use actors::catalog::{self, Stored};
+use actors::Registry;
+use actors::catalog::{self, Stored, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
 use futures_util::stream::BoxStream;
-use protocol::{Function, FunctionId, Space, api};
+use protocol::{Function, FunctionId, Space, Subscription, SubscriptionId, api};
 
 /// What the edge asks of the node behind it; [`actors::Control`] in a running node, a scripted one in tests.
 #[async_trait]
@@ -62,6 +64,59 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As [`actors::Catalog::list`].
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error>;
+
+    /// The functions and subscriptions this node knows. Asked for every event, so it must be cheap.
+    fn registry(&self) -> Arc<Registry>;
+
+    /// Subscribes a function to an event.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::create_subscription`].
+    async fn create_subscription(
+        &self,
+        subscription: Subscription,
+    ) -> Result<StoredSubscription, catalog::Error>;
+
+    /// Replaces what of a subscription can change; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::update_subscription`].
+    async fn update_subscription(
+        &self,
+        id: &SubscriptionId,
+        subscription: Subscription,
+        at: Option<Revision>,
+    ) -> Result<StoredSubscription, catalog::Error>;
+
+    /// Removes a subscription; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::delete_subscription`].
+    async fn delete_subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error>;
+
+    /// Reads one subscription.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::subscription`].
+    async fn subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+    ) -> Result<StoredSubscription, catalog::Error>;
+
+    /// Reads the subscriptions of a space, by id.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::subscriptions`].
+    async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error>;
+
+    /// The spaces that hold something.
+    fn spaces(&self) -> BTreeSet<Space>;
 
     /// What a function wrote, one JSON object a line; with `follow` it goes on until dropped.
     async fn output(
@@ -124,6 +179,51 @@ impl Node for actors::Control {
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
         self.catalog.list(space).await
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.load())
+    }
+
+    async fn create_subscription(
+        &self,
+        subscription: Subscription,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.catalog.create_subscription(subscription).await
+    }
+
+    async fn update_subscription(
+        &self,
+        id: &SubscriptionId,
+        subscription: Subscription,
+        at: Option<Revision>,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.catalog.update_subscription(id, subscription, at).await
+    }
+
+    async fn delete_subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.catalog.delete_subscription(space, id, at).await
+    }
+
+    async fn subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.catalog.subscription(space, id).await
+    }
+
+    async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error> {
+        self.catalog.subscriptions(space).await
+    }
+
+    fn spaces(&self) -> BTreeSet<Space> {
+        self.catalog.spaces()
     }
 
     async fn output(

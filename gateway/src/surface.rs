@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use actors::invoker::Completed;
 use actors::view::Readiness;
 use axum::Router;
 use config::settings::LimitsSettings;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::{ErrorCode, InvocationId};
 use tokio::sync::Semaphore;
@@ -16,10 +17,11 @@ use crate::auth::Guard;
 use crate::body::{self, AnswerBody};
 use crate::edge::Listener;
 use crate::error::{Error, Shape};
+use crate::events::Emitter;
 use crate::invoke::{self, Propagate};
-use crate::meters::{InvocationMeters, ListenerMeters};
+use crate::meters::{EventMeters, InvocationMeters, ListenerMeters};
 use crate::node::Node;
-use crate::{cors, headers};
+use crate::{cors, events, headers};
 
 /// Writes the metrics as Prometheus reads them.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -36,8 +38,30 @@ pub(crate) struct Shared {
     pub(crate) propagate: Option<Propagate>,
     pub(crate) render_metrics: RenderMetrics,
     pub(crate) invocations: InvocationMeters,
+    pub(crate) events: EventMeters,
+    /// Takes events for their subscribers.
+    pub(crate) emitter: Arc<Emitter>,
     /// Cancelled when the node stops accepting; answers without an end end then.
     pub(crate) closing: CancellationToken,
+}
+
+impl Shared {
+    /// Says where and how an invocation ran.
+    pub(crate) fn describe(&self, fields: &mut HeaderMap, completed: &Completed) {
+        fields.reserve(8);
+        let is_here = completed.node == *self.node.name();
+        let node = if is_here {
+            self.node_name.clone()
+        } else {
+            headers::text(&completed.node)
+        };
+        fields.insert(headers::NODE, node);
+        fields.insert(headers::START, headers::start(completed.start));
+        fields.insert(headers::ROUTE, headers::route(completed.is_forwarded));
+        if let Some(timing) = headers::server_timing(&completed.phases) {
+            fields.insert(headers::SERVER_TIMING, timing);
+        }
+    }
 }
 
 /// One API on one listener.
@@ -71,8 +95,10 @@ impl Surface {
             Ok(origin) => (origin.cloned(), Ok(())),
             Err(error) => (None, Err(error)),
         };
+        let may_be_preflight = origin.is_some() || self.listener == Listener::Events;
         let is_preflight =
-            origin.is_some() && cors::is_preflight(request.method(), request.headers());
+            may_be_preflight && cors::is_preflight(request.method(), request.headers());
+        // Browsers send no credentials with a preflight, and it makes nothing run.
         let checked = checked.and_then(|()| match is_preflight {
             true => Ok(()),
             false => shared
@@ -84,6 +110,10 @@ impl Surface {
                 let (parts, mut body) = request.into_parts();
                 body::discard(&parts.headers, &mut body).await;
                 self.render(&error, &id)
+            }
+            Ok(()) if self.listener == Listener::Events => {
+                let is_trusted = !is_preflight || !shared.guard.requires_token();
+                events::answer(&self.shared, &id, request, is_trusted).await
             }
             Ok(()) if is_preflight => cors::preflight(),
             Ok(()) if self.is_invoke(&request) => invoke::answer(shared, &id, request).await,

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod dev;
+mod events;
 pub mod node;
 pub mod shutdown;
 pub mod telemetry;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::listen::PeerSockets;
 use cluster::peer::client::{self, HttpPeerClient};
@@ -14,11 +15,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::events::Events;
 use crate::telemetry::Metrics;
 use crate::wire;
 
 /// Room in a peer's message for what is not the payload.
 const HEAD_BYTES: usize = 128 * 1024;
+
+/// What is left of the time to drain when events that are still queued are given up, so that instances can be stopped.
+const EVENTS_MARGIN: Duration = Duration::from_secs(5);
 
 /// Why a node did not start. The text says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,7 @@ pub struct NodeHandle {
     addresses: gateway::Addresses,
     peer_address: SocketAddr,
     running: actors::supervisor::Running,
+    events: Events,
     edge: gateway::Serving,
     edge_shutdown: CancellationToken,
     peer_server: PeerServer,
@@ -158,10 +164,12 @@ impl Node {
         })
         .map_err(wire::cluster_error)?;
         let addresses = listeners.addresses();
+        let events = Events::start(&settings.queue, &running.control);
         let edge = Edge::new(
             listeners,
             &settings,
             running.control.clone(),
+            Arc::clone(&events.emitter),
             admin_token,
             metrics.render(),
             metrics.request_context(),
@@ -179,6 +187,7 @@ impl Node {
             addresses,
             peer_address,
             running,
+            events,
             edge,
             edge_shutdown,
             peer_server,
@@ -208,8 +217,8 @@ impl NodeHandle {
         }
     }
 
-    /// Drains and stops the node: readiness off and peers told, then accept stops, what is in flight finishes, instances stop,
-    /// actors stop. What is not done by `node.drain_timeout` is cut off.
+    /// Drains and stops the node: readiness off and peers told, then accept stops, what is in flight finishes, what is queued
+    /// is delivered, instances stop, actors stop. What is not done by `node.drain_timeout` is cut off.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.settings.node.drain_timeout;
         tracing::info!(node = %self.settings.node.name, "draining");
@@ -217,8 +226,14 @@ impl NodeHandle {
         tokio::time::sleep_until(deadline.min(Instant::now() + self.settings.node.drain_delay))
             .await;
         self.edge_shutdown.cancel();
-        let (is_drained, ()) =
-            tokio::join!(self.edge.finish(deadline), self.peer_server.drain(deadline));
+        // What waits in the queue goes on meanwhile, and comes to an end when nothing more can be emitted.
+        let events_until = deadline - EVENTS_MARGIN.min(self.settings.node.drain_timeout / 4);
+        let own = async {
+            let is_drained = self.edge.finish(deadline).await;
+            self.events.drain(events_until).await;
+            is_drained
+        };
+        let (is_drained, ()) = tokio::join!(own, self.peer_server.drain(deadline));
         if !is_drained {
             tracing::warn!(
                 "some requests were cut off at the end of the drain; node.drain_timeout bounds it"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actors::invoker::Propagate;
 use config::Settings;
 use config::settings::LogFormat;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
@@ -47,14 +47,27 @@ struct Traces {
 #[derive(Debug)]
 struct OtelPropagate;
 
+/// Bounds of buckets, each twice the one before: those of Event Gateway's histograms.
+fn doubling(first: f64, count: u32) -> Vec<f64> {
+    (0..count)
+        .map(|power| first * f64::from(2u32.pow(power)))
+        .collect()
+}
+
 impl Telemetry {
     /// Installs logs, metrics and, where an endpoint is set, traces for the whole process.
     ///
     /// # Errors
     /// When the log directives or the endpoint can not be used, or it was called before.
     pub fn install(settings: &Settings) -> anyhow::Result<Self> {
+        let processing = Matcher::Full("gateway_events_custom_processing_seconds".to_owned());
         let prometheus = PrometheusBuilder::new()
             .set_buckets(&BUCKETS)?
+            .set_buckets_for_metric(processing, &doubling(0.000_01, 20))?
+            .set_buckets_for_metric(
+                Matcher::Full("gateway_config_request_duration_seconds".to_owned()),
+                &doubling(0.0005, 16),
+            )?
             .install_recorder()?;
         meters::register();
         let traces = settings

@@ -7,12 +7,16 @@ use actors::supervisor::Parts;
 use bytesize::ByteSize;
 use cluster::identity::{ClusterSecret, Identity};
 use cluster::{LocalState, Membership, PeerClient};
+use config::settings::QueueSettings;
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
+use metrics::{Counter, Gauge};
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::Webhook;
 use providers::process::{self, Process};
 use providers::{Launch, Outputs, Remote};
+use queue::backend::memory;
+use queue::{MemoryQueue, Queue};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +64,21 @@ pub(crate) async fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartEr
     }
     let store = EtcdStore::connect(&settings.store.etcd, &settings.cluster.id).await?;
     Ok(Arc::new(store))
+}
+
+/// The queue of events that clients emit.
+pub(crate) fn queue(settings: &QueueSettings, backlog: Gauge, lost: Counter) -> Arc<dyn Queue> {
+    let meters = memory::Meters { backlog, lost };
+    Arc::new(MemoryQueue::new(queue_limits(settings), meters))
+}
+
+pub(crate) fn queue_limits(settings: &QueueSettings) -> memory::Limits {
+    memory::Limits {
+        len_max: settings.len_max,
+        bytes_max: bytes(settings.bytes_max),
+        function_share: settings.function_share,
+        lease_timeout: settings.lease_timeout,
+    }
 }
 
 pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) -> LocalState {

@@ -141,6 +141,7 @@ fn every_metric_is_explained() {
         "gateway",
         "node",
         "providers",
+        "queue",
     ];
     let sources = crates
         .iter()
@@ -271,7 +272,10 @@ fn words(command: &str) -> Vec<String> {
 fn names_of_metrics(text: &str) -> HashSet<String> {
     let spans = text.split(['"', '`']);
     let is_name = |span: &&str| {
-        let rest = span.strip_prefix("hearth_").unwrap_or_default();
+        // Those of Event Gateway keep their names.
+        let prefixes = ["hearth_", "gateway_"].into_iter();
+        let mut rest = prefixes.filter_map(|prefix| span.strip_prefix(prefix));
+        let rest = rest.next().unwrap_or_default();
         !rest.is_empty() && rest.chars().all(|c| c.is_ascii_lowercase() || c == '_')
     };
     spans.filter(is_name).map(str::to_owned).collect()

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::function::Function;
 use crate::id::Space;
+use crate::subscription::Subscription;
 
 /// An error of the events and config APIs, in Event Gateway's shape. Exactly one element is ever sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,20 @@ pub struct InvokeRequest<'a> {
 pub struct Functions {
     /// The functions of the space, by id.
     pub functions: Vec<Function>,
+}
+
+/// `GET /v1/spaces/{space}/subscriptions`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Subscriptions {
+    /// The subscriptions of the space, by id.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// `GET /v1/spaces`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spaces {
+    /// The spaces that hold something, by name.
+    pub spaces: Vec<Space>,
 }
 
 /// `GET /v1/cluster`: the cluster as the answering node sees it.

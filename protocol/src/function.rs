@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{FunctionId, InstanceKey, Space};
 
+mod aws;
 mod parse;
 
+pub use aws::{
+    AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
+};
 pub use parse::Invalid;
 
 /// A registered function. A field that was not set is absent from answers.
@@ -34,6 +38,12 @@ pub struct Function {
     /// Sandbox rules that were set; see [`Function::sandbox`] for the effective ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxSpec>,
+    /// The form of events that was set; see [`Function::event_format`] for the effective one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_format: Option<EventFormat>,
+    /// What its owner notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, String>>,
 }
 
 /// What runs a function, by the record's `type`.
@@ -46,6 +56,28 @@ pub enum Provider {
     Process(ProcessProvider),
     /// Remote: a webhook.
     Http(HttpProvider),
+    /// Remote: a function of AWS Lambda.
+    AwsLambda(AwsLambdaProvider),
+    /// Remote: a stream of AWS Kinesis.
+    AwsKinesis(AwsKinesisProvider),
+    /// Remote: a delivery stream of AWS Firehose.
+    AwsFirehose(AwsFirehoseProvider),
+    /// Remote: a queue of AWS SQS.
+    AwsSqs(AwsSqsProvider),
+}
+
+/// The form in which a function gets events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventFormat {
+    /// Event Gateway's JSON object; the answer to an `http` event is its response object.
+    Envelope,
+    /// CloudEvents 1.0: attributes as headers, the data as body.
+    CloudeventsBinary,
+    /// CloudEvents 1.0: one JSON object.
+    CloudeventsStructured,
+    /// The data as it came, and nothing else.
+    Raw,
 }
 
 /// `provider` of type `container`.
@@ -197,8 +229,16 @@ pub struct Sandbox {
     pub network: bool,
 }
 
-/// The values of `type` this version runs.
-pub const TYPES: [&str; 3] = ["container", "process", "http"];
+/// The values of `type` that can be registered.
+pub const TYPES: [&str; 7] = [
+    "container",
+    "process",
+    "http",
+    "awslambda",
+    "awskinesis",
+    "awsfirehose",
+    "awssqs",
+];
 
 impl Function {
     /// The record's `type`.
@@ -207,6 +247,10 @@ impl Function {
             Provider::Container(_) => "container",
             Provider::Process(_) => "process",
             Provider::Http(_) => "http",
+            Provider::AwsLambda(_) => "awslambda",
+            Provider::AwsKinesis(_) => "awskinesis",
+            Provider::AwsFirehose(_) => "awsfirehose",
+            Provider::AwsSqs(_) => "awssqs",
         }
     }
 
@@ -215,7 +259,20 @@ impl Function {
         match &self.provider {
             Provider::Container(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
             Provider::Process(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
-            Provider::Http(_) => None,
+            Provider::Http(_)
+            | Provider::AwsLambda(_)
+            | Provider::AwsKinesis(_)
+            | Provider::AwsFirehose(_)
+            | Provider::AwsSqs(_) => None,
+        }
+    }
+
+    /// The form in which it gets events: what was set, else the envelope for remote types and binary CloudEvents for others.
+    pub fn event_format(&self) -> EventFormat {
+        match (self.event_format, self.contract()) {
+            (Some(format), _) => format,
+            (None, None) => EventFormat::Envelope,
+            (None, Some(_)) => EventFormat::CloudeventsBinary,
         }
     }
 
@@ -228,7 +285,7 @@ impl Function {
     pub fn image_digest(&self) -> Option<&str> {
         match &self.provider {
             Provider::Container(provider) => provider.digest.as_deref(),
-            Provider::Process(_) | Provider::Http(_) => None,
+            _ => None,
         }
     }
 

@@ -1,12 +1,16 @@
 //! One request to run one function once, and its answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{FunctionId, InvocationId, NodeId, Space};
 
+mod call;
 mod deadline;
 
+pub use call::{AnswerRule, Call, is_hop_by_hop};
 pub use deadline::Deadline;
 
 /// A function's run, as every layer passes it on.
@@ -20,8 +24,10 @@ pub struct Invocation {
     pub function_id: FunctionId,
     /// The payload, whole: its size was checked against the function's `bodyBytes`.
     pub payload: Bytes,
-    /// The payload's media type, as handed to the function.
+    /// The payload's media type, as handed to the function; empty when it is handed none.
     pub content_type: String,
+    /// How the function is called, if not as `POST /invoke` calls.
+    pub call: Option<Arc<Call>>,
     /// When the caller stops waiting.
     pub deadline: Deadline,
     /// Whether it came from a client or from a peer.
@@ -57,6 +63,9 @@ pub struct Reply {
     pub status: u16,
     /// The media type of the body, if the function named one.
     pub content_type: Option<String>,
+    /// Its other headers, by name in lower case, where [`AnswerRule::Whole`] asks for them; without those that belong to one
+    /// connection.
+    pub headers: Vec<(String, Bytes)>,
     /// The body, whole and within the answer's limit.
     pub body: Bytes,
 }

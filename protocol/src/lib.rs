@@ -4,12 +4,18 @@
 
 pub mod api;
 pub mod code;
+pub mod event;
 pub mod function;
 pub mod id;
 pub mod invocation;
+pub mod path;
 pub mod peer;
+pub mod subscription;
 
 pub use code::{Component, Effect, ErrorCode, Failure};
+pub use event::Event;
 pub use function::Function;
 pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};
+pub use path::PathTree;
+pub use subscription::{Subscription, SubscriptionId};

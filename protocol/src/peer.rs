@@ -3,19 +3,21 @@
 //! A message is `u32 head length (big endian) | head | raw payload`. Heads are maps and are read with defaults, so a
 //! node of one version understands a node of the next: a field nobody knows is passed over, a missing one has a default.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Failure;
 use crate::id::{FunctionId, InstanceKey, InvocationId, NodeId, Space};
-use crate::invocation::{Phases, StartKind, TraceContext};
+use crate::invocation::{Call, Phases, StartKind, TraceContext};
 
 /// The version in the path of every peer request. It changes only when old heads can no longer be read.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The most bytes a head may have: heads are ids and numbers, so 64 KiB is generous.
-pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes a head may have: ids, numbers, and the headers of one request or answer, which have 64 KiB at most.
+pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 
 /// The head of a forwarded invocation; the payload follows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,9 @@ pub struct InvokeHead {
     /// The payload's media type.
     #[serde(default)]
     pub content_type: String,
+    /// How the function is called, if not as `POST /invoke` calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<Arc<Call>>,
     /// Whether the receiver may start an instance or let it wait; otherwise it takes only a free slot.
     #[serde(default)]
     pub may_start: bool,
@@ -69,6 +74,9 @@ pub enum ReplyOutcome {
         status: u16,
         /// The media type of the body.
         content_type: Option<String>,
+        /// Its other headers, where the call asked for them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        headers: Vec<(String, Bytes)>,
         /// Whether it ran on an instance that was up.
         start: StartKind,
     },
@@ -136,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::code::{Component, Effect, ErrorCode};
+    use crate::invocation::AnswerRule;
 
     fn invoke_heads() -> impl Strategy<Value = InvokeHead> {
         let ids = (
@@ -151,11 +160,12 @@ mod tests {
             any::<bool>(),
             any::<Option<String>>(),
             any::<Option<String>>(),
+            proptest::option::of(calls()),
         );
         (ids, rest).prop_map(
             |(
                 (invocation, space, function_id, from),
-                (key, remaining_ms, content_type, may_start, parent, state),
+                (key, remaining_ms, content_type, may_start, parent, state, call),
             )| {
                 InvokeHead {
                     invocation: invocation.parse().unwrap(),
@@ -165,6 +175,7 @@ mod tests {
                     from: from.parse().unwrap(),
                     remaining_ms,
                     content_type,
+                    call: call.map(Arc::new),
                     may_start,
                     trace: TraceContext { parent, state },
                 }
@@ -172,10 +183,30 @@ mod tests {
         )
     }
 
+    fn headers() -> impl Strategy<Value = Vec<(String, Bytes)>> {
+        let header = ("[a-z-]{1,20}", any::<Vec<u8>>());
+        let header = header.prop_map(|(name, value)| (name, Bytes::from(value)));
+        proptest::collection::vec(header, 0..4)
+    }
+
+    fn calls() -> impl Strategy<Value = Call> {
+        (any::<String>(), any::<String>(), headers()).prop_map(|(method, target, headers)| Call {
+            method,
+            target,
+            headers,
+            answer: AnswerRule::Whole,
+        })
+    }
+
     fn reply_heads() -> impl Strategy<Value = ReplyHead> {
         let outcomes = prop_oneof![
-            (any::<u16>(), any::<Option<String>>(), any::<bool>()).prop_map(
-                |(status, content_type, is_warm)| {
+            (
+                any::<u16>(),
+                any::<Option<String>>(),
+                headers(),
+                any::<bool>()
+            )
+                .prop_map(|(status, content_type, headers, is_warm)| {
                     let start = if is_warm {
                         StartKind::Warm
                     } else {
@@ -184,10 +215,10 @@ mod tests {
                     ReplyOutcome::Replied {
                         status,
                         content_type,
+                        headers,
                         start,
                     }
-                }
-            ),
+                }),
             any::<(String, Option<u64>)>().prop_map(|(message, retry_after_ms)| {
                 let failure = Failure::new(
                     ErrorCode::FunctionBusy,
@@ -269,6 +300,7 @@ mod tests {
             };
             let expected = InvokeHead {
                 content_type: String::new(),
+                call: None,
                 may_start: false,
                 trace: TraceContext::default(),
                 ..invoke.clone()
@@ -312,7 +344,7 @@ mod tests {
         check(b"\x00\x00\x00", FrameError::Short { bytes: 3 });
         check(b"\x00\x00\x00\x05abcd", FrameError::Short { bytes: 8 });
         check(
-            b"\x00\x01\x00\x01",
+            b"\x00\x02\x00\x01",
             FrameError::HeadTooLong {
                 bytes: HEAD_BYTES_MAX + 1,
             },

@@ -228,6 +228,7 @@ fn reply(body: Bytes) -> Reply {
     Reply {
         status: 200,
         content_type: Some("application/json".into()),
+        headers: Vec::new(),
         body,
     }
 }

@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use config::settings::HttpSettings;
 use protocol::function::Provider;
+use protocol::invocation::{AnswerRule, Call as HttpCall};
 use protocol::{Function, FunctionId, Invocation, Reply, Space};
 use tokio::time::Instant;
 
 use self::outlier::Outlier;
-use crate::contract::headers::{EventHeaders, answered_type, status_failure};
+use crate::contract::headers::{EventHeaders, answered_headers, answered_type, status_failure};
 use crate::{Error, Remote};
 
 /// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
@@ -115,21 +116,32 @@ impl Webhook {
                 retry_after_ms: None,
             });
         };
-        let request = self
-            .client
-            .post(&provider.url)
+        let call = invocation.call.as_deref();
+        let rule = call.map_or(AnswerRule::Success, |call| call.answer);
+        let request = match call {
+            None => self.client.post(&provider.url),
+            Some(call) => self
+                .client
+                .request(method(call)?, target(&provider.url, call)),
+        };
+        let request = request
             .headers(endpoint.events.of(invocation))
             .body(invocation.payload.clone());
         let mut response = request.send().await.map_err(|error| classify(&error))?;
         let status = response.status();
         let content_type = answered_type(response.headers());
+        let headers = match call.filter(|_| rule == AnswerRule::Whole) {
+            None => Vec::new(),
+            Some(call) => answered_headers(response.headers(), call.method == "HEAD"),
+        };
         let body = self.collect(&mut response).await?;
-        if !status.is_success() {
+        if !rule.takes(status.as_u16()) {
             return Err(status_failure(status.as_u16(), &body));
         }
         Ok(Reply {
             status: status.as_u16(),
             content_type,
+            headers,
             body,
         })
     }
@@ -252,6 +264,27 @@ impl Drop for Attempt<'_> {
             self.endpoint.outlier().abandon(Instant::now());
         }
     }
+}
+
+fn method(call: &HttpCall) -> Result<reqwest::Method, Error> {
+    reqwest::Method::from_bytes(call.method.as_bytes()).map_err(|_| Error::Unreachable {
+        why: format!("{:?} is no method of HTTP", call.method),
+        retry_after_ms: None,
+    })
+}
+
+/// A webhook has a path of its own; the query of a request is put behind its own one.
+fn target(url: &str, call: &HttpCall) -> String {
+    let Some(query) = call.query().filter(|query| !query.is_empty()) else {
+        return url.to_owned();
+    };
+    let (url, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+    let joint = match url.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    format!("{url}{joint}{query}{fragment}")
 }
 
 fn classify(error: &reqwest::Error) -> Error {

@@ -20,7 +20,7 @@ impl Kind {
     pub(crate) fn of(function: &Function) -> Self {
         match function.provider {
             Provider::Container(_) => Self::Container,
-            Provider::Process(_) | Provider::Http(_) => Self::Process,
+            _ => Self::Process,
         }
     }
 }

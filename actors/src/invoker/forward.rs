@@ -43,6 +43,7 @@ impl Invoker {
             from: self.parts.node_id.clone(),
             remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
             content_type: invocation.content_type,
+            call: invocation.call,
             may_start,
             trace,
         };
@@ -126,11 +127,13 @@ impl Invoker {
             ReplyOutcome::Replied {
                 status,
                 content_type,
+                headers,
                 start,
             } => Step::Done(Completed {
                 reply: Reply {
                     status,
                     content_type,
+                    headers,
                     body,
                 },
                 node: Arc::from(peer),
@@ -161,12 +164,14 @@ impl Invoker {
                 let Reply {
                     status,
                     content_type,
+                    headers,
                     body,
                 } = reply;
                 (
                     ReplyOutcome::Replied {
                         status,
                         content_type,
+                        headers,
                         start,
                     },
                     body,
@@ -181,7 +186,10 @@ impl Invoker {
 fn is_the_nodes_own(code: ErrorCode) -> bool {
     !matches!(
         code,
-        ErrorCode::StartFailed | ErrorCode::ImageNotFound | ErrorCode::PayloadTooLarge
+        ErrorCode::StartFailed
+            | ErrorCode::ImageNotFound
+            | ErrorCode::PayloadTooLarge
+            | ErrorCode::InvalidRequest
     )
 }
 

@@ -39,6 +39,7 @@ impl Invoker {
             function_id: head.function_id,
             payload,
             content_type: head.content_type,
+            call: head.call,
             deadline: Deadline::at(deadline.into_std()),
             hop: Hop::Forwarded(head.from),
             trace,
@@ -75,6 +76,11 @@ impl Invoker {
                 Component::Peer,
                 "the node drains",
             ));
+        }
+        let call = invocation.call.as_deref();
+        if call.is_some_and(|call| !call.is_well_formed()) {
+            let why = "the peer's call could not be written as one request";
+            return Err(refusal(ErrorCode::InvalidRequest, Component::Peer, why));
         }
         let registered = self.registered(&invocation.space, &invocation.function_id)?;
         if registered.key != key {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use config::Revision;
 use config::store::{Entry, Listing};
@@ -29,10 +30,31 @@ struct Line {
 
 const FORMAT: u32 = 1;
 
-/// Writes the newest listing in the background; listings that come while one is written replace each other.
+/// Everything that a node knows of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// The newest revision it was built from.
+    pub(crate) revision: Revision,
+    /// The records of all kinds.
+    pub(crate) entries: Vec<Arc<Entry>>,
+}
+
+impl Snapshot {
+    /// The records under a prefix.
+    pub(super) fn listing(&self, prefix: &str) -> Listing {
+        let entries = self.entries.iter();
+        let entries = entries.filter(|entry| entry.key.starts_with(prefix));
+        Listing {
+            entries: entries.map(|entry| Entry::clone(entry)).collect(),
+            revision: self.revision,
+        }
+    }
+}
+
+/// Writes the newest snapshot in the background; those that come while one is written replace each other.
 #[derive(Debug)]
 pub(super) struct Writer {
-    listing: watch::Sender<Option<Listing>>,
+    snapshot: watch::Sender<Option<Snapshot>>,
 }
 
 impl Writer {
@@ -42,36 +64,36 @@ impl Writer {
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Self {
-        let (listing, mut newest) = watch::channel(None::<Listing>);
+        let (snapshot, mut newest) = watch::channel(None::<Snapshot>);
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
             while newest.changed().await.is_ok() {
-                let Some(listing) = newest.borrow_and_update().clone() else { continue };
+                let Some(snapshot) = newest.borrow_and_update().clone() else { continue };
                 let (path, cluster) = (path.clone(), cluster.clone());
-                let written = tokio::task::spawn_blocking(move || write(&path, &cluster, &listing)).await;
+                let written = tokio::task::spawn_blocking(move || write(&path, &cluster, &snapshot)).await;
                 if let Ok(Err(error)) = written {
-                    tracing::warn!(%error, "the snapshot of the functions can not be written; a start without the store would miss the newest");
+                    tracing::warn!(%error, "the snapshot of functions and subscriptions can not be written; a start without the store would miss the newest");
                 }
             }
         }));
-        Self { listing }
+        Self { snapshot }
     }
 
-    pub(super) fn write(&self, listing: Listing) {
-        self.listing.send_replace(Some(listing));
+    pub(super) fn write(&self, snapshot: Snapshot) {
+        self.snapshot.send_replace(Some(snapshot));
     }
 }
 
-fn write(path: &Path, cluster: &str, listing: &Listing) -> std::io::Result<()> {
+fn write(path: &Path, cluster: &str, snapshot: &Snapshot) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = std::io::BufWriter::new(std::fs::File::create(&new)?);
     let head = Head {
         format: FORMAT,
         cluster: cluster.to_owned(),
-        revision: listing.revision,
-        entries: listing.entries.len(),
+        revision: snapshot.revision,
+        entries: snapshot.entries.len(),
     };
     serde_json::to_writer(&mut file, &head)?;
-    for entry in &listing.entries {
+    for entry in &snapshot.entries {
         // A record that is no JSON could not be read from the store either.
         let Ok(value) = serde_json::from_slice(&entry.value) else {
             continue;
@@ -92,21 +114,21 @@ fn write(path: &Path, cluster: &str, listing: &Listing) -> std::io::Result<()> {
 }
 
 /// Reads the snapshot of this cluster, if there is one that is whole.
-pub(super) async fn read(path: PathBuf, cluster: String) -> Option<Listing> {
+pub(super) async fn read(path: PathBuf, cluster: String) -> Option<Snapshot> {
     let read = tokio::task::spawn_blocking(move || read_file(&path, &cluster))
         .await
         .ok()?;
     match read {
-        Ok(listing) => Some(listing),
+        Ok(snapshot) => Some(snapshot),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!(%error, "the snapshot of the functions can not be used");
+            tracing::warn!(%error, "the snapshot of functions and subscriptions can not be used");
             None
         }
     }
 }
 
-fn read_file(path: &Path, cluster: &str) -> std::io::Result<Listing> {
+fn read_file(path: &Path, cluster: &str) -> std::io::Result<Snapshot> {
     let other = |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
     let mut lines = BufReader::new(std::fs::File::open(path)?).lines();
     let head: Head =
@@ -124,13 +146,13 @@ fn read_file(path: &Path, cluster: &str) -> std::io::Result<Listing> {
             value,
             revision,
         } = serde_json::from_str(&line?)?;
-        entries.push(Entry {
+        entries.push(Arc::new(Entry {
             key,
             value: serde_json::to_vec(&value)?.into(),
             revision,
-        });
+        }));
     }
-    Ok(Listing {
+    Ok(Snapshot {
         entries,
         revision: head.revision,
     })
@@ -149,12 +171,19 @@ mod tests {
             value: "{\"a\":1}".into(),
             revision: Revision(3),
         };
-        let listing = Listing {
-            entries: vec![entry],
+        let other = Entry {
+            key: "subscriptions/default/a,f,%2F".into(),
+            ..entry.clone()
+        };
+        let snapshot = Snapshot {
+            entries: vec![Arc::new(entry.clone()), Arc::new(other)],
             revision: Revision(7),
         };
-        write(&path, "one", &listing).unwrap();
-        assert_eq!(read_file(&path, "one").unwrap(), listing);
+        write(&path, "one", &snapshot).unwrap();
+        let read = read_file(&path, "one").unwrap();
+        assert_eq!(read, snapshot);
+        assert_eq!(read.listing("functions/").entries, [entry]);
+        assert_eq!(read.listing("subscriptions/").entries.len(), 1);
         assert!(read_file(&path, "other").is_err());
         std::fs::write(&path, "{").unwrap();
         assert!(read_file(&path, "one").is_err());

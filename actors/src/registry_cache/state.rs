@@ -1,124 +1,183 @@
 //! The records as the store last told them, and the registry built from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use config::Revision;
-use config::store::{Change, Entry, Listing, WatchEvent};
-use protocol::Function;
+use config::store::{Entry, Listing, WatchEvent};
+use protocol::{Function, Space, Subscription, SubscriptionId};
+use serde::Deserialize;
 
-use super::{FUNCTIONS_PREFIX, Registered, Registry};
+use super::disk::Snapshot;
+use super::records::Records;
+use super::subscriptions::{GroupKey, Subscribed};
+use super::{FUNCTIONS_PREFIX, Kind, Registered, Registry, SUBSCRIPTIONS_PREFIX};
 
-#[derive(Debug, Default)]
+/// What the store told, and the registry that says the same; what did not change is shared with the registry before.
+#[derive(Debug)]
 pub(super) struct State {
-    revision: Revision,
-    is_loaded: bool,
-    records: BTreeMap<String, Record>,
+    functions: Records<Registered>,
+    subscriptions: Records<Subscribed>,
+    registry: Arc<Registry>,
 }
 
-#[derive(Debug)]
-struct Record {
-    entry: Entry,
-    registered: Option<Arc<Registered>>,
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            functions: Records::new(read_function),
+            subscriptions: Records::new(read_subscription),
+            registry: Arc::default(),
+        }
+    }
 }
 
 impl State {
     pub(super) fn is_loaded(&self) -> bool {
-        self.is_loaded
+        self.functions.is_listed && self.subscriptions.is_listed
     }
 
-    /// Replaces everything: records that are not in the listing are gone.
-    pub(super) fn on_listing(&mut self, listing: &Listing) {
-        let mut before = std::mem::take(&mut self.records);
-        for entry in &listing.entries {
-            let known = before
-                .remove(&entry.key)
-                .filter(|record| record.entry == *entry);
-            self.records.insert(
-                entry.key.clone(),
-                known.unwrap_or_else(|| Record::read(entry)),
-            );
-        }
-        self.revision = listing.revision;
-        self.is_loaded = true;
+    /// Replaces everything of a kind: records that are not in the listing are gone.
+    pub(super) fn on_listing(&mut self, kind: Kind, listing: Listing) {
+        self.on_events(kind, vec![WatchEvent::Reset(listing)]);
     }
 
-    pub(super) fn on_event(&mut self, event: &WatchEvent) {
-        match event {
-            WatchEvent::Reset(listing) => self.on_listing(listing),
-            WatchEvent::Changes { revision, changes } => {
-                for change in changes {
-                    match change {
-                        Change::Put(entry) => {
-                            self.records.insert(entry.key.clone(), Record::read(entry));
-                        }
-                        Change::Deleted(key) => {
-                            self.records.remove(key);
-                        }
-                    }
-                }
-                self.revision = self.revision.max(*revision);
+    /// Applies what the watch of a kind said.
+    pub(super) fn on_events(&mut self, kind: Kind, events: Vec<WatchEvent>) {
+        let mut registry = Registry::clone(&self.registry);
+        match kind {
+            Kind::Functions => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.functions.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_functions(&mut registry, &changed);
+            }
+            Kind::Subscriptions => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.subscriptions.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_subscriptions(&mut registry, &changed);
             }
         }
+        registry.functions_revision = self.functions.revision;
+        registry.subscriptions.revision = self.subscriptions.revision;
+        registry.revision = self.functions.revision.max(self.subscriptions.revision);
+        registry.is_loaded = self.is_loaded();
+        self.registry = Arc::new(registry);
     }
 
-    pub(super) fn registry(&self) -> Registry {
-        let mut registry = Registry {
-            revision: self.revision,
-            is_loaded: self.is_loaded,
-            ..Registry::default()
-        };
-        for registered in self
-            .records
-            .values()
-            .filter_map(|record| record.registered.as_ref())
-        {
-            let function = &registered.function;
-            let space = registry
-                .functions
-                .entry(function.space.clone())
-                .or_default();
-            space.insert(function.function_id.clone(), Arc::clone(registered));
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let functions = self.functions.entries();
+        Snapshot {
+            revision: self.registry.revision,
+            entries: functions.chain(self.subscriptions.entries()).collect(),
         }
-        registry
     }
 
-    pub(super) fn listing(&self) -> Listing {
-        let entries = self
-            .records
-            .values()
-            .map(|record| record.entry.clone())
+    /// Makes the functions of each space anew that has a changed one.
+    fn set_functions(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
+        let spaces: BTreeSet<Space> = changed
+            .iter()
+            .filter_map(|key| Some(split(FUNCTIONS_PREFIX, key)?.0))
             .collect();
-        Listing {
-            entries,
-            revision: self.revision,
+        for space in spaces {
+            let prefix = format!("{FUNCTIONS_PREFIX}{space}/");
+            let registered = self.functions.under(&prefix);
+            let functions: BTreeMap<_, _> = registered
+                .map(|registered| {
+                    (
+                        registered.function.function_id.clone(),
+                        Arc::clone(registered),
+                    )
+                })
+                .collect();
+            gauge("gateway_functions_total", &space, functions.len());
+            match functions.is_empty() {
+                true => registry.functions.remove(&space),
+                false => registry.functions.insert(space, Arc::new(functions)),
+            };
+        }
+    }
+
+    /// Makes each group of subscriptions anew that has a changed one.
+    fn set_subscriptions(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
+        let groups: BTreeSet<GroupKey> = changed
+            .iter()
+            .filter_map(|key| {
+                let (space, id) = split(SUBSCRIPTIONS_PREFIX, key)?;
+                GroupKey::of(&space, id)
+            })
+            .collect();
+        for group in &groups {
+            let prefix = format!("{SUBSCRIPTIONS_PREFIX}{}", group.text());
+            let subscribed = self.subscriptions.under(&prefix).cloned().collect();
+            registry.subscriptions.set_group(group, subscribed);
+        }
+        let spaces: BTreeSet<&Space> = groups.iter().map(GroupKey::space).collect();
+        for space in spaces {
+            let count = registry.subscriptions.of_space(space).count();
+            gauge("gateway_subscriptions_total", space, count);
         }
     }
 }
 
-impl Record {
-    /// Reads a record; one that can not be read is kept and told, but runs nothing.
-    fn read(entry: &Entry) -> Self {
-        let registered = match serde_json::from_slice::<Function>(&entry.value) {
-            Ok(function) if key(&function) == entry.key => Some(Arc::new(Registered {
-                key: function.instance_key(),
-                function: Arc::new(function),
-                revision: entry.revision,
-            })),
-            Ok(_) => {
-                tracing::error!(key = %entry.key, "a record in the store names another function than its key");
-                None
-            }
-            Err(error) => {
-                tracing::error!(key = %entry.key, %error, "a record in the store can not be read");
-                None
-            }
-        };
-        Self {
-            entry: entry.clone(),
-            registered,
-        }
+/// Event Gateway's name and label; a space that has become empty says so.
+fn gauge(name: &'static str, space: &Space, count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a count of records is small")]
+    metrics::gauge!(name, "space" => space.to_string()).set(count as f64);
+}
+
+/// Space and id in a key.
+fn split<'a>(prefix: &str, key: &'a str) -> Option<(Space, &'a str)> {
+    let (space, id) = key.strip_prefix(prefix)?.split_once('/')?;
+    Some((space.parse().ok()?, id))
+}
+
+/// Reads a function; one that can not be read runs nothing.
+fn read_function(entry: &Entry) -> Option<Registered> {
+    let function: Function = parsed(entry)?;
+    if key(&function) != entry.key {
+        tracing::error!(key = %entry.key, "a record in the store names another function than its key");
+        return None;
     }
+    Some(Registered {
+        key: function.instance_key(),
+        function: Arc::new(function),
+        revision: entry.revision,
+    })
+}
+
+/// Reads a subscription; one that can not be read gets no events.
+pub(crate) fn read_subscription(entry: &Entry) -> Option<Subscribed> {
+    /// What a record has that no API shows.
+    #[derive(Deserialize)]
+    struct Hidden {
+        created: Option<config::Revision>,
+    }
+
+    let subscription: Subscription = parsed(entry)?;
+    let hidden: Hidden = parsed(entry)?;
+    let (event, path) = (&subscription.event, &subscription.path);
+    let id = SubscriptionId::of(event, subscription.method, &subscription.function_id, path);
+    if id != subscription.subscription_id || subscription_key(&subscription) != entry.key {
+        tracing::error!(key = %entry.key, "a record in the store names another subscription than its key");
+        return None;
+    }
+    Some(Subscribed {
+        subscription: Arc::new(subscription),
+        revision: entry.revision,
+        created: hidden.created.unwrap_or(entry.revision),
+    })
+}
+
+fn parsed<'a, T: Deserialize<'a>>(entry: &'a Entry) -> Option<T> {
+    serde_json::from_slice(&entry.value)
+        .inspect_err(|error| tracing::error!(key = %entry.key, %error, "a record in the store can not be read"))
+        .ok()
 }
 
 /// The key of a function's record.
@@ -129,8 +188,17 @@ pub(crate) fn key(function: &Function) -> String {
     )
 }
 
+/// The key of a subscription's record.
+pub(crate) fn subscription_key(subscription: &Subscription) -> String {
+    let (space, id) = (&subscription.space, &subscription.subscription_id);
+    format!("{SUBSCRIPTIONS_PREFIX}{space}/{id}")
+}
+
 #[cfg(test)]
 mod tests {
+    use config::Revision;
+    use config::store::Change;
+
     use super::*;
 
     fn entry(id: &str, revision: u64) -> Entry {
@@ -156,24 +224,33 @@ mod tests {
     fn changes_and_resets_are_applied() {
         let mut state = State::default();
         assert!(!state.registry().is_loaded);
-        state.on_listing(&Listing {
-            entries: vec![entry("a", 1), entry("b", 2)],
-            revision: Revision(2),
-        });
+        state.on_listing(
+            Kind::Functions,
+            Listing {
+                entries: vec![entry("a", 1), entry("b", 2)],
+                revision: Revision(2),
+            },
+        );
         let changes = vec![
             Change::Deleted("functions/default/a".into()),
             Change::Put(entry("c", 3)),
         ];
-        state.on_event(&WatchEvent::Changes {
-            revision: Revision(3),
-            changes,
-        });
+        state.on_events(
+            Kind::Functions,
+            vec![WatchEvent::Changes {
+                revision: Revision(3),
+                changes,
+            }],
+        );
         assert_eq!(ids(&state), ["b", "c"]);
         assert_eq!(state.registry().revision, Revision(3));
-        state.on_event(&WatchEvent::Reset(Listing {
-            entries: vec![entry("d", 9)],
-            revision: Revision(9),
-        }));
+        state.on_listing(
+            Kind::Functions,
+            Listing {
+                entries: vec![entry("d", 9)],
+                revision: Revision(9),
+            },
+        );
         assert_eq!(
             ids(&state),
             ["d"],
@@ -193,10 +270,13 @@ mod tests {
             key: "functions/default/y".into(),
             ..entry("z", 1)
         };
-        state.on_listing(&Listing {
-            entries: vec![broken, moved, entry("a", 1)],
-            revision: Revision(1),
-        });
+        state.on_listing(
+            Kind::Functions,
+            Listing {
+                entries: vec![broken, moved, entry("a", 1)],
+                revision: Revision(1),
+            },
+        );
         assert_eq!(ids(&state), ["a"]);
     }
 }

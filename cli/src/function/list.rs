@@ -105,5 +105,9 @@ fn runs(function: &Function) -> String {
         }
         Provider::Process(provider) => provider.command.join(" "),
         Provider::Http(provider) => provider.url.clone(),
+        Provider::AwsLambda(provider) => provider.arn.clone(),
+        Provider::AwsKinesis(provider) => provider.stream_name.clone(),
+        Provider::AwsFirehose(provider) => provider.delivery_stream_name.clone(),
+        Provider::AwsSqs(provider) => provider.queue_url.clone(),
     }
 }

@@ -68,6 +68,8 @@ fn from_options(
             capabilities: (!args.capability.is_empty()).then(|| args.capability.clone()),
             network: args.no_network.then_some(false),
         }),
+        event_format: None,
+        metadata: None,
     };
     let body = serde_json::to_vec(&function).expect("a record has a JSON form");
     // The node checks the same, but asking it for a mistake that is plain from here would hide it behind the network.

@@ -49,6 +49,7 @@ impl Step {
         let outcome = ReplyOutcome::Replied {
             status: 200,
             content_type: None,
+            headers: Vec::new(),
             start: protocol::invocation::StartKind::Warm,
         };
         Self::answer(

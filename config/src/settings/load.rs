@@ -106,6 +106,7 @@ impl Settings {
         self.executor.check()?;
         self.docker.check()?;
         self.http.check()?;
+        self.queue.check()?;
         self.logs.check()?;
         self.telemetry.check()?;
         self.check_exposure()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actors::catalog::{self, Stored};
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
@@ -12,10 +12,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use protocol::{Function, api};
 use serde::Deserialize;
 
-use super::{Line, Query, Segments};
+use super::filter::MetadataFilter;
+use super::{Line, Query, Segments, is_json, read_body, tags};
 use crate::error::Error;
+use crate::headers;
 use crate::surface::Shared;
-use crate::{body, headers};
 
 /// `POST /v1/spaces/{space}/functions`
 pub(super) async fn create(
@@ -24,20 +25,24 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Error> {
     let (_, body) = read_body(&shared, request).await?;
-    let function =
-        Function::parse(&space, None, &body).map_err(|error| Error::invalid_function(&error))?;
+    let function = parse(&space, None, &body)?;
     let stored = shared.node.create(function).await?;
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
 
-/// `GET /v1/spaces/{space}/functions`
+/// `GET /v1/spaces/{space}/functions[?metadata.<key>=<value>]`
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
+    filter: MetadataFilter,
 ) -> Result<Line<api::Functions>, Error> {
     let stored = shared.node.list(&space).await?;
+    let functions = stored
+        .into_iter()
+        .map(|stored| stored.function)
+        .filter(|function| filter.accepts(function.metadata.as_ref()));
     Ok(Line(api::Functions {
-        functions: stored.into_iter().map(|stored| stored.function).collect(),
+        functions: functions.collect(),
     }))
 }
 
@@ -56,8 +61,7 @@ pub(super) async fn replace(
     request: Request,
 ) -> Result<Response, Error> {
     let (fields, body) = read_body(&shared, request).await?;
-    let function = Function::parse(&space, Some(&id), &body)
-        .map_err(|error| Error::invalid_function(&error))?;
+    let function = parse(&space, Some(&id), &body)?;
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     Ok(record(shared.node.update(function, at).await?))
 }
@@ -109,44 +113,27 @@ pub(super) async fn logs(
         .into_response())
 }
 
-async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {
-    let (parts, mut body) = request.into_parts();
-    let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
-    Ok((parts.headers, bytes))
+fn parse(space: &str, id: Option<&str>, body: &[u8]) -> Result<Function, Error> {
+    Function::parse(space, id, body).map_err(|why| {
+        let error = Error::invalid_function(&why);
+        if is_json(body) {
+            error
+        } else {
+            error.undecodable()
+        }
+    })
 }
 
-/// A record with its revision as `ETag`.
 fn record(stored: Stored) -> Response {
-    let tag = headers::text(&format!("\"{}\"", stored.revision.0));
-    ([(header::ETAG, tag)], Line(stored.function)).into_response()
+    tags::tagged(stored.function, stored.revision)
 }
 
-/// The revision that `If-Match` asks for. A list of them is looked up; what is no revision of ours matches no record.
-async fn expected_revision(
+pub(super) async fn expected_revision(
     shared: &Shared,
     space: &str,
     id: &str,
     fields: &HeaderMap,
 ) -> Result<Option<Revision>, Error> {
-    let mut tags = Vec::new();
-    for value in fields.get_all(header::IF_MATCH) {
-        tags.extend(value.to_str().unwrap_or("").split(',').map(str::trim));
-    }
-    if tags.is_empty() || tags == ["*"] {
-        return Ok(None);
-    }
-    let revisions: Vec<Revision> = tags.into_iter().filter_map(revision).collect();
-    if let [revision] = revisions[..] {
-        return Ok(Some(revision));
-    }
-    let current = shared.node.get(space, id).await?.revision;
-    match revisions.contains(&current) {
-        true => Ok(Some(current)),
-        false => Err(catalog::Error::Changed(id.to_owned()).into()),
-    }
-}
-
-fn revision(tag: &str) -> Option<Revision> {
-    let digits = tag.strip_prefix('"')?.strip_suffix('"')?;
-    digits.parse().ok().map(Revision)
+    let current = async { Ok(shared.node.get(space, id).await?.revision) };
+    tags::expected(fields, current, catalog::Error::Changed(id.to_owned())).await
 }

@@ -17,6 +17,13 @@ pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Line<api::Clus
     Line(shared.node.cluster())
 }
 
+/// `GET /v1/spaces`
+pub(super) async fn spaces(State(shared): State<Arc<Shared>>) -> Line<api::Spaces> {
+    Line(api::Spaces {
+        spaces: shared.node.spaces().into_iter().collect(),
+    })
+}
+
 /// `GET /metrics`
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4");

@@ -1,4 +1,4 @@
-//! The config API in Event Gateway's shape, status and diagnostics; and what little the events API does.
+//! The config API in Event Gateway's shape, status and diagnostics.
 
 use std::sync::atomic::Ordering;
 
@@ -222,8 +222,8 @@ async fn unknown_routes_and_methods_are_plain_text() {
     for path in [
         "/",
         "/v1",
-        "/v1/spaces",
-        "/v1/functions",
+        "/v1/spaces/default",
+        "/v1/nothing",
         "//v1/status",
         "/debug/actors/router/kill",
     ] {
@@ -416,28 +416,5 @@ async fn actors_are_killed_only_where_a_setting_allows_it() {
         &sandbox.admin(kill("nobody")).await,
         404,
         "actor \"nobody\" not found",
-    );
-}
-
-#[tokio::test]
-async fn the_events_api_takes_nothing_silently() {
-    let sandbox = Sandbox::start();
-    let address = sandbox.addresses.events;
-    for call in [
-        Call::get("/"),
-        Call::post("/users/1", "{}"),
-        Call::get("/").header("event", ""),
-    ] {
-        is_error(&call.send(address).await, 404, "resource not found");
-    }
-    let emit = Call::post("/", "{}")
-        .header("event", "user.created")
-        .send(address)
-        .await;
-    is_error(&emit, 503, "events are not accepted by this version");
-    assert_eq!(
-        emit.header("retry-after"),
-        None,
-        "coming back does not help"
     );
 }

@@ -8,8 +8,12 @@
 mod access;
 mod admin;
 mod drain;
+mod emit;
+mod events;
 mod invoke;
 mod limits;
 mod meters;
 mod parsers;
+mod spaceless;
+mod subscriptions;
 mod support;

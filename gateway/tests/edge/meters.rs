@@ -7,6 +7,8 @@ use protocol::{Component, Effect, ErrorCode};
 
 use crate::support::{Call, Sandbox, failed, replied};
 
+const RECORD: &str = r#"{"functionId":"f","type":"http","provider":{"url":"http://a.example/b"}}"#;
+
 #[tokio::test]
 async fn requests_connections_and_durations_are_counted() {
     // The recorder is the process's own, so where tests share a process it counts those of others as well.
@@ -34,12 +36,26 @@ async fn requests_connections_and_durations_are_counted() {
             .await;
     }
     sandbox.admin(Call::get("/nowhere")).await;
+    let functions = "/v1/spaces/shop/functions";
+    for body in ["{", "{}", RECORD] {
+        sandbox.admin(Call::post(functions, body)).await;
+    }
+    sandbox.admin(Call::get("/v1/subscriptions")).await;
     let text = handle.render();
+    let created =
+        r#"gateway_config_requests_total{space="shop",resource="function",operation="create"} 2"#;
+    assert!(
+        text.contains(created),
+        "a body that is no JSON does not count:\n{text}"
+    );
     for series in [
         r#"hearth_http_requests_total{listener="functions",status="200"}"#,
         r#"hearth_http_requests_total{listener="functions",status="429"}"#,
         r#"hearth_http_requests_total{listener="config",status="404"}"#,
         r#"hearth_http_connections{listener="functions"}"#,
+        r#"gateway_config_requests_total{space="default",resource="subscription",operation="list"}"#,
+        "gateway_config_request_duration_seconds_count",
+        r#"gateway_functions_total{space="shop"} 1"#,
         r#"hearth_invocation_duration_seconds_count{start="warm"}"#,
         r#"hearth_invocation_duration_seconds_count{start="cold"}"#,
         r#"hearth_invocation_duration_seconds_count{start="none"}"#,

@@ -1,18 +1,21 @@
 //! An edge on free ports with a scripted node behind it, and a client that says exactly what it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::catalog::{self, Stored};
+use actors::Registry;
+use actors::catalog::{self, Stored, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
+use actors::testing::TestCatalog;
 use actors::view::Readiness;
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::settings::Secret;
+use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -20,13 +23,19 @@ use gateway::{Addresses, Edge, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::StartKind;
 use protocol::{
-    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space, api,
+    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space,
+    Subscription, SubscriptionId, api,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+mod queues;
+
+pub(crate) use queues::Queues;
 
 /// The bound on every wait of these tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,10 +44,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) type Run =
     Box<dyn Fn(Request) -> BoxFuture<'static, Result<Completed, Box<Failed>>> + Send + Sync>;
 
-/// Records by space and id.
-type Records = BTreeMap<(String, String), Stored>;
-
-/// A node of which only the script is real.
+/// A node whose records are real, on a store in memory, and all else is a script.
 #[derive(Clone)]
 pub(crate) struct ScriptedNode(Arc<Script>);
 
@@ -51,7 +57,9 @@ pub(crate) struct Script {
     pub(crate) cancelled: AtomicUsize,
     pub(crate) is_draining: AtomicBool,
     pub(crate) is_store_away: AtomicBool,
-    records: Mutex<(u64, Records)>,
+    /// What is registered and subscribed, for events.
+    pub(crate) registry: Mutex<Arc<Registry>>,
+    records: OnceCell<TestCatalog>,
 }
 
 impl fmt::Debug for ScriptedNode {
@@ -80,7 +88,11 @@ impl ScriptedNode {
             cancelled: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             is_store_away: AtomicBool::new(false),
-            records: Mutex::default(),
+            registry: Mutex::new(Arc::new(Registry {
+                is_loaded: true,
+                ..Registry::default()
+            })),
+            records: OnceCell::new(),
         }))
     }
 
@@ -94,6 +106,12 @@ impl ScriptedNode {
 
     pub(crate) fn calls(&self) -> usize {
         self.requests.lock().unwrap().len()
+    }
+
+    /// The records, which begin with the first request for one.
+    pub(crate) async fn records(&self) -> &catalog::Catalog {
+        let start = || TestCatalog::start(Arc::new(MemoryStore::new()));
+        &self.records.get_or_init(start).await.catalog
     }
 
     fn store(&self) -> Result<(), catalog::Error> {
@@ -135,6 +153,7 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
         reply: Reply {
             status: 200,
             content_type: content_type.map(str::to_owned),
+            headers: Vec::new(),
             body: body.into(),
         },
         node: "n1".into(),
@@ -189,18 +208,7 @@ impl Node for ScriptedNode {
     async fn create(&self, function: Function) -> Result<Stored, catalog::Error> {
         self.store()?;
         Self::admit(&function)?;
-        let (revision, records) = &mut *self.records.lock().unwrap();
-        let key = (function.space.to_string(), function.function_id.to_string());
-        if records.contains_key(&key) {
-            return Err(catalog::Error::Exists(key.1));
-        }
-        *revision += 1;
-        let stored = Stored {
-            function,
-            revision: Revision(*revision),
-        };
-        records.insert(key, stored.clone());
-        Ok(stored)
+        self.records().await.create(function).await
     }
 
     async fn update(
@@ -209,23 +217,8 @@ impl Node for ScriptedNode {
         at: Option<Revision>,
     ) -> Result<Stored, catalog::Error> {
         self.store()?;
-        let (revision, records) = &mut *self.records.lock().unwrap();
-        let key = (function.space.to_string(), function.function_id.to_string());
-        match records.get(&key) {
-            None => return Err(catalog::Error::NotFound(key.1)),
-            Some(stored) if at.is_some_and(|at| at != stored.revision) => {
-                return Err(catalog::Error::Changed(key.1));
-            }
-            Some(_) => {}
-        }
         Self::admit(&function)?;
-        *revision += 1;
-        let stored = Stored {
-            function,
-            revision: Revision(*revision),
-        };
-        records.insert(key, stored.clone());
-        Ok(stored)
+        self.records().await.update(function, at).await
     }
 
     async fn delete(
@@ -235,34 +228,66 @@ impl Node for ScriptedNode {
         at: Option<Revision>,
     ) -> Result<(), catalog::Error> {
         self.store()?;
-        let stored = self.get(space, id).await?;
-        if at.is_some_and(|at| at != stored.revision) {
-            return Err(catalog::Error::Changed(id.to_owned()));
-        }
-        self.records
-            .lock()
-            .unwrap()
-            .1
-            .remove(&(space.to_owned(), id.to_owned()));
-        Ok(())
+        self.records().await.delete(space, id, at).await
     }
 
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
-        let records = self.records.lock().unwrap();
-        let stored = records.1.get(&(space.to_owned(), id.to_owned()));
-        stored
-            .cloned()
-            .ok_or_else(|| catalog::Error::NotFound(id.to_owned()))
+        self.records().await.get(space, id).await
     }
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
-        let records = self.records.lock().unwrap();
-        Ok(records
-            .1
-            .values()
-            .filter(|stored| stored.function.space.as_str() == space)
-            .cloned()
-            .collect())
+        self.records().await.list(space).await
+    }
+
+    async fn create_subscription(
+        &self,
+        subscription: Subscription,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.store()?;
+        self.records().await.create_subscription(subscription).await
+    }
+
+    async fn update_subscription(
+        &self,
+        id: &SubscriptionId,
+        subscription: Subscription,
+        at: Option<Revision>,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.store()?;
+        let records = self.records().await;
+        records.update_subscription(id, subscription, at).await
+    }
+
+    async fn delete_subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        let records = self.records().await;
+        records.delete_subscription(space, id, at).await
+    }
+
+    async fn subscription(
+        &self,
+        space: &str,
+        id: &SubscriptionId,
+    ) -> Result<StoredSubscription, catalog::Error> {
+        self.records().await.subscription(space, id).await
+    }
+
+    async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error> {
+        self.records().await.subscriptions(space).await
+    }
+
+    fn spaces(&self) -> BTreeSet<Space> {
+        let records = self.records.get();
+        records.map_or_else(BTreeSet::new, |records| records.catalog.spaces())
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.0.registry.lock().unwrap())
     }
 
     async fn output(
@@ -305,8 +330,8 @@ impl Node for ScriptedNode {
     }
 
     fn route(&self, space: &Space, id: &FunctionId) -> Option<api::Route> {
-        let records = self.records.lock().unwrap();
-        records.1.get(&(space.to_string(), id.to_string()))?;
+        let registry = self.records.get()?.registry.get();
+        registry.function(space, id)?;
         Some(api::Route {
             choice: "cold".to_owned(),
             node: None,
@@ -325,6 +350,7 @@ pub(crate) struct Sandbox {
     pub(crate) node: ScriptedNode,
     pub(crate) addresses: Addresses,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) queues: Queues,
     serving: Option<Serving>,
 }
 
@@ -352,12 +378,14 @@ impl Sandbox {
         }
         change(&mut settings);
         let node = ScriptedNode::new();
+        let (queues, emitter) = Queues::start(&settings, &node);
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
         let token = Some(Secret::new("0123456789abcdef"));
         let edge = Edge::new(
             Listeners::bind(&settings).unwrap(),
             &settings,
             node.clone(),
+            emitter,
             token,
             render,
             propagate,
@@ -369,6 +397,7 @@ impl Sandbox {
             node,
             addresses,
             shutdown,
+            queues,
             serving,
         }
     }
@@ -545,6 +574,12 @@ impl Answer {
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a header, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(known, _)| known == name);
+        named.map(|(_, value)| value.as_str()).collect()
     }
 
     pub(crate) fn text(&self) -> &str {

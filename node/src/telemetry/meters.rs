@@ -11,7 +11,7 @@ pub struct Meter {
     pub name: &'static str,
     /// What kind it is.
     pub kind: Kind,
-    /// Its labels, with the values that are there from the start.
+    /// Its labels, with the values that are there from the start; none where they are only known later.
     pub labels: &'static [(&'static str, &'static [&'static str])],
     /// What it says.
     pub help: &'static str,
@@ -45,7 +45,10 @@ const DROPPED: &[&str] = &[
 const GOSSIPED: &[&str] = &["about", "addresses", "status", "load", "hint", "image"];
 const ACTORS: &[&str] = &["registry_cache", "executor", "router"];
 
-/// All metrics.
+/// Spaces are not known at the start, so these series appear with their first event.
+const OF_SPACE_AND_TYPE: &[(&str, &[&str])] = &[("space", &[]), ("type", &[])];
+
+/// All metrics; those that begin with `gateway_` have the names and labels of the serverless Event Gateway.
 pub const METERS: &[Meter] = &[
     counter(
         "hearth_http_requests_total",
@@ -144,6 +147,79 @@ pub const METERS: &[Meter] = &[
         &[("actor", ACTORS)],
         "bugs; see the log",
     ),
+    counter(
+        "hearth_deliveries_total",
+        &[
+            ("lane", &["custom", "system"]),
+            ("outcome", &["delivered", "failed", "refused", "lost"]),
+        ],
+        "how deliveries ended: `delivered`, `failed`, `refused` (nothing ran; tried again), `lost` (left at the end of a drain)",
+    ),
+    counter(
+        "hearth_system_events_dropped_total",
+        &[],
+        "system events without room; part of `gateway_events_dropped_total`",
+    ),
+    counter(
+        "gateway_events_received_total",
+        OF_SPACE_AND_TYPE,
+        "events that came, as Event Gateway counts them; of the gateway's own (`gateway.function.…`) those that somebody subscribed to",
+    ),
+    counter(
+        "gateway_events_processed_total",
+        OF_SPACE_AND_TYPE,
+        "events that were handled; a queued one (`custom`) counts when its first delivery begins, or at once when nobody subscribed",
+    ),
+    counter(
+        "gateway_events_dropped_total",
+        OF_SPACE_AND_TYPE,
+        "events without room: custom ones that were answered with 503, and system events",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_events_backlog",
+            &[],
+            "deliveries of custom events that wait, one for each subscriber",
+        )
+    },
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "gateway_events_custom_processing_seconds",
+            &[],
+            "histogram, from accepted to the start of each delivery",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_functions_total",
+            &[("space", &[])],
+            "functions that this node knows: the same on every node, unlike the original's",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_subscriptions_total",
+            &[("space", &[])],
+            "subscriptions that this node knows",
+        )
+    },
+    counter(
+        "gateway_config_requests_total",
+        &[("space", &[]), ("resource", &[]), ("operation", &[])],
+        "requests for functions and subscriptions on the config API; not those whose body is no JSON",
+    ),
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "gateway_config_request_duration_seconds",
+            &[],
+            "histogram of how long they took",
+        )
+    },
 ];
 
 const fn counter(
@@ -201,7 +277,7 @@ impl Meter {
     /// Its row in the table of docs/operations.md.
     pub fn row(&self) -> String {
         let labels = match self.labels {
-            [(name, values)] => format!("{name}: {}", values.join(", ")),
+            [(name, values)] if !values.is_empty() => format!("{name}: {}", values.join(", ")),
             labels => labels
                 .iter()
                 .map(|(name, _)| *name)
@@ -236,7 +312,8 @@ mod tests {
         ] {
             assert!(text.contains(series), "{series} is not in\n{text}");
         }
-        for meter in METERS.iter().filter(|meter| meter.kind != Kind::Histogram) {
+        let counts = |meter: &&Meter| meter.kind != Kind::Histogram && !meter.series().is_empty();
+        for meter in METERS.iter().filter(counts) {
             assert!(
                 text.contains(&format!("\n{}", meter.name)),
                 "{}",

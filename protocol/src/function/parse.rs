@@ -1,14 +1,20 @@
 //! Reads a function record from a client's JSON, with the checks and messages Event Gateway's clients know.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    ContainerProvider, DeliverySpec, Function, HttpProvider, LimitsSpec, ProcessProvider, Provider,
-    SandboxSpec, ScalingSpec, TYPES,
+    AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
+    ContainerProvider, DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec,
+    ProcessProvider, Provider, SandboxSpec, ScalingSpec, TYPES,
 };
 use crate::id::{FunctionId, InvalidId, Space};
+
+#[cfg(test)]
+mod tests;
 
 /// Why a record is refused: the text after `Validation error: `.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +42,10 @@ struct Sent {
     delivery: Option<DeliverySpec>,
     #[serde(default)]
     sandbox: Option<SandboxSpec>,
+    #[serde(default)]
+    event_format: Option<EventFormat>,
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 impl Function {
@@ -52,7 +62,7 @@ impl Function {
             Some(name) => name,
         };
         let provider = read_provider(type_name, sent.provider.as_ref(), &mut unknown)?;
-        let is_strict = !matches!(provider, Provider::Http(_));
+        let is_strict = matches!(provider, Provider::Container(_) | Provider::Process(_));
         if let Some(path) = unknown.first().filter(|_| is_strict) {
             return Err(Invalid(format!(
                 "unknown field \"{path}\" for type {type_name}"
@@ -67,6 +77,8 @@ impl Function {
             scaling: sent.scaling,
             delivery: sent.delivery,
             sandbox: sent.sandbox,
+            event_format: sent.event_format,
+            metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
         };
         function.check_ranges()?;
         Ok(function)
@@ -174,13 +186,9 @@ fn read_provider(
             check_env(&provider.env)?;
             Ok(Provider::Process(provider))
         }
-        _ => {
-            #[derive(Deserialize)]
-            struct SentHttp {
-                #[serde(default)]
-                url: String,
-            }
-            let SentHttp { url } = read(value, "provider", unknown).map_err(config_error)?;
+        "http" => {
+            let sent: SentRemote = read(value, "provider", unknown).map_err(config_error)?;
+            let url = sent.url.unwrap_or_default();
             match url::Url::parse(&url) {
                 Ok(parsed) if parsed.has_host() && matches!(parsed.scheme(), "http" | "https") => {
                     Ok(Provider::Http(HttpProvider { url }))
@@ -188,6 +196,68 @@ fn read_provider(
                 _ => Err(Invalid("missing required fields for HTTP endpoint".into())),
             }
         }
+        _ => {
+            let sent: SentRemote = read(value, "provider", unknown).map_err(config_error)?;
+            sent.aws(type_name)
+        }
+    }
+}
+
+/// `provider` of any of Event Gateway's types as a client sends it: what is missing is told in one text for each type.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SentRemote {
+    url: Option<String>,
+    arn: Option<String>,
+    stream_name: Option<String>,
+    delivery_stream_name: Option<String>,
+    queue_url: Option<String>,
+    region: Option<String>,
+    aws_access_key_id: Option<String>,
+    aws_secret_access_key: Option<String>,
+    aws_session_token: Option<String>,
+}
+
+impl SentRemote {
+    fn aws(self, type_name: &str) -> Result<Provider, Invalid> {
+        let is_set = |text: &String| !text.is_empty();
+        let credentials = AwsCredentials {
+            aws_access_key_id: self.aws_access_key_id.filter(is_set),
+            aws_secret_access_key: self.aws_secret_access_key.filter(is_set),
+            aws_session_token: self.aws_session_token.filter(is_set),
+        };
+        let (target, what) = match type_name {
+            "awslambda" => (self.arn, "Lambda function"),
+            "awskinesis" => (self.stream_name, "Kinesis function"),
+            "awsfirehose" => (self.delivery_stream_name, "Firehose function"),
+            _ => (self.queue_url, "SQS function"),
+        };
+        let (Some(target), Some(region)) = (target.filter(is_set), self.region.filter(is_set))
+        else {
+            return Err(Invalid(format!("missing required fields for AWS {what}")));
+        };
+        Ok(match type_name {
+            "awslambda" => Provider::AwsLambda(AwsLambdaProvider {
+                arn: target,
+                region,
+                credentials,
+            }),
+            "awskinesis" => Provider::AwsKinesis(AwsKinesisProvider {
+                stream_name: target,
+                region,
+                credentials,
+            }),
+            "awsfirehose" => Provider::AwsFirehose(AwsFirehoseProvider {
+                delivery_stream_name: target,
+                region,
+                credentials,
+            }),
+            _ => Provider::AwsSqs(AwsSqsProvider {
+                queue_url: target,
+                region,
+                credentials,
+            }),
+        })
     }
 }
 
@@ -220,7 +290,7 @@ fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Inv
 fn objects(body: &[u8]) -> Result<Value, Invalid> {
     let record: serde_json::Map<String, Value> =
         serde_json::from_slice(body).map_err(|error| Invalid(error.to_string()))?;
-    for section in ["limits", "scaling", "delivery", "sandbox"] {
+    for section in ["limits", "scaling", "delivery", "sandbox", "metadata"] {
         if let Some(value) = record
             .get(section)
             .filter(|value| !value.is_object() && !value.is_null())
@@ -251,127 +321,4 @@ where
         path if path.is_empty() => Invalid(error.to_string()),
         path => Invalid(format!("{path}: {error}")),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(body: &str) -> Result<Function, String> {
-        Function::parse("default", None, body.as_bytes()).map_err(|Invalid(why)| why)
-    }
-
-    fn refuses(body: &str, expected: &str) {
-        let why = parse(body).expect_err(body);
-        assert!(why.contains(expected), "{body}\n got {why}\nnot {expected}");
-    }
-
-    #[test]
-    fn an_event_gateway_record_keeps_its_four_fields() {
-        let body =
-            r#"{"functionId":"f","type":"http","provider":{"url":"http://a.b/c","more":1},"x":2}"#;
-        let function = parse(body).unwrap();
-        assert_eq!(
-            serde_json::to_string(&function).unwrap(),
-            r#"{"space":"default","functionId":"f","type":"http","provider":{"url":"http://a.b/c"}}"#
-        );
-        let again: Function =
-            serde_json::from_str(&serde_json::to_string(&function).unwrap()).unwrap();
-        assert_eq!(again, function);
-    }
-
-    #[test]
-    fn the_first_failing_check_is_named() {
-        refuses("{", "EOF while parsing");
-        refuses("[]", "invalid type");
-        refuses(r#"{"functionId":"f"}"#, "provider configuration not set");
-        refuses(
-            r#"{"functionId":"f","type":"http"}"#,
-            "provider configuration not set",
-        );
-        refuses(
-            r#"{"functionId":"f","type":"cobol","provider":{}}"#,
-            "provider cobol not supported",
-        );
-        refuses(
-            r#"{"functionId":"f","type":"http","provider":{}}"#,
-            "missing required fields for HTTP endpoint",
-        );
-        refuses(
-            r#"{"functionId":"f","type":"http","provider":{"url":"/x"}}"#,
-            "missing required fields",
-        );
-        refuses(
-            r#"{"functionId":"f","type":"http","provider":3}"#,
-            "unable to load function provider config",
-        );
-        refuses(
-            r#"{"functionId":"a b","type":"http","provider":{"url":"http://a"}}"#,
-            "Key: 'Function.ID' Error:Field validation for 'ID' failed on the 'functionid' tag",
-        );
-    }
-
-    #[test]
-    fn our_types_refuse_unknown_fields_by_path() {
-        refuses(
-            r#"{"functionId":"f","type":"process","provider":{"command":["x"],"cmd":1}}"#,
-            "\"provider.cmd\"",
-        );
-        refuses(
-            r#"{"functionId":"f","type":"container","provider":{"image":"i"},"limits":{"memory":1}}"#,
-            "\"limits.memory\"",
-        );
-        refuses(
-            r#"{"functionId":"f","type":"container","provider":{"image":"i"},"limits":{"memoryMb":"x"}}"#,
-            "limits.memoryMb: ",
-        );
-    }
-
-    #[test]
-    fn limits_out_of_range_name_field_value_and_range() {
-        let with = |rest: &str| {
-            format!(r#"{{"functionId":"f","type":"container","provider":{{"image":"i"}},{rest}}}"#)
-        };
-        refuses(
-            &with(r#""limits":{"memoryMb":1}"#),
-            "limits.memoryMb is 1, expected 6 to 1048576",
-        );
-        refuses(
-            &with(r#""limits":{"concurrency":0}"#),
-            "limits.concurrency is 0, expected 1 to 10000",
-        );
-        refuses(
-            &with(r#""limits":{"cpus":0}"#),
-            "limits.cpus is 0, expected 0.01 to 1024",
-        );
-        refuses(
-            &with(r#""limits":[300]"#),
-            "limits is [300], expected an object",
-        );
-        refuses(
-            &with(r#""scaling":{"min":5,"max":2}"#),
-            "scaling.min is 5, expected 0 to 2",
-        );
-        refuses(
-            &with(r#""sandbox":{"capabilities":["net-raw"]}"#),
-            "sandbox.capabilities has \"net-raw\"",
-        );
-    }
-
-    #[test]
-    fn the_instance_key_follows_what_shapes_an_instance() {
-        let base = r#"{"functionId":"f","type":"process","provider":{"command":["x"]}"#;
-        let key = |rest: &str| parse(&format!("{base}{rest}}}")).unwrap().instance_key();
-        assert_eq!(
-            key(""),
-            key(r#","scaling":{"max":3}"#),
-            "scaling shapes no instance"
-        );
-        assert_eq!(
-            key(""),
-            key(r#","limits":{"timeoutMs":3}"#),
-            "a run's bound shapes no instance"
-        );
-        assert_ne!(key(""), key(r#","limits":{"memoryMb":64}"#));
-    }
 }

@@ -1,7 +1,11 @@
 //! What containers, processes and webhooks share of an invocation by HTTP: its CloudEvents 1.0 binary-mode headers, and what an
 //! answer comes to.
 
-use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+#[cfg(feature = "http")]
+use ::http::header::{CONNECTION, CONTENT_LENGTH};
+use ::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+#[cfg(feature = "http")]
+use protocol::invocation::is_hop_by_hop;
 use protocol::{Function, Invocation};
 
 const CE_ID: HeaderName = HeaderName::from_static("ce-id");
@@ -29,16 +33,34 @@ impl EventHeaders {
         Self { source }
     }
 
-    /// The headers of one invocation. What is no valid header value is left out: it came from a client.
+    /// The headers of one invocation. What is no valid header value is left out: it came from a client. A call brings its own,
+    /// without `host`, which the URL of a webhook names.
     pub(crate) fn of(&self, invocation: &Invocation) -> HeaderMap {
         let id = HeaderValue::from_str(invocation.id.as_str())
             .expect("an invocation id holds only letters, digits, '.', '-' and '_'");
         let mut headers = HeaderMap::with_capacity(16);
-        headers.insert(CONTENT_TYPE, content_type(&invocation.content_type));
-        headers.insert(CE_ID, id.clone());
-        headers.insert(CE_SOURCE, self.source.clone());
-        headers.insert(CE_SPEC_VERSION, HeaderValue::from_static("1.0"));
-        headers.insert(CE_TYPE, HeaderValue::from_static("hearth.invocation"));
+        match invocation.call.as_deref() {
+            None => {
+                headers.insert(CE_ID, id.clone());
+                headers.insert(CE_SOURCE, self.source.clone());
+                headers.insert(CE_SPEC_VERSION, HeaderValue::from_static("1.0"));
+                headers.insert(CE_TYPE, HeaderValue::from_static("hearth.invocation"));
+            }
+            Some(call) => {
+                for (name, value) in &call.headers {
+                    let name = HeaderName::from_bytes(name.as_bytes());
+                    let value = HeaderValue::from_maybe_shared(value.clone());
+                    if let (Ok(name), Ok(value)) = (name, value)
+                        && name != HOST
+                    {
+                        headers.append(name, value);
+                    }
+                }
+            }
+        }
+        if has_content_type(invocation) {
+            headers.insert(CONTENT_TYPE, content_type(&invocation.content_type));
+        }
         headers.insert(INVOCATION, id);
         let trace = &invocation.trace;
         for (name, value) in [(TRACE_PARENT, &trace.parent), (TRACE_STATE, &trace.state)] {
@@ -55,23 +77,34 @@ impl EventHeaders {
     /// Writes the same as lines of a request's head.
     pub(crate) fn write(&self, invocation: &Invocation, head: &mut Vec<u8>) {
         let id = invocation.id.as_str().as_bytes();
-        let content_type = content_type(&invocation.content_type);
-        let lines: [(&str, &[u8]); 6] = [
-            ("content-type", content_type.as_bytes()),
-            ("ce-id", id),
-            ("ce-source", self.source.as_bytes()),
-            ("ce-specversion", b"1.0"),
-            ("ce-type", b"hearth.invocation"),
-            ("x-hearth-invocation", id),
-        ];
         let mut write = |name: &str, value: &[u8]| {
             for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
                 head.extend_from_slice(piece);
             }
         };
-        for (name, value) in lines {
-            write(name, value);
+        match invocation.call.as_deref() {
+            None => {
+                let lines: [(&str, &[u8]); 4] = [
+                    ("ce-id", id),
+                    ("ce-source", self.source.as_bytes()),
+                    ("ce-specversion", b"1.0"),
+                    ("ce-type", b"hearth.invocation"),
+                ];
+                for (name, value) in lines {
+                    write(name, value);
+                }
+            }
+            Some(call) => {
+                for (name, value) in &call.headers {
+                    write(name, value);
+                }
+            }
         }
+        if has_content_type(invocation) {
+            let content_type = content_type(&invocation.content_type);
+            write("content-type", content_type.as_bytes());
+        }
+        write("x-hearth-invocation", id);
         let trace = &invocation.trace;
         for (name, value) in [("traceparent", &trace.parent), ("tracestate", &trace.state)] {
             if let Some(value) = value
@@ -82,6 +115,11 @@ impl EventHeaders {
             }
         }
     }
+}
+
+/// A request that came without a content type is handed on without one.
+fn has_content_type(invocation: &Invocation) -> bool {
+    invocation.call.is_none() || !invocation.content_type.is_empty()
 }
 
 fn content_type(value: &str) -> HeaderValue {
@@ -100,7 +138,39 @@ pub(crate) fn answered_type(headers: &HeaderMap) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// What an answer other than 2xx comes to: the status and the beginning of what it said.
+/// The headers of an answer that are not for its connection only, but for the content type and the length, which are told
+/// otherwise.
+#[cfg(feature = "http")]
+pub(crate) fn answered_headers(
+    headers: &HeaderMap,
+    is_of_head: bool,
+) -> Vec<(String, bytes::Bytes)> {
+    let options: Vec<_> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|option| option.trim().to_ascii_lowercase())
+        .collect();
+    let is_passed = |name: &HeaderName| {
+        let is_told = name == CONTENT_TYPE || (name == CONTENT_LENGTH && !is_of_head);
+        !is_told
+            && !is_hop_by_hop(name.as_str())
+            && !options.iter().any(|option| option == name.as_str())
+    };
+    headers
+        .iter()
+        .filter(|(name, _)| is_passed(name))
+        .map(|(name, value)| {
+            (
+                name.as_str().to_owned(),
+                bytes::Bytes::copy_from_slice(value.as_bytes()),
+            )
+        })
+        .collect()
+}
+
+/// What an answer that does not count as one comes to: the status and the beginning of what it said.
 pub(crate) fn status_failure(status: u16, body: &[u8]) -> crate::Error {
     let text = String::from_utf8_lossy(&body[..body.len().min(4 * SAID_CHARS_MAX)]);
     let said: String = text.trim().chars().take(SAID_CHARS_MAX).collect();
@@ -144,6 +214,7 @@ mod tests {
                 function_id: "f".parse().unwrap(),
                 payload: bytes::Bytes::new(),
                 content_type: content_type.to_owned(),
+                call: None,
                 deadline: Deadline::at(tokio::time::Instant::now().into_std()),
                 hop: Hop::Direct,
                 trace: TraceContext {

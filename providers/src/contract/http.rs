@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use protocol::invocation::AnswerRule;
 use protocol::{Function, Invocation, Reply};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use self::answer::Wanted;
 use self::connection::Connection;
 use super::End;
 use super::headers::{EventHeaders, status_failure, timed_out};
@@ -90,23 +92,41 @@ impl HttpInstance {
     ) -> Result<Result<Reply, Error>, connection::Error> {
         let payload = &invocation.payload;
         let head = |request: &mut Vec<u8>| self.write_head(request, invocation);
-        let exchange = connection.exchange(head, payload, self.answer_bytes_max);
+        let call = invocation.call.as_deref();
+        let rule = call.map_or(AnswerRule::Success, |call| call.answer);
+        let wanted = Wanted {
+            body_bytes_max: self.answer_bytes_max,
+            has_headers: rule == AnswerRule::Whole,
+            is_of_head: call.is_some_and(|call| call.method == "HEAD"),
+        };
+        let exchange = connection.exchange(head, payload, wanted);
         let (answer, is_reusable) = exchange.await?;
         if is_reusable {
             self.put_idle(connection);
         }
-        if !(200..300).contains(&answer.status) {
+        if !rule.takes(answer.status) {
             return Ok(Err(status_failure(answer.status, &answer.body)));
         }
         Ok(Ok(Reply {
             status: answer.status,
             content_type: answer.content_type,
+            headers: answer.headers,
             body: answer.body,
         }))
     }
 
     fn write_head(&self, request: &mut Vec<u8>, invocation: &Invocation) {
-        request.extend_from_slice(self.request_start.as_bytes());
+        match invocation.call.as_deref() {
+            None => request.extend_from_slice(self.request_start.as_bytes()),
+            Some(call) => write!(request, "{} {} HTTP/1.1\r\n", call.method, call.target)
+                .and_then(
+                    |()| match call.headers.iter().any(|(name, _)| name == "host") {
+                        true => Ok(()),
+                        false => write!(request, "host: {}\r\n", self.address),
+                    },
+                )
+                .expect("a Vec takes all that is written"),
+        }
         self.events.write(invocation, request);
         let length = invocation.payload.len();
         // Said also of an empty payload, which some servers would wait for otherwise.

@@ -50,6 +50,7 @@ impl Run {
             return Ok(Reply {
                 status: 200,
                 content_type: None,
+                headers: Vec::new(),
                 body,
             });
         }

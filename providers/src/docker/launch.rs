@@ -450,7 +450,7 @@ fn host_config(
 fn port(function: &Function) -> u16 {
     match &function.provider {
         Provider::Container(container) => container.port.unwrap_or(PORT_DEFAULT),
-        Provider::Process(_) | Provider::Http(_) => PORT_DEFAULT,
+        _ => PORT_DEFAULT,
     }
 }
 

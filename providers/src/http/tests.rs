@@ -33,6 +33,7 @@ fn invocation() -> Invocation {
         function_id: "f".parse().unwrap(),
         payload: Bytes::from_static(b"{\"a\":1}"),
         content_type: "application/json".into(),
+        call: None,
         deadline: Deadline::at((Instant::now() + Duration::from_secs(20)).into_std()),
         hop: Hop::Direct,
         trace: TraceContext::default(),
@@ -244,4 +245,66 @@ async fn a_function_that_is_forgotten_is_not_ejected_any_more() {
     assert!(is_ejected().await);
     webhook.forget(&function.space, &function.function_id);
     assert!(!is_ejected().await);
+}
+
+fn call(method: &str, target: &str, answer: AnswerRule) -> Option<Arc<HttpCall>> {
+    let header = |name: &str, value: &'static str| (name.to_owned(), Bytes::from(value));
+    Some(Arc::new(HttpCall {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: vec![header("x-mine", "1"), header("host", "client.example")],
+        answer,
+    }))
+}
+
+/// What a webhook that answers so comes to, and the request that it got.
+async fn called(call: Option<Arc<HttpCall>>, answer: String) -> (Result<Reply, Error>, String) {
+    let (address, mut requests) = server(vec![answer]).await;
+    let invocation = Invocation {
+        call,
+        ..invocation()
+    };
+    let outcome = webhook()
+        .invoke(&function("f", address, "{}"), &invocation)
+        .await;
+    (outcome, requests.recv().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_call_has_a_method_a_query_and_headers_and_is_told_whole() {
+    let headers = "set-cookie: a=1\r\nset-cookie: b=2\r\nx-hop: 1\r\nkeep-alive: x\r\n";
+    let answer = answer("404 Not Found", headers, "no");
+    let call = call("PUT", "/else?a=b", AnswerRule::Whole);
+    let (reply, request) = called(call, answer).await;
+    let reply = reply.unwrap();
+    assert_eq!((reply.status, &reply.body[..]), (404, b"no".as_slice()));
+    let names: Vec<_> = reply
+        .headers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["set-cookie", "set-cookie", "x-hop"]);
+    assert!(request.starts_with("PUT /hook?a=b HTTP/1.1"), "{request}");
+    assert!(request.contains("x-mine: 1"), "{request}");
+    assert!(
+        !request.contains("client.example"),
+        "the URL names the host: {request}"
+    );
+    assert!(!request.contains("ce-id"), "{request}");
+}
+
+/// Section 7 of Event Gateway's behaviour: any status but 500 is a success.
+#[tokio::test]
+async fn with_an_envelope_only_500_is_a_failure() {
+    let with = || call("POST", "/", AnswerRule::Envelope);
+    for (status, is_success) in [
+        ("201 x", true),
+        ("404 x", true),
+        ("503 x", true),
+        ("500 x", false),
+    ] {
+        let (outcome, _) = called(with(), answer(status, "x-a: 1\r\n", "{}")).await;
+        assert_eq!(outcome.is_ok(), is_success, "{status}");
+        assert!(outcome.is_ok_and(|reply| reply.headers.is_empty()) == is_success);
+    }
 }

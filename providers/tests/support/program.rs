@@ -65,6 +65,7 @@ pub(crate) fn invocation(function: &Function, payload: &str) -> Invocation {
         function_id: function.function_id.clone(),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
         content_type: "text/plain".into(),
+        call: None,
         deadline: within(Duration::from_secs(30)),
         hop: Hop::Direct,
         trace: TraceContext::default(),

@@ -14,6 +14,7 @@ fn head(node: &TestNode, key: InstanceKey, may_start: bool) -> InvokeHead {
         from: node_id("n2"),
         remaining_ms: 60_000,
         content_type: String::new(),
+        call: None,
         may_start,
         trace: TraceContext::default(),
     }

@@ -64,6 +64,7 @@ impl PeerHandler for Scenario {
         let outcome = ReplyOutcome::Replied {
             status: 200,
             content_type: None,
+            headers: Vec::new(),
             start: StartKind::Warm,
         };
         (
@@ -261,6 +262,7 @@ fn head() -> InvokeHead {
         from: NodeId::random(),
         remaining_ms: 0,
         content_type: "application/json".into(),
+        call: None,
         may_start: true,
         trace: protocol::invocation::TraceContext::default(),
     }

@@ -240,6 +240,9 @@ fn numbers_out_of_range_are_refused() {
         ("[limits]\nbody_max = \"0B\"", "limits.body_max"),
         ("[executor]\nwaiters_max = 0", "executor.waiters_max"),
         ("[executor]\npack_until = 1.5", "executor.pack_until"),
+        ("[queue]\npermits = 0", "queue.permits"),
+        ("[queue]\nfunction_share = 0", "queue.function_share"),
+        ("[queue]\nfunction_share = 1.1", "queue.function_share"),
         ("[telemetry]\nsample_ratio = -0.1", "telemetry.sample_ratio"),
         ("[cluster]\nphi_threshold = 0.5", "cluster.phi_threshold"),
         (

@@ -7,12 +7,15 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use protocol::invocation::is_hop_by_hop;
 
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: Option<String>,
+    /// The other headers, if they are wanted, without those of one connection.
+    pub(super) headers: Vec<(String, Bytes)>,
     pub(super) body: Bytes,
     /// Whether the other side takes another request on the connection.
     pub(super) is_kept: bool,
@@ -31,10 +34,21 @@ pub(super) enum Error {
     Cut,
 }
 
+/// What is wanted of an answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    /// The most bytes its body may have.
+    pub(super) body_bytes_max: usize,
+    /// Whether its headers are.
+    pub(super) has_headers: bool,
+    /// Whether it is the answer to `HEAD`, which has the head of a body and no body.
+    pub(super) is_of_head: bool,
+}
+
 /// An answer that is being read.
 #[derive(Debug)]
 pub(super) struct Parser {
-    body_bytes_max: usize,
+    wanted: Wanted,
     state: State,
 }
 
@@ -52,6 +66,7 @@ enum State {
 struct Head {
     status: u16,
     content_type: Option<String>,
+    headers: Vec<(String, Bytes)>,
     is_kept: bool,
     kept_for: Option<Duration>,
 }
@@ -83,9 +98,9 @@ const SIZE_LINE_BYTES_MAX: usize = 1024;
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
 impl Parser {
-    pub(super) fn new(body_bytes_max: usize) -> Self {
+    pub(super) fn new(wanted: Wanted) -> Self {
         Self {
-            body_bytes_max,
+            wanted,
             state: State::Head { seen: 0 },
         }
     }
@@ -94,7 +109,7 @@ impl Parser {
     /// does not belong to it.
     pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Answer>, Error> {
         while let State::Head { seen } = &mut self.state {
-            match head(buffer, seen)? {
+            match head(buffer, seen, self.wanted)? {
                 None => return Ok(None),
                 // Something like `100 Continue`, which the answer itself follows.
                 Some((head, _)) if (100..200).contains(&head.status) => *seen = 0,
@@ -104,7 +119,7 @@ impl Parser {
         let State::Body(head, framing) = &mut self.state else {
             return Ok(None);
         };
-        let body_bytes_max = self.body_bytes_max;
+        let body_bytes_max = self.wanted.body_bytes_max;
         let body = match framing {
             Framing::Length(length) if *length > body_bytes_max => return Err(Error::TooLarge),
             Framing::Length(length) if buffer.len() < *length => {
@@ -141,6 +156,7 @@ impl Head {
         Answer {
             status: self.status,
             content_type: self.content_type.take(),
+            headers: std::mem::take(&mut self.headers),
             body,
             is_kept: self.is_kept,
             kept_for: self.kept_for,
@@ -158,7 +174,11 @@ fn take_body(buffer: &mut BytesMut, length: usize) -> Bytes {
 }
 
 /// Takes a head from the buffer once it is whole there.
-fn head(buffer: &mut BytesMut, seen: &mut usize) -> Result<Option<(Head, Framing)>, Error> {
+fn head(
+    buffer: &mut BytesMut,
+    seen: &mut usize,
+    wanted: Wanted,
+) -> Result<Option<(Head, Framing)>, Error> {
     // Parsed at first sight, because what is no HTTP is best known early, and then only once its end is there: a head that
     // comes byte by byte must not be parsed as often.
     let from = seen.saturating_sub(3);
@@ -179,7 +199,7 @@ fn head(buffer: &mut BytesMut, seen: &mut usize) -> Result<Option<(Head, Framing
         Ok(httparse::Status::Partial) => return bounded(buffer).map(|()| None),
         Err(error) => return Err(Error::Malformed(error.to_string())),
     };
-    let read = read_head(&response)?;
+    let read = read_head(&response, wanted)?;
     buffer.advance(length);
     Ok(Some(read))
 }
@@ -198,11 +218,15 @@ fn bounded(buffer: &BytesMut) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_head(response: &httparse::Response<'_, '_>) -> Result<(Head, Framing), Error> {
+fn read_head(
+    response: &httparse::Response<'_, '_>,
+    wanted: Wanted,
+) -> Result<(Head, Framing), Error> {
     let is_http_11 = response.version == Some(1);
     let mut head = Head {
         status: response.code.unwrap_or(0),
         content_type: None,
+        headers: Vec::new(),
         is_kept: is_http_11,
         kept_for: None,
     };
@@ -233,7 +257,11 @@ fn read_head(response: &httparse::Response<'_, '_>) -> Result<(Head, Framing), E
             head.kept_for = keep_alive(field.value);
         }
     }
+    if wanted.has_headers {
+        head.headers = passed_on(response.headers, wanted);
+    }
     let framing = match (head.status, is_chunked, length) {
+        _ if wanted.is_of_head && head.status >= 200 => Framing::Length(0),
         (101, ..) => {
             let why = "it switches to another protocol";
             return Err(Error::Malformed(why.to_owned()));
@@ -254,6 +282,28 @@ fn read_head(response: &httparse::Response<'_, '_>) -> Result<(Head, Framing), E
         }
     };
     Ok((head, framing))
+}
+
+/// The fields that are not for this connection only, and not told otherwise.
+fn passed_on(fields: &[httparse::Header<'_>], wanted: Wanted) -> Vec<(String, Bytes)> {
+    let mut headers = Vec::with_capacity(fields.len());
+    for field in fields {
+        let name = field.name.to_ascii_lowercase();
+        // Without a body nothing else tells the length it would have.
+        let is_told = name == "content-type" || (name == "content-length" && !wanted.is_of_head);
+        if !is_told && !is_hop_by_hop(&name) {
+            headers.push((name, Bytes::copy_from_slice(field.value)));
+        }
+    }
+    // What the other side declared to be for this connection only.
+    for field in fields {
+        if field.name.eq_ignore_ascii_case("connection") {
+            let options = String::from_utf8_lossy(field.value).to_ascii_lowercase();
+            let options: Vec<_> = options.split(',').map(str::trim).collect();
+            headers.retain(|(name, _)| !options.contains(&name.as_str()));
+        }
+    }
+    headers
 }
 
 /// The length that a field tells, which every such field has to repeat.

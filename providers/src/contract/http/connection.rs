@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
-use super::answer::{self, Answer, Parser};
+use super::answer::{self, Answer, Parser, Wanted};
 
 /// One connection. Nothing looks at it while it is idle; [`Connection::is_open`] finds out whether the other side closed it
 /// meanwhile.
@@ -76,7 +76,7 @@ impl Connection {
         &mut self,
         head: impl FnOnce(&mut Vec<u8>),
         payload: &Bytes,
-        body_bytes_max: usize,
+        wanted: Wanted,
     ) -> Result<(Answer, bool), Error> {
         self.request.clear();
         head(&mut self.request);
@@ -85,7 +85,7 @@ impl Connection {
             self.request.extend_from_slice(payload);
             payload = &[];
         }
-        let mut parser = Parser::new(body_bytes_max);
+        let mut parser = Parser::new(wanted);
         let mut sent = match self.write(payload, 0) {
             Ok(sent) => sent,
             Err(error) => return Err(Error::NotSent(error)),
@@ -174,7 +174,7 @@ impl Connection {
     }
 
     fn cut(&mut self, parser: &mut Parser) -> Result<Progress, Error> {
-        let parser = std::mem::replace(parser, Parser::new(0));
+        let parser = std::mem::replace(parser, Parser::new(Wanted::default()));
         Ok(Progress::Answered(parser.end(&mut self.read)?))
     }
 

@@ -30,6 +30,7 @@ fn invocation(payload: &'static str) -> Invocation {
         function_id: "f".parse().unwrap(),
         payload: Bytes::from_static(payload.as_bytes()),
         content_type: "application/json".into(),
+        call: None,
         deadline: Deadline::at((Instant::now() + Duration::from_secs(20)).into_std()),
         hop: Hop::Direct,
         trace: TraceContext {
@@ -366,4 +367,38 @@ async fn until_one(count: &AtomicUsize) {
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_call_is_written_as_it_is_and_told_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let read = stream.read(&mut request).await.unwrap();
+        let answer = b"HTTP/1.1 404 No\r\nx-a: 1\r\ncontent-length: 2\r\n\r\nno";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8_lossy(&request[..read]).into_owned()
+    };
+    let header = |name: &str, value: &'static str| (name.to_owned(), Bytes::from(value));
+    let call = protocol::invocation::Call {
+        method: "PATCH".to_owned(),
+        target: "/a%2Fb?c=d".to_owned(),
+        headers: vec![header("host", "client.example"), header("x-mine", "1")],
+        answer: AnswerRule::Whole,
+    };
+    let invocation = Invocation {
+        id: "i".parse().unwrap(),
+        content_type: String::new(),
+        call: Some(Arc::new(call)),
+        ..invocation("{}")
+    };
+    let (instance, function) = (instance(address), function(5_000));
+    let (reply, request) = tokio::join!(instance.invoke(&function, &invocation), serving);
+    let reply = reply.unwrap();
+    assert_eq!((reply.status, &reply.body[..]), (404, b"no".as_slice()));
+    assert_eq!(reply.headers, [header("x-a", "1")]);
+    let expected = "PATCH /a%2Fb?c=d HTTP/1.1\r\nhost: client.example\r\nx-mine: 1\r\nx-hearth-invocation: i\r\ntraceparent: 00-a-b-01\r\ncontent-length: 2\r\n\r\n{}";
+    assert_eq!(request, expected);
 }

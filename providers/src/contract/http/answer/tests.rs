@@ -5,9 +5,15 @@ use super::*;
 
 const MAX: usize = 100_000;
 
+const WANTED: Wanted = Wanted {
+    body_bytes_max: MAX,
+    has_headers: false,
+    is_of_head: false,
+};
+
 /// Reads bytes that come in pieces of the given lengths, the last one over and over; then the end.
 fn read(bytes: &[u8], pieces: &[usize]) -> Result<(Answer, usize), Error> {
-    let mut parser = Parser::new(MAX);
+    let mut parser = Parser::new(WANTED);
     let mut buffer = BytesMut::new();
     let mut rest = bytes;
     let mut pieces = pieces.iter().copied();
@@ -169,7 +175,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
 #[test]
 fn a_large_body_comes_in_one_buffer_of_its_length() {
     let mut buffer = BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 90000\r\n\r\n");
-    let mut parser = Parser::new(MAX);
+    let mut parser = Parser::new(WANTED);
     assert_eq!(parser.take(&mut buffer), Ok(None));
     assert!(buffer.capacity() >= 90_000, "{}", buffer.capacity());
 }
@@ -217,5 +223,43 @@ proptest! {
         let (answer, left) = read(&bytes, &pieces).unwrap();
         prop_assert_eq!(&answer.body[..], &body[..]);
         prop_assert!(answer.is_kept && left == 0);
+    }
+}
+
+#[test]
+fn headers_are_given_where_they_are_wanted() {
+    let bytes = "HTTP/1.1 404 Not Found\r\nSet-Cookie: a=1\r\nset-cookie: b\r\nContent-Type: text/plain\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTE: x\r\nContent-Length: 2\r\n\r\nno";
+    let read = |wanted| {
+        let mut buffer = BytesMut::from(bytes);
+        Parser::new(wanted).take(&mut buffer).unwrap().unwrap()
+    };
+    assert_eq!(read(WANTED).headers, []);
+    let wanted = Wanted {
+        has_headers: true,
+        ..WANTED
+    };
+    let answer = read(wanted);
+    let cookie = |value: &'static str| ("set-cookie".to_owned(), Bytes::from(value));
+    assert_eq!(answer.headers, [cookie("a=1"), cookie("b")]);
+    assert_eq!(answer.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(answer.body, "no");
+}
+
+#[test]
+fn the_answer_to_head_has_no_body() {
+    let wanted = Wanted {
+        has_headers: true,
+        is_of_head: true,
+        ..WANTED
+    };
+    for fields in ["content-length: 5\r\n", "transfer-encoding: chunked\r\n"] {
+        let mut buffer = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_str());
+        let answer = Parser::new(wanted).take(&mut buffer).unwrap().unwrap();
+        assert_eq!((answer.body.len(), answer.is_kept), (0, true));
+        let has_length = answer
+            .headers
+            .iter()
+            .any(|(name, _)| name == "content-length");
+        assert_eq!(has_length, fields.starts_with("content-length"));
     }
 }

@@ -1,0 +1,265 @@
+//! The routes without a space, as Event Gateway had them before there were spaces: the same records of the space `default`, in the
+//! shapes of that time. There the type is inside the provider, a create answers 200, an error is `{"error"}`, and a subscription's
+//! id is `event-function` or `event-METHOD-path`.
+
+use std::sync::Arc;
+
+use actors::catalog;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use http::{HeaderMap, StatusCode, Uri, header};
+use protocol::subscription::{self, escape_segment};
+use protocol::{Function, Subscription, SubscriptionId};
+use serde_json::{Map, Value, json};
+
+use super::filter::MetadataFilter;
+use super::functions::expected_revision;
+use super::{Line, Segments, add, read_body, tags};
+use crate::error::Error;
+use crate::headers;
+use crate::surface::Shared;
+
+const SPACE: &str = "default";
+
+/// Names of provider fields, before there were spaces and since.
+const RENAMED: [(&str, &str); 1] = [("awsAccessKeyID", "awsAccessKeyId")];
+
+/// An error in the shape of these routes.
+struct Spaceless(Error);
+
+impl<E: Into<Error>> From<E> for Spaceless {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Spaceless {
+    fn into_response(self) -> Response {
+        self.0.spaceless().into_response()
+    }
+}
+
+/// Adds the routes.
+pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    let all = get(list_functions).post(create_function);
+    let router = add(router, "/v1/functions", all);
+    let one = get(read_function)
+        .put(replace_function)
+        .delete(delete_function);
+    let router = add(router, "/v1/functions/{id}", one);
+    let all = get(list_subscriptions).post(create_subscription);
+    let router = add(router, "/v1/subscriptions", all);
+    add(
+        router,
+        "/v1/subscriptions/{id}",
+        delete(delete_subscription),
+    )
+}
+
+async fn create_function(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Spaceless> {
+    let (_, body) = read_body(&shared, request).await?;
+    let stored = shared.node.create(parse_function(None, &body)?).await?;
+    Ok(tags::tagged(
+        function_record(&stored.function),
+        stored.revision,
+    ))
+}
+
+async fn list_functions(
+    State(shared): State<Arc<Shared>>,
+    filter: MetadataFilter,
+) -> Result<Response, Spaceless> {
+    let stored = shared.node.list(SPACE).await?;
+    let functions: Vec<Value> = stored
+        .iter()
+        .filter(|stored| filter.accepts(stored.function.metadata.as_ref()))
+        .map(|stored| function_record(&stored.function))
+        .collect();
+    Ok(Line(json!({ "functions": functions })).into_response())
+}
+
+async fn read_function(
+    State(shared): State<Arc<Shared>>,
+    Segments(id): Segments<String>,
+) -> Result<Response, Spaceless> {
+    let stored = shared.node.get(SPACE, &id).await?;
+    Ok(tags::tagged(
+        function_record(&stored.function),
+        stored.revision,
+    ))
+}
+
+async fn replace_function(
+    State(shared): State<Arc<Shared>>,
+    Segments(id): Segments<String>,
+    request: Request,
+) -> Result<Response, Spaceless> {
+    let (fields, body) = read_body(&shared, request).await?;
+    check_json(&body)?;
+    // Whether it is there was asked before whether it validates.
+    shared.node.get(SPACE, &id).await?;
+    let function = parse_function(Some(&id), &body)?;
+    let at = expected_revision(&shared, SPACE, &id, &fields).await?;
+    let stored = shared.node.update(function, at).await?;
+    Ok(tags::tagged(
+        function_record(&stored.function),
+        stored.revision,
+    ))
+}
+
+async fn delete_function(
+    State(shared): State<Arc<Shared>>,
+    Segments(id): Segments<String>,
+    fields: HeaderMap,
+) -> Result<Response, Spaceless> {
+    let at = expected_revision(&shared, SPACE, &id, &fields).await?;
+    shared.node.delete(SPACE, &id, at).await?;
+    Ok(gone())
+}
+
+async fn create_subscription(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Spaceless> {
+    let (_, body) = read_body(&shared, request).await?;
+    check_json(&body)?;
+    let subscription = Subscription::parse(SPACE, &body).map_err(|why| match why {
+        subscription::Invalid::Validation(tail) => Error::invalid(format!(
+            "Subscription doesn't validate. Validation error: {tail:?}"
+        )),
+        why @ subscription::Invalid::UnknownFunction(_) => Error::invalid_subscription(&why),
+    })?;
+    let id = spaceless_id(&subscription);
+    match shared.node.create_subscription(subscription).await {
+        Ok(stored) => {
+            let record = subscription_record(&stored.subscription);
+            Ok(tags::tagged(record, stored.revision))
+        }
+        Err(catalog::Error::SubscriptionExists(_)) => {
+            let message = format!("Subscription \"{id}\" already exits.");
+            Err(Error::invalid(message).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn list_subscriptions(
+    State(shared): State<Arc<Shared>>,
+    filter: MetadataFilter,
+) -> Result<Response, Spaceless> {
+    let stored = shared.node.subscriptions(SPACE).await?;
+    let subscriptions: Vec<Value> = stored
+        .iter()
+        .filter(|stored| filter.accepts(stored.subscription.metadata.as_ref()))
+        .map(|stored| subscription_record(&stored.subscription))
+        .collect();
+    Ok(Line(json!({ "subscriptions": subscriptions })).into_response())
+}
+
+async fn delete_subscription(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Spaceless> {
+    // As under spaces, the id is what stands in the path.
+    let id = uri.path().rsplit('/').next().unwrap_or_default();
+    let stored = shared.node.subscriptions(SPACE).await?;
+    let mut subscriptions = stored.iter().map(|stored| &stored.subscription);
+    let found = subscriptions.find(|subscription| spaceless_id(subscription) == id);
+    let not_found = || catalog::Error::SubscriptionNotFound(id.to_owned());
+    let found: SubscriptionId = found.ok_or_else(not_found)?.subscription_id.clone();
+    match shared.node.delete_subscription(SPACE, &found, None).await {
+        Err(catalog::Error::SubscriptionNotFound(_)) => Err(not_found().into()),
+        deleted => {
+            deleted?;
+            Ok(gone())
+        }
+    }
+}
+
+fn gone() -> Response {
+    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
+    (StatusCode::NO_CONTENT, content_type).into_response()
+}
+
+/// Bodies that are no JSON object had an error of their own.
+fn check_json(body: &[u8]) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(body)
+        .map_err(|why| Error::invalid(format!("Malformed JSON payload: {why}.")).undecodable())
+}
+
+/// Reads a function whose type is inside its provider; one that has it beside the provider is read as well.
+fn parse_function(id: Option<&str>, body: &[u8]) -> Result<Function, Error> {
+    let mut record = check_json(body)?;
+    if let Some(provider) = record.get_mut("provider").and_then(Value::as_object_mut) {
+        for (old, new) in RENAMED {
+            if let Some(value) = provider.remove(old) {
+                provider.insert(new.to_owned(), value);
+            }
+        }
+        if let Some(type_name) = provider.remove("type") {
+            record.entry("type").or_insert(type_name);
+        }
+    }
+    let body = Value::Object(record).to_string();
+    Function::parse(SPACE, id, body.as_bytes()).map_err(|tail| {
+        let tail = tail.to_string();
+        Error::invalid(format!(
+            "Function doesn't validate. Validation error: {tail:?}"
+        ))
+    })
+}
+
+fn function_record(function: &Function) -> Value {
+    let mut record = object(function);
+    record.remove("space");
+    let type_name = record.remove("type");
+    if let Some(provider) = record.get_mut("provider").and_then(Value::as_object_mut) {
+        for (old, new) in RENAMED {
+            if let Some(value) = provider.remove(new) {
+                provider.insert(old.to_owned(), value);
+            }
+        }
+        provider.extend(type_name.map(|type_name| ("type".to_owned(), type_name)));
+    }
+    Value::Object(record)
+}
+
+fn subscription_record(subscription: &Subscription) -> Value {
+    let mut record = object(subscription);
+    record.remove("space");
+    record.insert(
+        "subscriptionId".to_owned(),
+        spaceless_id(subscription).into(),
+    );
+    if is_plain(subscription) {
+        record.remove("path");
+    }
+    Value::Object(record)
+}
+
+fn object(record: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(record) {
+        Ok(Value::Object(record)) => record,
+        // Records are structs whose maps have string keys.
+        _ => Map::new(),
+    }
+}
+
+/// Whether neither method nor path were given: then the path is the root of all events.
+fn is_plain(subscription: &Subscription) -> bool {
+    subscription.method.is_none() && subscription.path == "/"
+}
+
+fn spaceless_id(subscription: &Subscription) -> String {
+    let event = &subscription.event;
+    if is_plain(subscription) {
+        return format!("{event}-{}", subscription.function_id);
+    }
+    let method = subscription.method.map_or("", |method| method.as_str());
+    format!("{event}-{method}-{}", escape_segment(&subscription.path))
+}

@@ -1,0 +1,94 @@
+//! Runs a function for an event that somebody waits for.
+
+use std::sync::Arc;
+
+use actors::Registry;
+use actors::invoker::{self, Completed, Failed};
+use http::HeaderMap;
+use protocol::event::Encoded;
+use protocol::invocation::TraceContext;
+use protocol::{Event, Function, FunctionId, InvocationId, Space};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::error::Error;
+use crate::invoke;
+use crate::surface::Shared;
+
+/// One call: which function, and for which event.
+pub(super) struct FunctionCall<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) id: &'a InvocationId,
+    /// The headers of the client's request, for its trace context.
+    pub(super) fields: &'a HeaderMap,
+    pub(super) event: &'a Event,
+    pub(super) space: &'a Space,
+    pub(super) function_id: &'a FunctionId,
+}
+
+impl FunctionCall<'_> {
+    /// The record of the function.
+    ///
+    /// # Errors
+    /// When it is not there: a subscription may arrive before its function does, or stay a moment longer.
+    pub(super) fn function(&self, registry: &Registry) -> Result<Arc<Function>, Error> {
+        match registry.function(self.space, self.function_id) {
+            Some(registered) => Ok(Arc::clone(&registered.function)),
+            None => {
+                let (space, function) = (self.space, self.function_id);
+                tracing::info!(%space, %function, "a function that is subscribed is not registered");
+                Err(Error::function_vanished())
+            }
+        }
+    }
+
+    /// Calls the function, and tells those who subscribed to such calls.
+    ///
+    /// # Errors
+    /// What the client is told; the cause is in the log.
+    pub(super) async fn run(&self, encoded: Encoded) -> Result<Completed, Error> {
+        let begun = Instant::now();
+        let emitter = &self.shared.emitter;
+        emitter.invoking(self.space, self.function_id, self.event);
+        let outcome = self.invoke(encoded).await;
+        let start = outcome.as_ref().ok().map(|completed| completed.start);
+        let meters = &self.shared.invocations;
+        meters.duration(start).record(begun.elapsed());
+        if let Ok(completed) = &outcome {
+            let result = &completed.reply.body;
+            emitter.invoked(self.space, self.function_id, self.event, result);
+        }
+        outcome.map_err(|failed| {
+            let failure = &failed.failure;
+            emitter.invocation_failed(self.space, self.function_id, self.event, failure);
+            let (space, function, invocation) = (self.space, self.function_id, self.id);
+            let (code, component) = (failure.code, failure.component);
+            tracing::info!(%space, %function, %invocation, %code, %component, error = %failure, "a function's call failed");
+            Error::function_call(*failed)
+        })
+    }
+
+    async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
+        let mut request = invoker::Request {
+            id: self.id.clone(),
+            space: self.space.clone(),
+            function_id: self.function_id.clone(),
+            payload: encoded.payload,
+            content_type: encoded.content_type,
+            call: Some(Arc::new(encoded.call)),
+            trace: TraceContext::default(),
+        };
+        let span = invoke::open_span(self.shared, &mut request, self.fields);
+        let outcome = match span.is_none() {
+            true => self.shared.node.invoke(request).await,
+            false => {
+                let invoking = self.shared.node.invoke(request);
+                invoking.instrument(span.clone()).await
+            }
+        };
+        if let Err(failed) = &outcome {
+            invoke::note_failure(&span, failed.failure.code);
+        }
+        outcome
+    }
+}

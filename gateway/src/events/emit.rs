@@ -1,0 +1,176 @@
+//! Takes events for their subscribers: one delivery for each, fixed when the event is accepted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use actors::Registry;
+use bytes::Bytes;
+use metrics::Counter;
+use protocol::{Event, Failure, Space, Subscription};
+use queue::{Delivery, DeliveryId, MemoryQueue, Queue};
+
+mod deliver;
+mod system;
+
+pub use deliver::Invocations;
+
+use crate::error::Error;
+use crate::node::Node;
+use crate::surface::Shared;
+
+/// Takes events for their subscribers. It is the way into the queue for clients, and for what the node says of itself.
+pub struct Emitter {
+    node: Arc<dyn Node>,
+    queue: Arc<dyn Queue>,
+    /// System events wait apart, so that they can not crowd out any other.
+    system: Arc<MemoryQueue>,
+    meters: Meters,
+}
+
+struct Meters {
+    received: Counter,
+    /// Events that nobody subscribed to are done with at once.
+    processed: Counter,
+    dropped: Counter,
+    system_dropped: Counter,
+}
+
+/// Accepts events that came in one request: all of them for all their subscribers, or nothing. With a space only its
+/// subscriptions count, without one those of all spaces. `path` is the decoded path they were emitted to.
+///
+/// # Errors
+/// When the queue has no room.
+pub(crate) async fn custom(
+    shared: &Shared,
+    events: &[Event],
+    space: Option<&Space>,
+    path: &str,
+) -> Result<(), Error> {
+    shared.emitter.custom(events, space, path).await
+}
+
+impl Emitter {
+    /// Makes the way into these queues. The recorder of metrics must be installed by then, as handles are looked up once.
+    pub fn new(node: Arc<dyn Node>, queue: Arc<dyn Queue>, system: Arc<MemoryQueue>) -> Self {
+        let custom =
+            |name: &'static str| metrics::counter!(name, "space" => "", "type" => "custom");
+        Self {
+            node,
+            queue,
+            system,
+            meters: Meters {
+                received: custom("gateway_events_received_total"),
+                processed: custom("gateway_events_processed_total"),
+                dropped: custom("gateway_events_dropped_total"),
+                system_dropped: metrics::counter!("hearth_system_events_dropped_total"),
+            },
+        }
+    }
+
+    async fn custom(
+        &self,
+        events: &[Event],
+        space: Option<&Space>,
+        path: &str,
+    ) -> Result<(), Error> {
+        let count = events.len() as u64;
+        self.meters.received.increment(count);
+        let registry = self.node.registry();
+        if !registry.is_loaded {
+            return Err(Error::not_loaded());
+        }
+        let mut deliveries = Vec::new();
+        let mut unheard = 0;
+        for event in events {
+            let before = deliveries.len();
+            Self::address(&registry, event, space, path, &mut deliveries);
+            unheard += u64::from(deliveries.len() == before);
+        }
+        if !deliveries.is_empty()
+            && let Err(error) = self.queue.enqueue(deliveries).await
+        {
+            self.meters.dropped.increment(count);
+            return Err(Failure::from(&error).into());
+        }
+        if unheard > 0 {
+            self.meters.processed.increment(unheard);
+        }
+        Ok(())
+    }
+
+    /// Adds a delivery for each subscriber of an event. The event is written once, and not at all when nobody hears it.
+    fn address(
+        registry: &Registry,
+        event: &Event,
+        space: Option<&Space>,
+        path: &str,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        // What only the gateway itself may say is heard by nobody.
+        if event.is_system() {
+            return;
+        }
+        let subscribers = registry
+            .subscriptions
+            .subscribers(space, &event.event_type, path)
+            .filter(|subscription| subscription.accepts(|name| attribute(event, name)));
+        let mut written = None;
+        for (ordinal, subscription) in (0..).zip(subscribers) {
+            let (bytes, accepted_at) = written
+                .get_or_insert_with(|| (write(event), SystemTime::now()))
+                .clone();
+            deliveries.push(delivery(subscription, bytes, ordinal, accepted_at));
+        }
+    }
+}
+
+impl fmt::Debug for Emitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emitter")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+fn delivery(
+    subscription: &Subscription,
+    event: Bytes,
+    ordinal: u32,
+    accepted_at: SystemTime,
+) -> Delivery {
+    Delivery {
+        id: DeliveryId::random(),
+        event,
+        space: subscription.space.clone(),
+        function_id: subscription.function_id.clone(),
+        subscription_id: subscription.subscription_id.clone(),
+        ordinal,
+        accepted_at,
+    }
+}
+
+/// An event as queues keep it.
+fn write(event: &Event) -> Bytes {
+    let bytes = rmp_serde::to_vec_named(event).expect("an event is a map of texts and bytes");
+    bytes.into()
+}
+
+/// What a filter may ask an event for: its attributes by the names that CloudEvents gives them.
+fn attribute<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+    let attributes = &event.attributes;
+    match name {
+        "id" => Some(&event.id),
+        "type" => Some(&event.event_type),
+        "source" => Some(event.source()),
+        "datacontenttype" => Some(&event.data_type),
+        "subject" => attributes.subject.as_deref(),
+        "time" => attributes.time.as_deref(),
+        "dataschema" => attributes.data_schema.as_deref(),
+        name => {
+            let extensions: &BTreeMap<String, String> = &attributes.extensions;
+            extensions.get(name).map(String::as_str)
+        }
+    }
+}

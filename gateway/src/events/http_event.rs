@@ -1,0 +1,346 @@
+//! `http` events: a request is routed by method and path to one function, whose answer is the client's.
+
+use std::sync::Arc;
+
+use actors::Registry;
+use actors::invoker::Completed;
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Method, Response, StatusCode};
+use protocol::event::{DEFAULT_DATA_TYPE, Encoded, HttpData, Payload};
+use protocol::function::EventFormat;
+use protocol::invocation::{AnswerRule, Call, is_hop_by_hop};
+use protocol::{Event, InvocationId, Space, Subscription, event};
+
+use super::call::FunctionCall;
+use super::cors::{self, Rules};
+use super::target::{self, Target};
+use super::{Arrival, dispatch, names, response};
+use crate::body::AnswerBody;
+use crate::error::Error;
+use crate::surface::Shared;
+
+/// Answers an `http` event.
+pub(super) async fn answer(
+    shared: &Shared,
+    id: &InvocationId,
+    arrival: Arrival,
+) -> Result<Response<AnswerBody>, Error> {
+    let Arrival {
+        ref parts,
+        ref target,
+        ref body,
+        is_trusted,
+        ..
+    } = arrival;
+    shared.events.received_http.increment(1);
+    let payload = Payload::parse(arrival.content_type(), body.clone())
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    if is_trusted && shared.emitter.is_received_heard() {
+        let event = arrival.http_event(shared, id, payload.clone(), None);
+        arrival.tell_received(shared, &event);
+    }
+    let registry = shared.node.registry();
+    if !registry.is_loaded {
+        return Err(Error::not_loaded());
+    }
+    let asked = cors::preflight_method(&parts.method, &parts.headers);
+    let method = match asked {
+        Some(asked) => asked.to_str().unwrap_or_default().to_ascii_uppercase(),
+        None => parts.method.as_str().to_owned(),
+    };
+    let space = named_space(&parts.headers)?;
+    let route_path = target.route_path();
+    let paths = Paths {
+        with_label: &route_path,
+        as_sent: &target.escaped_path,
+    };
+    let default_space = shared.guard.requires_token().then(Space::default_space);
+    let found = find(&registry, &method, target, space, default_space, &paths);
+    let Some((subscription, params)) = found else {
+        return Err(Error::not_found("resource not found"));
+    };
+    let fields = match &subscription.cors {
+        None if asked.is_some() && !is_trusted => return Err(Error::unauthorized()),
+        None => HeaderMap::new(),
+        Some(known) => {
+            let rules = Rules {
+                origins: &known.origins,
+                methods: &known.methods,
+                headers: &known.headers,
+                allow_credentials: known.allow_credentials,
+            };
+            if asked.is_some() {
+                let space = subscription.space.as_str();
+                shared.events.processed(space, "http");
+                return Ok(preflight(rules.preflight(&parts.headers)));
+            }
+            rules.actual(&parts.method, &parts.headers)
+        }
+    };
+    let event = arrival.http_event(shared, id, payload, params);
+    let answered = run(shared, id, &arrival, &registry, &subscription, &event).await;
+    shared.events.processed(subscription.space.as_str(), "http");
+    match answered {
+        Ok((completed, rule)) => tell(shared, completed, rule, &parts.method, fields),
+        Err(error) => Err(error.with_fields(fields)),
+    }
+}
+
+/// The answer to a preflight.
+pub(super) fn preflight(fields: HeaderMap) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::whole(""));
+    *response.status_mut() = StatusCode::OK;
+    *response.headers_mut() = fields;
+    response
+}
+
+/// The space that a header names.
+///
+/// # Errors
+/// When no space can have that name.
+pub(super) fn named_space(fields: &HeaderMap) -> Result<Option<Space>, Error> {
+    let Some(value) = fields
+        .get(dispatch::SPACE)
+        .filter(|value| !value.is_empty())
+    else {
+        return Ok(None);
+    };
+    let name = String::from_utf8_lossy(value.as_bytes());
+    let space = name.parse::<Space>();
+    space
+        .map(Some)
+        .map_err(|error| Error::invalid(format!("Space header: {error}")))
+}
+
+/// The paths a request may be routed by.
+struct Paths<'a> {
+    /// With the label of a hosted domain before it.
+    with_label: &'a str,
+    as_sent: &'a str,
+}
+
+/// Parameters by name, as they stand in the path.
+type Params = Option<Vec<(String, String)>>;
+
+/// Finds the subscription of a request. The space is the one that the request names, or that its host does; without either it is
+/// `default_space`, or whichever subscribed first.
+fn find(
+    registry: &Registry,
+    method: &str,
+    target: &Target,
+    named: Option<Space>,
+    default_space: Option<Space>,
+    paths: &Paths<'_>,
+) -> Option<(Arc<Subscription>, Params)> {
+    let look = |space: Option<&Space>, path: &str| {
+        let matched = registry.subscriptions.http_route(space, method, path)?;
+        let subscription = Arc::clone(matched.subscription);
+        // The route `/` has no place for parameters.
+        let params = (subscription.path != "/").then(|| {
+            let params = matched.params.iter();
+            params
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        });
+        Some((subscription, params))
+    };
+    if named.is_some() {
+        return look(named.as_ref(), paths.with_label);
+    }
+    // The label of a hosted domain is a space where one has that name, and in any case the first segment of the path.
+    let Some(label) = &target.label else {
+        return look(default_space.as_ref(), paths.with_label);
+    };
+    let labelled: Option<Space> = label.parse().ok();
+    let first = match default_space {
+        Some(_) => labelled
+            .as_ref()
+            .and_then(|space| look(Some(space), paths.with_label)),
+        None => look(None, paths.with_label),
+    };
+    first.or_else(|| look(Some(labelled.as_ref()?), paths.as_sent))
+}
+
+/// Calls the function with the event in its form.
+async fn run(
+    shared: &Shared,
+    id: &InvocationId,
+    arrival: &Arrival,
+    registry: &Registry,
+    subscription: &Subscription,
+    event: &Event,
+) -> Result<(Completed, AnswerRule), Error> {
+    let call = FunctionCall {
+        shared,
+        id,
+        fields: &arrival.parts.headers,
+        event,
+        space: &subscription.space,
+        function_id: &subscription.function_id,
+    };
+    let format = call.function(registry)?.event_format();
+    let mut encoded = match format {
+        EventFormat::Raw => arrival.as_sent(shared),
+        _ => event.encode(format),
+    };
+    if format != EventFormat::Envelope {
+        encoded.call.answer = AnswerRule::Whole;
+    }
+    let rule = encoded.call.answer;
+    Ok((call.run(encoded).await?, rule))
+}
+
+/// Tells the client what the function answered.
+fn tell(
+    shared: &Shared,
+    completed: Completed,
+    rule: AnswerRule,
+    method: &Method,
+    fields: HeaderMap,
+) -> Result<Response<AnswerBody>, Error> {
+    let is_of_head = method == Method::HEAD;
+    let outcome = match rule {
+        AnswerRule::Whole => response::whole(completed.reply.clone(), fields.clone(), is_of_head),
+        AnswerRule::Envelope | AnswerRule::Success => {
+            response::from_object(&completed.reply.body, fields.clone())
+        }
+    };
+    let mut response = outcome
+        .map_err(|why| Error::malformed_answer(&why, &completed.node).with_fields(fields))?;
+    shared.describe(response.headers_mut(), &completed);
+    Ok(response)
+}
+
+impl Arrival {
+    /// The event as functions and those who watch get it.
+    fn http_event(
+        &self,
+        shared: &Shared,
+        id: &InvocationId,
+        body: Payload,
+        params: Params,
+    ) -> Event {
+        let data = HttpData {
+            headers: told_headers(&self.parts.headers, shared),
+            query: target::query(&self.parts.uri),
+            body,
+            host: self.target.host.clone(),
+            path: self.target.path.clone(),
+            method: self.parts.method.as_str().to_owned(),
+            params,
+        };
+        Event {
+            id: id.as_str().to_owned(),
+            event_type: event::HTTP.to_owned(),
+            received_at_ms: self.received_at_ms,
+            data: data.to_payload(),
+            data_type: self.data_type(),
+            attributes: event::Attributes {
+                source: self.target.escaped_path.clone(),
+                ..event::Attributes::default()
+            },
+        }
+    }
+
+    /// Tells those who subscribed to it that an event was received.
+    pub(super) fn tell_received(&self, shared: &Shared, event: &Event) {
+        let headers = || told_headers(&self.parts.headers, shared);
+        let path = self.target.event_path();
+        shared.emitter.received(&path, event, headers);
+    }
+
+    /// The request as it was sent, for a function that wants nothing else.
+    fn as_sent(&self, shared: &Shared) -> Encoded {
+        let fields = &self.parts.headers;
+        let target = self.parts.uri.path_and_query();
+        let target = target.map_or("/", |target| target.as_str());
+        Encoded {
+            payload: self.body.clone(),
+            content_type: self.content_type().unwrap_or_default().to_owned(),
+            call: Call {
+                method: self.parts.method.as_str().to_owned(),
+                target: match target.starts_with('/') {
+                    true => target.to_owned(),
+                    false => format!("/{target}"),
+                },
+                headers: passed_headers(fields, &self.target.host, shared),
+                answer: AnswerRule::Whole,
+            },
+        }
+    }
+
+    /// The media type of the data as the envelope tells it.
+    pub(super) fn data_type(&self) -> String {
+        let sent = self.parts.headers.get(header::CONTENT_TYPE);
+        match sent.filter(|value| !value.is_empty()) {
+            Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            None => DEFAULT_DATA_TYPE.to_owned(),
+        }
+    }
+}
+
+/// The headers that the data of an event tells: all but the host's and those of one connection, repeated ones joined.
+fn told_headers(fields: &HeaderMap, shared: &Shared) -> Vec<(String, String)> {
+    let dropped = connection_options(fields);
+    let is_told = |name: &&HeaderName| {
+        **name != header::HOST
+            && !is_hop_by_hop(name.as_str())
+            && !is_credential(name, shared)
+            && !dropped.iter().any(|option| option == name.as_str())
+    };
+    let names = fields.keys().filter(is_told);
+    names
+        .map(|name| {
+            let values = fields.get_all(name).iter();
+            let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let joined = values.reduce(|one, next| format!("{one}, {next}").into());
+            (
+                names::canonical(name),
+                joined.unwrap_or_default().into_owned(),
+            )
+        })
+        .collect()
+}
+
+/// The headers that are handed on with a request as it was sent. Its length, media type and trace context are told otherwise;
+/// what is the node's own is not the client's to say.
+fn passed_headers(fields: &HeaderMap, host: &str, shared: &Shared) -> Vec<(String, Bytes)> {
+    let dropped = connection_options(fields);
+    let is_passed = |name: &HeaderName| {
+        let is_told = matches!(
+            name.as_str(),
+            "content-length" | "content-type" | "expect" | "host" | "traceparent" | "tracestate"
+        );
+        !is_told
+            && !is_hop_by_hop(name.as_str())
+            && !name.as_str().starts_with("x-hearth-")
+            && !is_credential(name, shared)
+            && !dropped.iter().any(|option| option == name.as_str())
+    };
+    let mut headers = vec![("host".to_owned(), Bytes::copy_from_slice(host.as_bytes()))];
+    if !fields.contains_key("x-forwarded-host") {
+        headers.push(("x-forwarded-host".to_owned(), headers[0].1.clone()));
+    }
+    let passed = fields.iter().filter(|(name, _)| is_passed(name));
+    headers.extend(passed.map(|(name, value)| {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        (name.as_str().to_owned(), value)
+    }));
+    headers
+}
+
+/// Whether a header has the token that was meant for this node.
+fn is_credential(name: &HeaderName, shared: &Shared) -> bool {
+    *name == header::AUTHORIZATION && shared.guard.requires_token()
+}
+
+/// The headers that a client declared to be for its connection only.
+fn connection_options(fields: &HeaderMap) -> Vec<String> {
+    let values = fields.get_all(header::CONNECTION).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(|option| option.trim().to_ascii_lowercase())
+        .collect()
+}

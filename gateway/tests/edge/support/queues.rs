@@ -1,0 +1,65 @@
+//! The queues behind an edge under test.
+
+use std::sync::Arc;
+
+use config::Settings;
+use gateway::{Emitter, Invocations, Node};
+use queue::backend::memory;
+use queue::delivery::{self, Retry};
+use queue::{DeliveryLoop, MemoryQueue, Queue};
+
+use super::ScriptedNode;
+
+/// What is emitted, and what delivers it to the scripted node.
+pub(crate) struct Queues {
+    pub(crate) custom: Arc<MemoryQueue>,
+    pub(crate) system: Arc<MemoryQueue>,
+    _loops: [DeliveryLoop; 2],
+}
+
+impl Queues {
+    /// Starts to deliver; what is emitted goes through the second of the two.
+    pub(super) fn start(settings: &Settings, node: &ScriptedNode) -> (Self, Arc<Emitter>) {
+        let settings = &settings.queue;
+        let queue = |len_max| {
+            let limits = memory::Limits {
+                len_max,
+                bytes_max: usize::try_from(settings.bytes_max.as_u64()).unwrap(),
+                function_share: settings.function_share,
+                lease_timeout: settings.lease_timeout,
+            };
+            Arc::new(MemoryQueue::new(limits, memory::Meters::none()))
+        };
+        let (custom, system) = (queue(settings.len_max), queue(settings.system_len_max));
+        let node: Arc<dyn Node> = Arc::new(node.clone());
+        let emitter = Emitter::new(
+            Arc::clone(&node),
+            Arc::clone(&custom) as Arc<dyn Queue>,
+            Arc::clone(&system),
+        );
+        let emitter = Arc::new(emitter);
+        let start = |queue: &Arc<MemoryQueue>, permits, meters| {
+            DeliveryLoop::start(delivery::Args {
+                queue: Arc::clone(queue) as Arc<dyn Queue>,
+                deliver: Arc::new(Invocations::new(Arc::clone(&node), Arc::clone(&emitter))),
+                permits,
+                lease_timeout: settings.lease_timeout,
+                retry: Retry {
+                    backoff: settings.retry_backoff,
+                    until_age: settings.retry_for,
+                },
+                meters,
+            })
+        };
+        let loops = [
+            start(&custom, settings.permits, delivery::Meters::custom()),
+            start(&system, settings.system_permits, delivery::Meters::system()),
+        ];
+        let queues = Self {
+            custom,
+            system,
+            _loops: loops,
+        };
+        (queues, emitter)
+    }
+}

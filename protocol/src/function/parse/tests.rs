@@ -1,0 +1,199 @@
+use super::*;
+
+fn parse(body: &str) -> Result<Function, String> {
+    Function::parse("default", None, body.as_bytes()).map_err(|Invalid(why)| why)
+}
+
+fn refuses(body: &str, expected: &str) {
+    let why = parse(body).expect_err(body);
+    assert!(why.contains(expected), "{body}\n got {why}\nnot {expected}");
+}
+
+#[test]
+fn an_event_gateway_record_keeps_its_four_fields() {
+    let body =
+        r#"{"functionId":"f","type":"http","provider":{"url":"http://a.b/c","more":1},"x":2}"#;
+    let function = parse(body).unwrap();
+    assert_eq!(
+        serde_json::to_string(&function).unwrap(),
+        r#"{"space":"default","functionId":"f","type":"http","provider":{"url":"http://a.b/c"}}"#
+    );
+    let again: Function = serde_json::from_str(&serde_json::to_string(&function).unwrap()).unwrap();
+    assert_eq!(again, function);
+}
+
+#[test]
+fn the_first_failing_check_is_named() {
+    refuses("{", "EOF while parsing");
+    refuses("[]", "invalid type");
+    refuses(r#"{"functionId":"f"}"#, "provider configuration not set");
+    refuses(
+        r#"{"functionId":"f","type":"http"}"#,
+        "provider configuration not set",
+    );
+    refuses(
+        r#"{"functionId":"f","type":"cobol","provider":{}}"#,
+        "provider cobol not supported",
+    );
+    refuses(
+        r#"{"functionId":"f","type":"http","provider":{}}"#,
+        "missing required fields for HTTP endpoint",
+    );
+    refuses(
+        r#"{"functionId":"f","type":"http","provider":{"url":"/x"}}"#,
+        "missing required fields",
+    );
+    refuses(
+        r#"{"functionId":"f","type":"http","provider":3}"#,
+        "unable to load function provider config",
+    );
+    refuses(
+        r#"{"functionId":"a b","type":"http","provider":{"url":"http://a"}}"#,
+        "Key: 'Function.ID' Error:Field validation for 'ID' failed on the 'functionid' tag",
+    );
+}
+
+/// Sections 3 and 12 of the reference: provider types, and the tail of the message when something is missing.
+#[test]
+fn aws_types_are_kept_as_they_were_sent() {
+    let check = |type_name: &str, target: &str, what: &str| {
+        let provider = format!(r#"{{"{target}":"x","region":"eu"}}"#);
+        let with = |provider: &str| {
+            format!(r#"{{"functionId":"f","type":"{type_name}","provider":{provider}}}"#)
+        };
+        let record = serde_json::to_string(&parse(&with(&provider)).unwrap()).unwrap();
+        assert_eq!(
+            record,
+            with(&provider).replacen('{', r#"{"space":"default","#, 1)
+        );
+        let missing = format!("missing required fields for AWS {what} function");
+        refuses(&with(r#"{"region":"eu"}"#), &missing);
+        refuses(
+            &with(&format!(r#"{{"{target}":"x","region":""}}"#)),
+            &missing,
+        );
+        refuses(&with("[]"), "unable to load function provider config");
+        refuses(
+            &with(r#"{"region":1}"#),
+            "unable to load function provider config: provider.region",
+        );
+    };
+    check("awslambda", "arn", "Lambda");
+    check("awskinesis", "streamName", "Kinesis");
+    check("awsfirehose", "deliveryStreamName", "Firehose");
+    check("awssqs", "queueUrl", "SQS");
+}
+
+#[test]
+fn credentials_are_shown_in_answers_and_masked_in_logs() {
+    let body = r#"{"functionId":"f","type":"awslambda","provider":{"arn":"a","region":"eu","awsAccessKeyId":"id","awsSecretAccessKey":"hidden","awsSessionToken":"","more":1}}"#;
+    let function = parse(body).unwrap();
+    let record = serde_json::to_string(&function).unwrap();
+    assert!(record.ends_with(r#""provider":{"arn":"a","region":"eu","awsAccessKeyId":"id","awsSecretAccessKey":"hidden"}}"#), "{record}");
+    assert_eq!(serde_json::from_str::<Function>(&record).unwrap(), function);
+    assert!(!format!("{function:?}").contains("hidden"));
+}
+
+#[test]
+fn event_format_and_metadata_are_kept() {
+    let with = |rest: &str| {
+        format!(r#"{{"functionId":"f","type":"http","provider":{{"url":"http://a.b/c"}}{rest}}}"#)
+    };
+    for (name, format) in [
+        ("envelope", EventFormat::Envelope),
+        ("cloudevents-binary", EventFormat::CloudeventsBinary),
+        ("cloudevents-structured", EventFormat::CloudeventsStructured),
+        ("raw", EventFormat::Raw),
+    ] {
+        let rest = format!(r#","eventFormat":"{name}","metadata":{{"a":"b"}}"#);
+        let function = parse(&with(&rest)).unwrap();
+        assert_eq!(function.event_format(), format);
+        assert!(
+            serde_json::to_string(&function)
+                .unwrap()
+                .ends_with(&format!("{rest}}}"))
+        );
+    }
+    assert_eq!(
+        parse(&with("")).unwrap().event_format(),
+        EventFormat::Envelope
+    );
+    let process = r#"{"functionId":"f","type":"process","provider":{"command":["x"]}}"#;
+    assert_eq!(
+        parse(process).unwrap().event_format(),
+        EventFormat::CloudeventsBinary
+    );
+    refuses(
+        &with(r#","eventFormat":"x""#),
+        "eventFormat: unknown variant",
+    );
+    refuses(&with(r#","metadata":{"a":1}"#), "metadata.a: invalid type");
+    refuses(
+        &with(r#","metadata":[]"#),
+        "metadata is [], expected an object",
+    );
+}
+
+#[test]
+fn our_types_refuse_unknown_fields_by_path() {
+    refuses(
+        r#"{"functionId":"f","type":"process","provider":{"command":["x"],"cmd":1}}"#,
+        "\"provider.cmd\"",
+    );
+    refuses(
+        r#"{"functionId":"f","type":"container","provider":{"image":"i"},"limits":{"memory":1}}"#,
+        "\"limits.memory\"",
+    );
+    refuses(
+        r#"{"functionId":"f","type":"container","provider":{"image":"i"},"limits":{"memoryMb":"x"}}"#,
+        "limits.memoryMb: ",
+    );
+}
+
+#[test]
+fn limits_out_of_range_name_field_value_and_range() {
+    let with = |rest: &str| {
+        format!(r#"{{"functionId":"f","type":"container","provider":{{"image":"i"}},{rest}}}"#)
+    };
+    refuses(
+        &with(r#""limits":{"memoryMb":1}"#),
+        "limits.memoryMb is 1, expected 6 to 1048576",
+    );
+    refuses(
+        &with(r#""limits":{"concurrency":0}"#),
+        "limits.concurrency is 0, expected 1 to 10000",
+    );
+    refuses(
+        &with(r#""limits":{"cpus":0}"#),
+        "limits.cpus is 0, expected 0.01 to 1024",
+    );
+    refuses(
+        &with(r#""limits":[300]"#),
+        "limits is [300], expected an object",
+    );
+    refuses(
+        &with(r#""scaling":{"min":5,"max":2}"#),
+        "scaling.min is 5, expected 0 to 2",
+    );
+    refuses(
+        &with(r#""sandbox":{"capabilities":["net-raw"]}"#),
+        "sandbox.capabilities has \"net-raw\"",
+    );
+}
+
+#[test]
+fn the_instance_key_follows_what_shapes_an_instance() {
+    let base = r#"{"functionId":"f","type":"process","provider":{"command":["x"]}"#;
+    let key = |rest: &str| parse(&format!("{base}{rest}}}")).unwrap().instance_key();
+    assert_eq!(
+        key(""),
+        key(r#","scaling":{"max":3}"#),
+        "scaling shapes no instance"
+    );
+    assert_eq!(
+        key(""),
+        key(r#","limits":{"timeoutMs":3}"#),
+        "a run's bound shapes no instance"
+    );
+    assert_ne!(key(""), key(r#","limits":{"memoryMb":64}"#));
+}

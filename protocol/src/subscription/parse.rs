@@ -1,0 +1,195 @@
+//! Reads a subscription from a client's JSON, with the steps, checks and messages that Event Gateway's clients know.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Cors, EventType, Method, OneOrMany, Subscription, SubscriptionId};
+use crate::id::{FunctionId, InvalidId, Space};
+
+/// Bytes a path may have: no request with a longer one would be read.
+pub const PATH_BYTES_MAX: usize = 8192;
+
+/// Why a record is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// It does not validate; the text after `Validation error: `.
+    #[error("{0}")]
+    Validation(String),
+    /// No function can have this name.
+    #[error("Function \"{0}\" not found.")]
+    UnknownFunction(String),
+}
+
+/// A record as a client sends it; what it says of space and id is passed over, and so is what nobody knows.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent {
+    event: Option<String>,
+    function_id: Option<String>,
+    method: Option<String>,
+    path: Option<String>,
+    cors: Option<SentCors>,
+    metadata: Option<BTreeMap<String, String>>,
+    filter: Option<BTreeMap<String, OneOrMany>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SentCors {
+    origins: Option<Vec<String>>,
+    methods: Option<Vec<String>>,
+    headers: Option<Vec<String>>,
+    allow_credentials: Option<bool>,
+}
+
+impl Subscription {
+    /// Reads, normalises and checks a record.
+    ///
+    /// # Errors
+    /// [`Invalid`], all fields that fail in one text, a line each.
+    pub fn parse(space: &str, body: &[u8]) -> Result<Self, Invalid> {
+        let sent = read(body)?;
+        let mut lines = Lines::default();
+        let name = sent.event.unwrap_or_default();
+        let is_http = name == "http";
+        let mut path = sent.path.unwrap_or_default();
+        if !path.starts_with('/') {
+            path.insert(0, '/');
+        }
+        let mut method = sent.method.unwrap_or_default();
+        if is_http {
+            method = method.to_uppercase();
+        }
+        let cors = sent.cors.map(|cors| cors.filled(is_http));
+
+        let space: Option<Space> = lines.parsed("Space", space.parse());
+        let event: Option<EventType> = lines.parsed("Event", name.parse());
+        let function_id = sent.function_id.unwrap_or_default();
+        if function_id.is_empty() {
+            lines.add("FunctionID", "required");
+        }
+        let method = match Method::from_name(&method) {
+            None if !method.is_empty() => {
+                lines.add("Method", METHOD_TAG);
+                None
+            }
+            method => method,
+        };
+        if path.len() > PATH_BYTES_MAX {
+            lines.add("Path", "max");
+        }
+        if let Some(cors) = &cors {
+            for (field, list) in [
+                ("Origins", &cors.origins),
+                ("Methods", &cors.methods),
+                ("Headers", &cors.headers),
+            ] {
+                if list.is_empty() {
+                    lines.add_nested("CORS", field, "min");
+                }
+            }
+        }
+        if let Some(filter) = &sent.filter {
+            lines.filter(filter);
+        }
+        let (Some(space), Some(event), true) = (space, event, lines.0.is_empty()) else {
+            return Err(Invalid::Validation(lines.0.join("\n")));
+        };
+        if is_http && method.is_none() {
+            let why = "Missing required fields (method, path) for HTTP event.";
+            return Err(Invalid::Validation(why.to_owned()));
+        }
+        let function_id: FunctionId = function_id
+            .parse()
+            .map_err(|_| Invalid::UnknownFunction(function_id))?;
+        Ok(Self {
+            subscription_id: SubscriptionId::of(&event, method, &function_id, &path),
+            space,
+            event,
+            function_id,
+            method,
+            path,
+            cors,
+            metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
+            filter: sent.filter.filter(|filter| !filter.is_empty()),
+        })
+    }
+}
+
+/// What the validator of Event Gateway says of a method it does not know.
+const METHOD_TAG: &str = "eq=GET|eq=POST|eq=DELETE|eq=PUT|eq=PATCH|eq=HEAD|eq=OPTIONS";
+
+/// One line for each field that fails, in the words of Event Gateway's validator.
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl Lines {
+    fn add(&mut self, field: &str, tag: &str) {
+        self.0.push(format!(
+            "Key: 'Subscription.{field}' Error:Field validation for '{field}' failed on the '{tag}' tag"
+        ));
+    }
+
+    fn add_nested(&mut self, parent: &str, field: &str, tag: &str) {
+        self.0.push(format!(
+            "Key: 'Subscription.{parent}.{field}' Error:Field validation for '{field}' failed on the '{tag}' tag"
+        ));
+    }
+
+    fn parsed<T>(&mut self, field: &str, parsed: Result<T, InvalidId>) -> Option<T> {
+        parsed.map_err(|error| self.add(field, error.tag)).ok()
+    }
+
+    /// A filter that nothing can pass is a mistake.
+    fn filter(&mut self, filter: &BTreeMap<String, OneOrMany>) {
+        let is_attribute =
+            |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        for (name, wanted) in filter {
+            if !is_attribute(name) {
+                self.add("Filter", "attribute");
+            }
+            if matches!(wanted, OneOrMany::Many(values) if values.is_empty()) {
+                self.add("Filter", "min");
+            }
+        }
+    }
+}
+
+impl SentCors {
+    /// The settings, with the defaults where they apply.
+    fn filled(self, has_defaults: bool) -> Cors {
+        let or = |list: Option<Vec<String>>, default: &[&str]| {
+            list.unwrap_or_else(|| {
+                let default = default.iter().filter(|_| has_defaults);
+                default.map(|&text| text.to_owned()).collect()
+            })
+        };
+        Cors {
+            origins: or(self.origins, &["*"]),
+            methods: or(self.methods, &["HEAD", "GET", "POST"]),
+            headers: or(self.headers, &["Origin", "Accept", "Content-Type"]),
+            allow_credentials: self.allow_credentials.unwrap_or_default(),
+        }
+    }
+}
+
+/// Reads the JSON; serde would take arrays for structs.
+fn read(body: &[u8]) -> Result<Sent, Invalid> {
+    let invalid = |error: serde_json::Error| Invalid::Validation(error.to_string());
+    let record: serde_json::Map<String, Value> = serde_json::from_slice(body).map_err(invalid)?;
+    for field in ["cors", "metadata", "filter"] {
+        if let Some(value) = record.get(field)
+            && !value.is_object()
+            && !value.is_null()
+        {
+            let why = format!("{field} is {value}, expected an object");
+            return Err(Invalid::Validation(why));
+        }
+    }
+    serde_path_to_error::deserialize(Value::Object(record)).map_err(|error| {
+        let path = error.path().to_string();
+        Invalid::Validation(format!("{path}: {}", error.into_inner()))
+    })
+}

@@ -1,0 +1,206 @@
+use serde_json::json;
+
+use super::*;
+
+fn parse(body: &str) -> Result<Subscription, Invalid> {
+    Subscription::parse("default", body.as_bytes())
+}
+
+/// Section 4 of the reference: the record that a body becomes.
+fn becomes(body: &str, expected: &str) {
+    let subscription = parse(body).unwrap_or_else(|error| panic!("{body}: {error}"));
+    let record = serde_json::to_string(&subscription).unwrap();
+    assert_eq!(record, expected, "{body}");
+    assert_eq!(
+        serde_json::from_str::<Subscription>(&record).unwrap(),
+        subscription
+    );
+}
+
+/// Section 4 of the reference, "Validation".
+fn refuses(body: &str, expected: &str) {
+    let error = parse(body).expect_err(body);
+    assert_eq!(error.to_string(), expected, "{body}");
+}
+
+fn tag(field: &str, tag: &str) -> String {
+    let last = field.rsplit('.').next().unwrap();
+    format!(
+        "Key: 'Subscription.{field}' Error:Field validation for '{last}' failed on the '{tag}' tag"
+    )
+}
+
+#[test]
+fn records_are_normalised() {
+    becomes(
+        r#"{"event":"user.created","functionId":"f"}"#,
+        r#"{"space":"default","subscriptionId":"user.created,f,%2F","event":"user.created","functionId":"f","path":"/"}"#,
+    );
+    becomes(
+        r#"{"space":"x","subscriptionId":"y","event":"http","functionId":"f","method":"get","path":"users/:id","more":1}"#,
+        r#"{"space":"default","subscriptionId":"http,GET,%2Fusers%2F:id","event":"http","functionId":"f","method":"GET","path":"/users/:id"}"#,
+    );
+    becomes(
+        r#"{"event":"http","functionId":"f","method":"POST","path":"/","cors":{}}"#,
+        concat!(
+            r#"{"space":"default","subscriptionId":"http,POST,%2F","event":"http","functionId":"f","method":"POST","path":"/","#,
+            r#""cors":{"origins":["*"],"methods":["HEAD","GET","POST"],"headers":["Origin","Accept","Content-Type"],"allowCredentials":false}}"#,
+        ),
+    );
+    becomes(
+        r#"{"event":"http","functionId":"f","method":"GET","cors":{"origins":["http://a"],"headers":null,"allowCredentials":true}}"#,
+        concat!(
+            r#"{"space":"default","subscriptionId":"http,GET,%2F","event":"http","functionId":"f","method":"GET","path":"/","#,
+            r#""cors":{"origins":["http://a"],"methods":["HEAD","GET","POST"],"headers":["Origin","Accept","Content-Type"],"allowCredentials":true}}"#,
+        ),
+    );
+    becomes(
+        r#"{"event":"invoke","functionId":"f","method":"GET","path":"/a","cors":null}"#,
+        r#"{"space":"default","subscriptionId":"invoke,f,%2Fa","event":"invoke","functionId":"f","method":"GET","path":"/a"}"#,
+    );
+    becomes(
+        r#"{"event":"user.*","functionId":"f","metadata":{"a":"b"},"filter":{"source":["/x","/y"],"type":"t"}}"#,
+        concat!(
+            r#"{"space":"default","subscriptionId":"user.*,f,%2F","event":"user.*","functionId":"f","path":"/","#,
+            r#""metadata":{"a":"b"},"filter":{"source":["/x","/y"],"type":"t"}}"#,
+        ),
+    );
+    becomes(
+        r#"{"event":"a","functionId":"f","metadata":{},"filter":{}}"#,
+        r#"{"space":"default","subscriptionId":"a,f,%2F","event":"a","functionId":"f","path":"/"}"#,
+    );
+}
+
+#[test]
+fn what_does_not_validate_is_told_field_by_field() {
+    refuses(
+        "{}",
+        &[tag("Event", "required"), tag("FunctionID", "required")].join("\n"),
+    );
+    refuses(
+        r#"{"event":"a b","functionId":"f"}"#,
+        &tag("Event", "eventtype"),
+    );
+    for name in ["a*", "*.a", "a.*.b", "**", "a.**", "user.created*"] {
+        refuses(
+            &json!({"event": name, "functionId": "f"}).to_string(),
+            &tag("Event", "eventtype"),
+        );
+    }
+    refuses(
+        r#"{"event":"a","functionId":"f","method":"get"}"#,
+        &tag("Method", METHOD),
+    );
+    refuses(
+        r#"{"event":"http","functionId":"f","method":"TRACE"}"#,
+        &tag("Method", METHOD),
+    );
+    let missing = "Missing required fields (method, path) for HTTP event.";
+    refuses(r#"{"event":"http","functionId":"f"}"#, missing);
+    refuses(r#"{"event":"http","functionId":"f","method":""}"#, missing);
+    refuses(
+        r#"{"event":"http","functionId":"f","method":"GET","cors":{"origins":[],"headers":[]}}"#,
+        &[tag("CORS.Origins", "min"), tag("CORS.Headers", "min")].join("\n"),
+    );
+    refuses(
+        r#"{"event":"a","functionId":"f","cors":{}}"#,
+        &[
+            tag("CORS.Origins", "min"),
+            tag("CORS.Methods", "min"),
+            tag("CORS.Headers", "min"),
+        ]
+        .join("\n"),
+    );
+    refuses(
+        r#"{"event":"a","functionId":"f","filter":{"type":[]}}"#,
+        &tag("Filter", "min"),
+    );
+    refuses(
+        r#"{"event":"a","functionId":"f","filter":{"a b":"x"}}"#,
+        &tag("Filter", "attribute"),
+    );
+    let long = json!({"event": "a", "functionId": "f", "path": "x".repeat(PATH_BYTES_MAX)});
+    refuses(&long.to_string(), &tag("Path", "max"));
+    refuses(
+        r#"{"event":"a","functionId":"a b"}"#,
+        "Function \"a b\" not found.",
+    );
+    let spaces = Subscription::parse("ab", br#"{"event":"a","functionId":"f"}"#).unwrap_err();
+    assert_eq!(spaces.to_string(), tag("Space", "min"));
+}
+
+const METHOD: &str = "eq=GET|eq=POST|eq=DELETE|eq=PUT|eq=PATCH|eq=HEAD|eq=OPTIONS";
+
+#[test]
+fn broken_json_is_told_in_the_decoders_words() {
+    let says = |body: &str, expected: &str| {
+        let why = parse(body).expect_err(body).to_string();
+        assert!(why.contains(expected), "{body}: {why}");
+    };
+    says("{", "EOF while parsing");
+    says("", "EOF while parsing");
+    says("[]", "invalid type: sequence");
+    says(r#"{"event":1}"#, "event: invalid type");
+    says(
+        r#"{"cors":{"origins":["a",1]}}"#,
+        "cors.origins[1]: invalid type",
+    );
+    says(r#"{"cors":[]}"#, "cors is [], expected an object");
+    says(r#"{"metadata":{"a":1}}"#, "metadata.a: invalid type");
+    says(r#"{"filter":{"a":1}}"#, "filter.a: ");
+}
+
+#[test]
+fn segments_are_escaped_as_go_does() {
+    let check = |text: &str, expected: &str| assert_eq!(escape_segment(text), expected);
+    check("/users/:id", "%2Fusers%2F:id");
+    check("/?#%;, ", "%2F%3F%23%25%3B%2C%20");
+    check("aZ09-_.~$&+:=@", "aZ09-_.~$&+:=@");
+    check(
+        "*!'()[]\"<>\\^`{|}",
+        "%2A%21%27%28%29%5B%5D%22%3C%3E%5C%5E%60%7B%7C%7D",
+    );
+    check("ü\u{7f}\n", "%C3%BC%7F%0A");
+}
+
+#[test]
+fn patterns_stand_for_all_that_goes_on_after_them() {
+    let check = |pattern: &str, name: &str, expected: bool| {
+        let event: EventType = pattern.parse().unwrap();
+        assert_eq!(event.matches(name), expected, "{pattern} {name}");
+    };
+    check("user.created", "user.created", true);
+    check("user.created", "user.created.v2", false);
+    check("user.*", "user.created", true);
+    check("user.*", "user.created.v2", true);
+    check("user.*", "user.", false);
+    check("user.*", "user", false);
+    check("user.*", "users.created", false);
+    check("*", "user.created", true);
+    check("*", "http", false);
+    check("*", "invoke", false);
+    check("*", "gateway.event.received", false);
+    check("gateway.*", "gateway.event.received", true);
+    check("gateway.function.*", "gateway.event.received", false);
+}
+
+#[test]
+fn a_filter_passes_events_with_all_its_attributes() {
+    let check = |filter: serde_json::Value, expected: bool| {
+        let body = json!({"event": "a", "functionId": "f", "filter": filter}).to_string();
+        let attribute = |name: &str| match name {
+            "type" => Some("user.created"),
+            "source" => Some("/shop"),
+            _ => None,
+        };
+        assert_eq!(parse(&body).unwrap().accepts(attribute), expected, "{body}");
+    };
+    check(json!(null), true);
+    check(json!({}), true);
+    check(json!({"type": "user.created"}), true);
+    check(json!({"type": "user"}), false);
+    check(json!({"type": ["x", "user.created"]}), true);
+    check(json!({"type": "user.created", "source": ["/shop"]}), true);
+    check(json!({"type": "user.created", "source": "/other"}), false);
+    check(json!({"subject": "x"}), false);
+}

@@ -1,0 +1,281 @@
+//! The loop that takes deliveries from a queue and hands them to their functions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use protocol::{Effect, ErrorCode, Failure};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Delivery, Leased, Outcome, Permits, Queue, Stats};
+
+mod meters;
+mod seldom;
+
+pub use meters::Meters;
+use seldom::Seldom;
+
+/// The longest pause between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Hands an event to a function.
+#[async_trait]
+pub trait Deliver: Send + Sync + fmt::Debug + 'static {
+    /// Hands the event to the function, once, and waits for the end of it.
+    ///
+    /// # Errors
+    /// Why the function did not take it. The effect decides what becomes of the delivery: after [`Effect::Refused`] it is
+    /// tried again for a while, after any other it is over.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the invocation.
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure>;
+}
+
+/// What a loop is made from.
+#[derive(Debug)]
+pub struct Args {
+    /// Where deliveries come from.
+    pub queue: Arc<dyn Queue>,
+    /// What calls the functions.
+    pub deliver: Arc<dyn Deliver>,
+    /// Deliveries that run at once.
+    pub permits: usize,
+    /// How long the queue's leases last.
+    pub lease_timeout: Duration,
+    /// When a refused delivery is tried again.
+    pub retry: Retry,
+    /// What it counts.
+    pub meters: Meters,
+}
+
+/// When a delivery is tried again after nothing ran.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// The first pause, doubled each time.
+    pub backoff: Duration,
+    /// For how long after its event was accepted.
+    pub until_age: Duration,
+}
+
+/// A running loop. Dropping it leaves its tasks to the runtime: use [`DeliveryLoop::drain`].
+#[derive(Debug)]
+pub struct DeliveryLoop {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Shared {
+    args: Args,
+    running: Running,
+    failures: Seldom,
+}
+
+/// Counts the deliveries that run.
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+/// One delivery that runs, until it is dropped.
+struct Permit(Arc<Shared>);
+
+impl DeliveryLoop {
+    /// Starts to deliver.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(args: Args) -> Self {
+        let shared = Arc::new(Shared {
+            args,
+            running: Running::default(),
+            failures: Seldom::default(),
+        });
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        let pulling = pull(Arc::clone(&shared), tasks.clone(), cut.clone());
+        tasks.spawn(cut.clone().run_until_cancelled_owned(pulling));
+        Self { shared, tasks, cut }
+    }
+
+    /// Delivers until nothing waits and nothing runs, at most until the deadline, then stops. Whoever enqueues must have
+    /// stopped before. Returns what is left: it waits, or was cut off.
+    pub async fn drain(self, deadline: Instant) -> Stats {
+        let queue = &self.shared.args.queue;
+        let mut pause = Duration::from_millis(2);
+        while queue.stats() != Stats::default() && Instant::now() < deadline {
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+        self.cut.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let left = queue.stats();
+        self.shared
+            .args
+            .meters
+            .lost
+            .increment((left.waiting + left.leased) as u64);
+        left
+    }
+}
+
+/// Leases what there is, whenever there is something and somebody to deliver it.
+async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
+    let queue = &shared.args.queue;
+    // Looked at here as well: a delivery that is cut off frees its permit, which must not begin another one.
+    while !cut.is_cancelled() {
+        let permits = shared.permits();
+        let leased = match permits.free {
+            0 => Vec::new(),
+            _ => queue.lease(permits).await.unwrap_or_else(|error| {
+                shared
+                    .failures
+                    .warn(|more| tracing::warn!(%error, more, "the queue can not be read"));
+                Vec::new()
+            }),
+        };
+        let has_none = leased.is_empty();
+        for leased in leased {
+            let permit = Permit::take(&shared);
+            let attempt = attempt(Arc::clone(&shared), leased, permit);
+            tasks.spawn(cut.clone().run_until_cancelled_owned(attempt));
+        }
+        if !has_none {
+            // There may be more of those that were passed over as their functions had enough.
+            continue;
+        }
+        tokio::select! {
+            () = queue.ready(), if permits.free > 0 => {}
+            () = shared.running.ended.notified() => {}
+        }
+    }
+}
+
+/// Makes one attempt, and tells the queue how it ended.
+async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
+    let Args { queue, meters, .. } = &shared.args;
+    meters.taken(&leased);
+    let outcome = match shared.deliver(&leased).await {
+        Some(Ok(())) => Outcome::Delivered,
+        Some(Err(failure)) => shared.judge(&leased, failure),
+        None => {
+            meters.lost.increment(1);
+            return;
+        }
+    };
+    let ended = meters.ended(&outcome).clone();
+    match queue.settle(&leased.lease, outcome).await {
+        Ok(()) => ended.increment(1),
+        Err(error) => {
+            meters.lost.increment(1);
+            shared.failures.warn(
+                |more| tracing::warn!(%error, more, "a delivery ended and can not be settled"),
+            );
+        }
+    }
+    drop(permit);
+}
+
+impl Shared {
+    fn permits(&self) -> Permits {
+        let total = self.args.permits;
+        let running = self.running.count.load(Ordering::Acquire);
+        Permits {
+            free: total.saturating_sub(running),
+            total,
+        }
+    }
+
+    /// Delivers, and keeps the lease meanwhile. Nothing when it was lost: what runs is cancelled then, as another one may run.
+    async fn deliver(&self, leased: &Leased) -> Option<Result<(), Failure>> {
+        let Args { queue, deliver, .. } = &self.args;
+        let delivering = deliver.deliver(&leased.delivery);
+        let mut delivering = std::pin::pin!(delivering);
+        let pause = self.args.lease_timeout / 3;
+        let mut extension = tokio::time::interval_at(Instant::now() + pause, pause);
+        extension.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut delivering => return Some(result),
+                _ = extension.tick() => {
+                    if let Err(error) = queue.extend(&leased.lease).await {
+                        tracing::warn!(%error, "a delivery is cancelled: somebody else may have it");
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What becomes of a delivery that the function did not take.
+    fn judge(&self, leased: &Leased, failure: Failure) -> Outcome {
+        let Retry { backoff, until_age } = self.args.retry;
+        let may_change = failure.effect == Effect::Refused && !is_lasting(failure.code);
+        let asked_for = failure.retry_after_ms.map(Duration::from_millis);
+        let after = pause(backoff, leased.attempts).max(asked_for.unwrap_or_default());
+        let delivery = &leased.delivery;
+        if may_change && leased.age + after <= until_age {
+            tracing::debug!(
+                delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
+                subscription = %delivery.subscription_id, code = %failure.code, error = %failure, ?after,
+                "an event was refused and is delivered again"
+            );
+            return Outcome::Again { after };
+        }
+        self.failures.warn(|more| {
+            tracing::warn!(
+                delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
+                subscription = %delivery.subscription_id, code = %failure.code, error = %failure, more,
+                "an event was not delivered"
+            );
+        });
+        Outcome::DeadLetter(failure)
+    }
+}
+
+/// Whether another attempt would end the same way.
+fn is_lasting(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::InvalidRequest
+            | ErrorCode::PayloadTooLarge
+            | ErrorCode::Unauthorized
+            | ErrorCode::Forbidden
+            | ErrorCode::MethodNotAllowed
+            | ErrorCode::Internal
+    )
+}
+
+/// The pause before the next attempt, after so many: doubled each time, and up to half as long again, so that what failed
+/// together does not come back together.
+fn pause(backoff: Duration, attempts: u32) -> Duration {
+    let doubled = backoff.saturating_mul(1 << attempts.min(16));
+    let jitter: f64 = rand::random();
+    doubled.min(BACKOFF_MAX).mul_f64(1.0 + jitter / 2.0)
+}
+
+impl Permit {
+    fn take(shared: &Arc<Shared>) -> Self {
+        shared.running.count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.running.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.running.ended.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

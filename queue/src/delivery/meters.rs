@@ -1,0 +1,76 @@
+//! What a loop counts, with handles that are looked up once.
+
+use std::fmt;
+
+use metrics::{Counter, Histogram};
+
+use crate::backend::{Leased, Outcome};
+
+/// What a loop counts.
+#[derive(Clone)]
+pub struct Meters {
+    delivered: Counter,
+    again: Counter,
+    failed: Counter,
+    pub(super) lost: Counter,
+    processed: Counter,
+    waited: Histogram,
+}
+
+impl Meters {
+    /// Those of custom events; the recorder must be installed by then.
+    pub fn custom() -> Self {
+        Self {
+            waited: metrics::histogram!("gateway_events_custom_processing_seconds"),
+            ..Self::of("custom")
+        }
+    }
+
+    /// Those of system events; the recorder must be installed by then.
+    pub fn system() -> Self {
+        Self::of("system")
+    }
+
+    fn of(lane: &'static str) -> Self {
+        let ended = |outcome| metrics::counter!("hearth_deliveries_total", "lane" => lane, "outcome" => outcome);
+        Self {
+            delivered: ended("delivered"),
+            again: ended("refused"),
+            failed: ended("failed"),
+            lost: ended("lost"),
+            // The original counts system events among the custom ones.
+            processed: metrics::counter!("gateway_events_processed_total", "space" => "", "type" => "custom"),
+            waited: Histogram::noop(),
+        }
+    }
+
+    /// Counts what was lost, for the queue that these meters belong to.
+    pub fn lost(&self) -> Counter {
+        self.lost.clone()
+    }
+
+    /// Counts a delivery that begins. An event counts once, when the first of its deliveries begins.
+    pub(super) fn taken(&self, leased: &Leased) {
+        if leased.attempts > 0 {
+            return;
+        }
+        self.waited.record(leased.age);
+        if leased.delivery.ordinal == 0 {
+            self.processed.increment(1);
+        }
+    }
+
+    pub(super) fn ended(&self, outcome: &Outcome) -> &Counter {
+        match outcome {
+            Outcome::Delivered => &self.delivered,
+            Outcome::Again { .. } => &self.again,
+            Outcome::DeadLetter(_) => &self.failed,
+        }
+    }
+}
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meters")
+    }
+}

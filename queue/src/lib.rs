@@ -1,0 +1,13 @@
+//! Deliveries of events: accepted into a queue, handed to their functions by a loop of the node.
+//!
+//! Invariants: an event is accepted for all its subscribers or for none; a full queue refuses and never drops; a lease that
+//! was lost settles nothing; a function that is slow, fails or hangs takes neither the permits nor the room of the others.
+//! Nothing here knows what a function is or how it is called: the loop calls a [`Deliver`].
+
+pub mod backend;
+pub mod delivery;
+
+pub use backend::{
+    Delivery, DeliveryId, Error, Lease, Leased, MemoryQueue, Outcome, Permits, Queue, Stats,
+};
+pub use delivery::{Deliver, DeliveryLoop};

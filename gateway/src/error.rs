@@ -42,7 +42,6 @@ pub(crate) struct Error {
     status: StatusCode,
     failure: Failure,
     wording: Wording,
-    allow: Option<&'static str>,
     /// Coming back later does not help.
     is_lasting: bool,
     /// Headers of the answer besides, such as what a web page may read.
@@ -57,7 +56,6 @@ impl Error {
             status,
             failure,
             wording: Wording::Api,
-            allow: None,
             is_lasting: false,
             fields: None,
             is_undecodable: false,
@@ -175,15 +173,14 @@ impl Error {
     /// The path takes other methods.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path takes {allow} only");
-        let error = Self::refused(
+        let mut fields = HeaderMap::new();
+        fields.insert(header::ALLOW, HeaderValue::from_static(allow));
+        Self::refused(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::MethodNotAllowed,
             message,
-        );
-        Self {
-            allow: Some(allow),
-            ..error
-        }
+        )
+        .with_fields(fields)
     }
 
     /// The config API has no such path; worded as Event Gateway's router does.
@@ -343,9 +340,6 @@ impl Error {
         );
         if self.status == StatusCode::UNAUTHORIZED {
             fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Some(allow) = self.allow {
-            fields.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         if let Some(seconds) = self.retry_after_seconds() {
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

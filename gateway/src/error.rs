@@ -173,18 +173,14 @@ impl Error {
     /// The path takes other methods.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path takes {allow} only");
-        let error = Self::refused(
+        let mut fields = HeaderMap::new();
+        fields.insert(header::ALLOW, HeaderValue::from_static(allow));
+        Self::refused(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::MethodNotAllowed,
             message,
-        );
-        Self {
-            fields: Some(Box::new(HeaderMap::from_iter([(
-                header::ALLOW,
-                HeaderValue::from_static(allow),
-            )]))),
-            ..error
-        }
+        )
+        .with_fields(fields)
     }
 
     /// The config API has no such path; worded as Event Gateway's router does.

@@ -255,13 +255,13 @@ async fn list_until_done(store: &dyn Store, kind: Kind) -> Listing {
         match store.list(kind.prefix()).await {
             Ok(listing) => {
                 if let Some(seconds) = failing.end(Instant::now()) {
-                    tracing::info!(seconds, "the config store answers");
+                    tracing::info!(prefix = kind.prefix(), seconds, "the config store answers");
                 }
                 return listing;
             }
             Err(error) => {
                 if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
-                    tracing::warn!(%error, times, seconds, "{kind:?} can not be listed; trying again");
+                    tracing::warn!(prefix = kind.prefix(), %error, times, seconds, "records can not be listed; trying again");
                 }
             }
         }

@@ -9,7 +9,7 @@ use protocol::function::{
 use protocol::{Function, FunctionId};
 use serde_json::Value;
 
-use super::register::{Contract, RegisterArgs};
+use super::register::{Contract, EventFormat, RegisterArgs};
 use crate::console::{Console, shown};
 use crate::failure::Failure;
 use crate::options::Options;
@@ -68,7 +68,12 @@ fn from_options(
             capabilities: (!args.capability.is_empty()).then(|| args.capability.clone()),
             network: args.no_network.then_some(false),
         }),
-        event_format: None,
+        event_format: args.event_format.map(|format| match format {
+            EventFormat::Envelope => function::EventFormat::Envelope,
+            EventFormat::CloudeventsBinary => function::EventFormat::CloudeventsBinary,
+            EventFormat::CloudeventsStructured => function::EventFormat::CloudeventsStructured,
+            EventFormat::Raw => function::EventFormat::Raw,
+        }),
         metadata: None,
     };
     let body = serde_json::to_vec(&function).expect("a record has a JSON form");

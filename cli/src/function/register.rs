@@ -64,7 +64,7 @@ pub struct RegisterArgs {
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "contract", "port", "env", "command", "arguments", "memory_mb", "cpus", "timeout_ms", "concurrency",
-        "body_bytes", "min", "max", "idle_seconds", "idempotent", "read_only_root", "capability", "no_network",
+        "body_bytes", "min", "max", "idle_seconds", "idempotent", "read_only_root", "capability", "no_network", "event_format",
     ])]
     pub(super) file: Option<PathBuf>,
 
@@ -75,6 +75,10 @@ pub struct RegisterArgs {
     /// How the code meets an invocation [default: http]
     #[arg(long, value_enum, help_heading = CODE)]
     pub(super) contract: Option<Contract>,
+
+    /// The form in which the function gets events [default: cloudevents-binary; webhooks: envelope]
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = CODE)]
+    pub(super) event_format: Option<EventFormat>,
 
     /// Port the container listens on, which it is told as `$PORT` [default: 8080]
     #[arg(long, value_name = "N", help_heading = CODE)]
@@ -153,6 +157,19 @@ pub(super) enum Contract {
     Http,
     /// It runs once per invocation: payload on stdin, result on stdout, exit code 0 is success
     Stdio,
+}
+
+/// The form in which a function gets events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum EventFormat {
+    /// Event Gateway's JSON object, answered with its response object
+    Envelope,
+    /// CloudEvents 1.0: attributes as headers, the data as body
+    CloudeventsBinary,
+    /// CloudEvents 1.0: one JSON object
+    CloudeventsStructured,
+    /// The data alone; of an http event the request as it was sent
+    Raw,
 }
 
 /// Registers the function, or replaces its record.

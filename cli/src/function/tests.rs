@@ -62,13 +62,14 @@ fn register_sends_every_option() {
     check_record(
         "f --image i --contract http --port 9000 --command serve fast --memory-mb 64 --cpus 0.5 --timeout-ms 1000 \
          --concurrency 8 --body-bytes 1024 --min 1 --max 4 --idle-seconds 30 --idempotent --read-only-root \
-         --capability NET_BIND_SERVICE --capability CHOWN --no-network",
+         --capability NET_BIND_SERVICE --capability CHOWN --no-network --event-format cloudevents-structured",
         json!({"space":"default","functionId":"f","type":"container",
             "provider":{"image":"i","contract":"http","port":9000,"command":["serve","fast"]},
             "limits":{"memoryMb":64,"cpus":0.5,"timeoutMs":1000,"concurrency":8,"bodyBytes":1024},
             "scaling":{"min":1,"max":4,"idleSeconds":30},
             "delivery":{"idempotent":true},
-            "sandbox":{"readOnlyRoot":true,"capabilities":["NET_BIND_SERVICE","CHOWN"],"network":false}}),
+            "sandbox":{"readOnlyRoot":true,"capabilities":["NET_BIND_SERVICE","CHOWN"],"network":false},
+            "eventFormat":"cloudevents-structured"}),
     );
 }
 

@@ -20,9 +20,6 @@ struct Told {
     is_own: bool,
 }
 
-/// How long a broken call waits for the reason: a connection breaks a little earlier than the provider hears of the end.
-const WAIT: Duration = Duration::from_millis(250);
-
 /// Signals that come from outside of a function, as when an engine or an operator ends it: SIGHUP, SIGINT, SIGQUIT, SIGKILL
 /// and SIGTERM.
 const SENT_SIGNALS: [i64; 5] = [1, 2, 3, 9, 15];
@@ -50,26 +47,26 @@ impl End {
         }
     }
 
-    /// What a call comes to whose connection broke, once the reason is known. Where an instance takes one call at a time, this
-    /// call is what it died of; one of several may be innocent, and then may have been anywhere in its run.
-    pub(crate) async fn judge(&self, concurrency: u32, broke: String) -> Error {
+    /// Waits until it is told how the instance ended; false when it is not by then.
+    pub(crate) async fn is_told(&self, within: Duration) -> bool {
         let told = self.is_told.notified();
-        if self.told.get().is_none() {
-            let _ = tokio::time::timeout(WAIT, told).await;
-        }
-        match self.told.get() {
+        self.told.get().is_some() || tokio::time::timeout(within, told).await.is_ok()
+    }
+
+    /// What a call comes to whose connection broke; `is_up` says whether the instance still listens. Where an instance takes one
+    /// call at a time, this call is what it died of; one of several may be innocent, and then may have been anywhere in its run.
+    pub(crate) fn judge(&self, concurrency: u32, broke: &str, is_up: bool) -> Error {
+        let why = match self.told.get() {
             Some(Told { why, is_own: true }) if concurrency == 1 => {
-                Error::Died { why: why.clone() }
+                return Error::Died { why: why.clone() };
             }
-            Some(Told { why, .. }) => Error::Interrupted {
-                why: format!("{broke}: {why}"),
-            },
-            None => Error::Interrupted {
-                why: format!(
-                    "the function closed the connection without a whole answer, and its instance is up ({broke})"
-                ),
-            },
-        }
+            Some(Told { why, .. }) => format!("{broke}: {why}"),
+            None if is_up => format!(
+                "the function closed the connection without a whole answer, and its instance is up ({broke})"
+            ),
+            None => format!("{broke}: the instance does not listen any more"),
+        };
+        Error::Interrupted { why }
     }
 }
 
@@ -85,56 +82,52 @@ mod tests {
 
     use super::*;
 
-    async fn check(tell: impl FnOnce(&End), concurrency: u32, expected: (ErrorCode, Effect, &str)) {
+    fn check(tell: impl FnOnce(&End), concurrency: u32, expected: (ErrorCode, Effect, &str)) {
         let end = End::default();
         tell(&end);
-        let error = end.judge(concurrency, "it broke".into()).await;
+        let error = end.judge(concurrency, "it broke", true);
         let said = error.to_string();
         assert_eq!((error.code(), error.effect()), (expected.0, expected.1));
         assert!(said.ends_with(expected.2), "{said}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_an_instance_died_of_failed_and_all_others_are_interrupted() {
+    #[test]
+    fn a_call_that_an_instance_died_of_failed_and_all_others_are_interrupted() {
         let failed = |why| (ErrorCode::FunctionFailed, Effect::Finished, why);
         let interrupted = |why| (ErrorCode::Interrupted, Effect::Interrupted, why);
-        check(|end| end.exited(1, "code 1"), 1, failed("code 1")).await;
+        check(|end| end.exited(1, "code 1"), 1, failed("code 1"));
         // A crash by SIGSEGV, and an exit code that only looks like a signal.
-        check(|end| end.exited(139, "code 139"), 1, failed("code 139")).await;
-        check(|end| end.exited(255, "code 255"), 1, failed("code 255")).await;
-        check(|end| end.out_of_memory("memory"), 1, failed("memory")).await;
+        check(|end| end.exited(139, "code 139"), 1, failed("code 139"));
+        check(|end| end.exited(255, "code 255"), 1, failed("code 255"));
+        check(|end| end.out_of_memory("memory"), 1, failed("memory"));
         check(
             |end| end.exited(1, "code 1"),
             2,
             interrupted("it broke: code 1"),
-        )
-        .await;
+        );
         check(
             |end| end.out_of_memory("memory"),
             2,
             interrupted("it broke: memory"),
-        )
-        .await;
+        );
         for code in [-1, 0, 128 + 9, 128 + 15] {
             check(
                 |end| end.exited(code, "code"),
                 1,
                 interrupted("it broke: code"),
-            )
-            .await;
+            );
         }
         check(
             |end| end.lost("stopped"),
             1,
             interrupted("it broke: stopped"),
-        )
-        .await;
+        );
         let is_up = "without a whole answer, and its instance is up (it broke)";
-        check(|_| {}, 1, interrupted(is_up)).await;
+        check(|_| {}, 1, interrupted(is_up));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_first_end_counts() {
+    #[test]
+    fn the_first_end_counts() {
         let stopped_first = |end: &End| {
             end.lost("stopped");
             end.exited(1, "code 1");
@@ -144,6 +137,6 @@ mod tests {
             Effect::Interrupted,
             "it broke: stopped",
         );
-        check(stopped_first, 1, expected).await;
+        check(stopped_first, 1, expected);
     }
 }

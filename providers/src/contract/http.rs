@@ -43,6 +43,11 @@ pub(crate) struct HttpInstance {
 /// How long a connection may take to be made; the way is local, so a longer silence means that nobody is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How much earlier a connection breaks than the provider hears that the instance ended, and how long that may take where
+/// nobody listens at its address any more.
+const END_DELAY: Duration = Duration::from_millis(250);
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
 impl HttpInstance {
     /// Takes an instance that listens; `first` is the connection that found it ready, if it is still open.
     pub(crate) fn new(
@@ -165,9 +170,18 @@ impl HttpInstance {
             },
             connection::Error::Broken(why) => {
                 let broke = format!("the connection broke: {why}");
-                self.end.judge(self.concurrency, broke).await
+                let is_up = !self.end.is_told(END_DELAY).await && self.is_listening().await;
+                if !is_up {
+                    self.end.is_told(END_TIMEOUT).await;
+                }
+                self.end.judge(self.concurrency, &broke, is_up)
             }
         }
+    }
+
+    async fn is_listening(&self) -> bool {
+        let connecting = TcpStream::connect(self.address);
+        matches!(tokio::time::timeout(END_DELAY, connecting).await, Ok(Ok(_)))
     }
 
     fn take_idle(&self) -> Option<Connection> {

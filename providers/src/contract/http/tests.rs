@@ -312,6 +312,33 @@ async fn an_interruption_tells_how_the_instance_ended() {
     );
 }
 
+#[tokio::test]
+async fn an_interruption_waits_for_the_end_of_an_instance_that_does_not_listen_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = Arc::new(End::default());
+    let instance = HttpInstance::new(
+        address,
+        None,
+        &function(5_000),
+        1_000,
+        Arc::default(),
+        Arc::clone(&end),
+    );
+    let dies = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        drop((stream, listener));
+        // Longer than a connection breaks before the provider hears of an end, as on a busy machine.
+        tokio::time::sleep(2 * END_DELAY).await;
+        end.lost("the instance was removed");
+    };
+    let (function, invocation) = (function(5_000), invocation("x"));
+    let (outcome, ()) = tokio::join!(instance.invoke(&function, &invocation), dies);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.ends_with("the instance was removed"), "{error}");
+}
+
 /// A server that reads so many bytes of a request and answers with how many these were; then it reads no more.
 async fn reads(bytes: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

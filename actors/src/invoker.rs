@@ -144,6 +144,8 @@ struct Attempt {
     phases: Phases,
     /// Nodes that refused it: not asked again.
     refused_by: Vec<NodeId>,
+    /// Nodes whose free slots were gone when it came: they may start an instance or queue it all the same.
+    without_slot: Vec<NodeId>,
     is_refused_here: bool,
     /// Peers that were asked in vain.
     peer_refusals: u32,
@@ -463,6 +465,7 @@ impl Attempt {
             begun: Instant::now(),
             phases: Phases::default(),
             refused_by: Vec::new(),
+            without_slot: Vec::new(),
             is_refused_here: false,
             peer_refusals: 0,
             local_failures: 0,

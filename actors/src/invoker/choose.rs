@@ -65,7 +65,13 @@ impl Invoker {
                 .peers
                 .values()
                 .filter(is_asked)
-                .map(|route| remote(registered, route))
+                .map(|route| {
+                    let mut remote = remote(registered, route);
+                    if attempt.without_slot.contains(&remote.id) {
+                        remote.free_slots = 0;
+                    }
+                    remote
+                })
                 .collect(),
         };
         let question = Question {

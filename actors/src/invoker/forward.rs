@@ -68,7 +68,7 @@ impl Invoker {
                 );
                 self.on_reply(
                     &route.peer.name,
-                    id,
+                    (id, may_start),
                     head,
                     body,
                     took_us,
@@ -108,7 +108,7 @@ impl Invoker {
     fn on_reply(
         &self,
         peer: &str,
-        id: &NodeId,
+        (id, may_start): (&NodeId, bool),
         head: ReplyHead,
         body: bytes::Bytes,
         took_us: u64,
@@ -141,6 +141,13 @@ impl Invoker {
                 is_forwarded: true,
                 phases: attempt.phases,
             }),
+            ReplyOutcome::Failed(failure)
+                if failure.code == ErrorCode::FunctionBusy && !may_start =>
+            {
+                // Somebody else was quicker. It was asked for a free slot only, so it may be asked for more.
+                attempt.without_slot.push(id.clone());
+                attempt.again(failure.at_node(peer))
+            }
             ReplyOutcome::Failed(failure) => {
                 let may_retry = match failure.effect {
                     Effect::Refused => is_the_nodes_own(failure.code),
@@ -199,6 +206,10 @@ impl Attempt {
             return Step::Failed(failure);
         }
         self.refused_by.push(id.clone());
+        self.again(failure)
+    }
+
+    fn again(&mut self, failure: Failure) -> Step {
         self.peer_refusals += 1;
         // Whatever comes of the next attempt is told of that one.
         self.is_forwarded = false;

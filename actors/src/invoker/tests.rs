@@ -165,11 +165,27 @@ async fn after_a_refusal_two_others_are_asked_and_then_this_node_serves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_whose_free_slot_was_gone_is_asked_for_its_queue_when_nobody_else_is_left() {
+    let node = node_without_provider().await;
+    let key = node.register("echo", json!({})).await;
+    node.hear([member("n2", &[(key, 1, 1)])]).await;
+    node.peers
+        .script(&node_id("n2"), [busy(), PeerStep::reply("from n2")]);
+    let invoker = &node.running.control.invoker;
+    let outcome = invoker.invoke(node.request("echo", "one")).await.unwrap();
+    assert_eq!(&outcome.reply.body[..], b"from n2");
+    let asked: Vec<_> = (node.peers.calls().iter())
+        .map(|call| call.head.may_start)
+        .collect();
+    assert_eq!(asked, [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_last_peer_said_is_told_when_nobody_is_left() {
     let node = node_without_provider().await;
     let key = node.register("echo", json!({})).await;
     node.hear([full("n2", &[(key, 1, 1)])]).await;
-    node.peers.script(&node_id("n2"), [busy()]);
+    node.peers.script(&node_id("n2"), [busy(), busy()]);
     let told = failure(
         node.running
             .control

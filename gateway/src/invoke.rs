@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::api::InvokeRequest;
+use protocol::event::is_json;
 use protocol::invocation::TraceContext;
 use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, InvocationId, Space};
 use serde::Deserialize;
@@ -293,17 +294,6 @@ fn wrap(result: Bytes) -> AnswerBody {
     answer.extend_from_slice(&result);
     answer.push(b'}');
     AnswerBody::whole(answer)
-}
-
-/// Whether a media type is `application/json` or ends in `+json`, parameters aside.
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or("").trim();
-    let suffix = essence
-        .len()
-        .checked_sub(5)
-        .and_then(|start| essence.get(start..));
-    essence.eq_ignore_ascii_case("application/json")
-        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
 }
 
 #[cfg(test)]

@@ -32,16 +32,19 @@ impl Invoker {
         pool: &PoolKind,
         attempt: &Attempt,
     ) -> Choice {
+        // What is left of the request's deadline then is the function's whole time limit, as with every other wait.
+        let wait_max = attempt.begun + self.parts.start_timeout;
+        let until = self.parts.joined_by.map(|moment| moment.min(wait_max));
+        // A node that has been up for a while waits for nobody, so it does not listen for changes either.
+        let Some(until) = until.filter(|until| attempt.begun < *until) else {
+            return self.choose(registered, pool, attempt);
+        };
         let mut changes = self.parts.routes.changes();
         loop {
             let choice = self.choose(registered, pool, attempt);
-            let (Choice::Shed(Shed::NoSite), Some(joined_by)) = (&choice, self.parts.joined_by)
-            else {
-                return choice;
-            };
-            // What is left of the request's deadline then is the function's whole time limit, as with every other wait.
-            let until = joined_by.min(attempt.begun + self.parts.start_timeout);
-            if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+            if choice != Choice::Shed(Shed::NoSite)
+                || !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(())))
+            {
                 return choice;
             }
         }

@@ -207,6 +207,13 @@ impl Sandbox {
             .path()
     }
 
+    /// Keeps all logs and data when the sandbox ends.
+    pub fn keep(&mut self) {
+        let dir = self.dir.as_mut();
+        dir.expect("only drop takes the directory")
+            .disable_cleanup(true);
+    }
+
     /// An HTTP client without any token.
     pub fn client(&self) -> &Client {
         &self.client

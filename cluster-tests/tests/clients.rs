@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use cluster_tests::{Node, Record, Sandbox, eventually, until};
+use cluster_tests::{Node, Record, Sandbox, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -87,19 +87,8 @@ async fn cloud_events_of_both_libraries_reach_a_functions_framework_function() {
         .env("HOST", "127.0.0.1")
         .env("PYTHONDONTWRITEBYTECODE", "1");
     sandbox.register(&record.concurrency(8).max(1)).await;
-    let node = sandbox.node(1);
     let subscription = json!({"event": "com.example.*", "functionId": "receiver"});
-    let path = "/v1/spaces/default/subscriptions";
-    let answer = node.config(Method::POST, path, Some(&subscription)).await;
-    assert_eq!(answer.status, 201, "{answer:?}");
-    let id = format!("{path}/com.example.*,receiver,%2F");
-    for node in sandbox.nodes() {
-        let what = format!("{} knows the subscription", node.name());
-        until(&what, DELIVERED, || async {
-            node.config(Method::GET, &id, None).await.status == 200
-        })
-        .await;
-    }
+    sandbox.subscribe(&subscription).await;
 
     let mut emitted = BTreeMap::new();
     for name in ["cloudevents-emit.js", "cloudevents_emit.py"] {

@@ -4,16 +4,10 @@ use std::time::Duration;
 
 use cluster_tests::{Answer, Node, Record, Sandbox, api, until};
 use reqwest::{Method, RequestBuilder};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How long after a subscription was accepted every node serves it.
 const SERVED_WITHIN: Duration = Duration::from_millis(500);
-
-async fn subscribe(node: &Node, subscription: Value) {
-    let path = "/v1/spaces/default/subscriptions";
-    let answer = node.config(Method::POST, path, Some(&subscription)).await;
-    assert_eq!(answer.status, 201, "{subscription}: {answer:?}");
-}
 
 fn request(node: &Node, method: Method, path: &str) -> RequestBuilder {
     node.request(method, &node.events_url(path))
@@ -42,7 +36,7 @@ async fn http_events_land_on_the_warm_instance_of_a_peer() {
     for path in ["/hello/:name", "/files/*name"] {
         let subscription =
             json!({"event": "http", "method": "GET", "path": path, "functionId": "hello"});
-        subscribe(&sandbox.node(0), subscription).await;
+        sandbox.node(0).subscribe(&subscription).await;
     }
     for node in sandbox.nodes() {
         served(&node, "/hello/Ada").await;
@@ -77,7 +71,7 @@ async fn requests_pass_whole_over_the_hop() {
     for method in ["PUT", "HEAD"] {
         let subscription =
             json!({"event": "http", "method": method, "path": "/e/*rest", "functionId": "echo"});
-        subscribe(&sandbox.node(0), subscription).await;
+        sandbox.node(0).subscribe(&subscription).await;
     }
     for node in sandbox.nodes() {
         let put = || {
@@ -119,13 +113,10 @@ async fn each_call_against_another_node() {
         .register_warm(&Record::process("hello", "hello"), json!({}))
         .await;
     let [one, two, three] = [0, 1, 2].map(|place| sandbox.node(place));
-    subscribe(
-        &one,
-        json!({"event": "invoke", "path": "/run", "functionId": "hello"}),
-    )
-    .await;
+    let invoke = json!({"event": "invoke", "path": "/run", "functionId": "hello"});
+    one.subscribe(&invoke).await;
     let page = json!({"event": "http", "method": "GET", "path": "/page", "functionId": "hello", "cors": {"origins": ["http://a.example"]}});
-    subscribe(&two, page).await;
+    two.subscribe(&page).await;
     for node in sandbox.nodes() {
         served(&node, "/page").await;
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Answer, Node, Record, Sandbox, api, until};
+use cluster_tests::{Answer, Does, Node, Record, Sandbox, Webhook, api, until};
+use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
@@ -161,4 +162,39 @@ async fn each_call_against_another_node() {
         (answer.status().as_u16(), &answer.headers()[allowed]),
         (200, &"http://a.example".parse().unwrap())
     );
+}
+
+/// More requests hang in one webhook than it has slots on a node, and the others do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_hangs_delays_no_other() {
+    let sandbox = Sandbox::processes(2).await;
+    let [healthy, hanging] = [
+        Webhook::start(Does::Answer(r#"{"body": "ran"}"#)).await,
+        Webhook::start(Does::Hang).await,
+    ];
+    for (id, hook) in [("healthy", &healthy), ("hanging", &hanging)] {
+        let record = Record::http(id, hook.url()).timeout_ms(60_000);
+        sandbox.register(&record).await;
+        let path = format!("/{id}");
+        let subscription =
+            json!({"event": "http", "method": "GET", "path": path, "functionId": id});
+        sandbox.subscribe(&subscription).await;
+    }
+    let node = sandbox.node(0);
+    let hung = join_all((0..300).map(|_| request(&node, Method::GET, "/hanging").send()));
+    let served = async {
+        let what = "all slots of the webhook are taken";
+        until(what, Duration::from_secs(20), || async {
+            hanging.envelopes().len() == 256
+        })
+        .await;
+        for node in sandbox.nodes().iter().cycle().take(100) {
+            let answer = node.http_event(Method::GET, "/healthy").await;
+            assert_eq!((answer.status, answer.body.as_str()), (200, "ran"));
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        answers = hung => panic!("the requests that hang have ended: {answers:?}"),
+    }
 }

@@ -113,7 +113,8 @@ impl Surface {
         let shared = &*self.shared;
         let id = InvocationId::random();
         if let Some(callers) = &self.callers {
-            let response = inner::answer(self, &**callers, &id, request, from).await;
+            // In a box, so that the path of clients carries nothing of it.
+            let response = Box::pin(inner::answer(self, &**callers, &id, request, from)).await;
             return self.complete(response, &id, None);
         }
         let (origin, checked) = match shared.guard.origin(self.listener, request.headers()) {

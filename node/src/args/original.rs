@@ -298,7 +298,7 @@ impl Translated {
         for (name, (becomes, value)) in self.values {
             match becomes {
                 Becomes::Setting(_) | Becomes::Choice(..) => {
-                    words.extend(["--set".into(), format!("{name}={value}").into()])
+                    words.extend(["--set".into(), format!("{name}={value}").into()]);
                 }
                 _ => words.extend([name.into(), value.into()]),
             }

@@ -259,3 +259,37 @@ async fn a_function_that_waits_for_itself_ends_with_its_time() {
     let again = node.invoke("chain", call_hello()).await;
     assert_eq!(called(&again)["hello"], "Ada", "{again:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_in_flight_calls_on_while_its_node_drains() {
+    let sandbox = Sandbox::builder()
+        .nodes(1)
+        .embedded()
+        .env("HEARTH_NODE__DRAIN_DELAY", "100ms")
+        .start()
+        .await;
+    let events = note_events(&sandbox, "chain.called").await;
+    sandbox.register(&Record::process("chain", "chain")).await;
+    sandbox.register(&Record::process("sleep", "sleep")).await;
+    let node = sandbox.node(0);
+    let drain = async {
+        until("both calls are in flight", PATIENCE, || async {
+            node.in_flight().await == 2
+        })
+        .await;
+        node.term();
+        until("clients are not let in any more", PATIENCE, || async {
+            let lost = node.try_invoke("sleep", json!({ "ms": 0 })).await;
+            lost.is_err_and(|lost| lost.is_refused)
+        })
+        .await;
+        assert!(!events.exists(), "the event is still to come");
+    };
+    // The event is emitted after the call, so when the node has been draining for a while.
+    let payload = json!({ "function_name": "sleep", "payload": { "ms": 3_000 } });
+    let (answer, ()) = futures_util::future::join(node.invoke("chain", payload), drain).await;
+    assert_eq!(called(&answer)["slept_ms"], 3_000, "{answer:?}");
+    assert!(node.exited(PATIENCE).await.success());
+    let noted = std::fs::read_to_string(&events).unwrap();
+    assert!(noted.contains(r#""slept_ms":3000"#), "{noted}");
+}

@@ -207,10 +207,26 @@ pub const METERS: &[Meter] = &[
             "subscriptions that this node knows",
         )
     },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_eventtypes_total",
+            &[("space", &[])],
+            "event types that this node knows",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_cors_total",
+            &[("space", &[])],
+            "CORS configurations that this node knows",
+        )
+    },
     counter(
         "gateway_config_requests_total",
         &[("space", &[]), ("resource", &[]), ("operation", &[])],
-        "requests for functions and subscriptions on the config API; not those whose body is no JSON",
+        "requests for functions, subscriptions, event types and CORS configurations on the config API; not those whose body is no JSON",
     ),
     Meter {
         kind: Kind::Histogram,

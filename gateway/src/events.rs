@@ -141,7 +141,14 @@ async fn answer_typed(
     let heard = Heard::new(shared, id, &arrival, &registry, space.as_ref());
     let event = typed::carried(&arrival, mode);
     match event.filter(|event| heard.is_meant(event)) {
-        Some(event) => custom::take(shared, id, &arrival, event).await,
+        Some(event) => {
+            let fields = cors::of_typed(&*shared.node, &arrival.parts);
+            let mut answer = custom::take(shared, id, &arrival, event)
+                .await
+                .map_err(|error| error.with_fields(fields.clone()))?;
+            answer.headers_mut().extend(fields);
+            Ok(answer)
+        }
         None => http_event::answer(shared, id, arrival).await,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::TYPED_SYSTEM_PREFIX;
+use crate::event::{SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX};
 use crate::id::{FunctionId, Space};
 use crate::subscription::EventType;
 
@@ -76,6 +76,12 @@ impl EventTypeRecord {
         if name.is_http() || name.is_invoke() {
             let why = format!(
                 "name is {name}, expected another: {name} is for subscriptions with event, and a request is an event of the type http.request"
+            );
+            return Err(Invalid::Validation(why));
+        }
+        if name.as_str().starts_with(SYSTEM_PREFIX) {
+            let why = format!(
+                "name is {name}, expected another: the event types of the gateway itself are {TYPED_SYSTEM_PREFIX}…"
             );
             return Err(Invalid::Validation(why));
         }
@@ -159,6 +165,10 @@ mod tests {
         refuses(r#"{"name":"user.*"}"#, &tag("eventType"));
         refuses(r#"{"name":"http"}"#, "name is http, expected another");
         refuses(r#"{"name":"invoke"}"#, "name is invoke, expected another");
+        refuses(
+            r#"{"name":"gateway.event.received"}"#,
+            "name is gateway.event.received, expected another",
+        );
         refuses(r#"{"name":1}"#, "name: invalid type");
         refuses(r#"{"name":"a","metadata":[]}"#, "metadata is []");
         refuses("[]", "invalid type: sequence");

@@ -74,6 +74,14 @@ pub(super) fn of_custom(node: &dyn Node, parts: &Parts) -> HeaderMap {
     }
 }
 
+/// The same of an event whose method is not the one of custom events: without a configuration pages are told nothing.
+pub(super) fn of_typed(node: &dyn Node, parts: &Parts) -> HeaderMap {
+    let (method, fields) = (&parts.method, &parts.headers);
+    configured(node, method.as_str(), parts).map_or_else(HeaderMap::new, |cors| {
+        Rules::from(&*cors).actual(method, fields)
+    })
+}
+
 /// The headers of the answer to a preflight that asks for a custom event.
 pub(super) fn of_custom_preflight(node: &dyn Node, parts: &Parts) -> HeaderMap {
     let fields = &parts.headers;

@@ -115,11 +115,10 @@ async fn answer_found(
     fields: HeaderMap,
 ) -> Result<Response<AnswerBody>, Error> {
     let (shared, id, arrival) = (heard.shared, heard.id, heard.arrival);
-    let space = subscription.space.clone();
     let answered = match subscription.is_typed() {
         true => {
-            let found = (subscription, params);
-            heard.answer_request(found, &payload, fields).await
+            let answered = heard.answer_request(&subscription, params, &payload, fields);
+            answered.await
         }
         false => {
             let event = arrival.http_event(shared, id, payload, params);
@@ -132,7 +131,7 @@ async fn answer_found(
             }
         }
     };
-    shared.events.processed(space.as_str(), "http");
+    shared.events.processed(subscription.space.as_str(), "http");
     answered
 }
 

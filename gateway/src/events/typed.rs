@@ -32,9 +32,6 @@ pub(super) struct Heard<'a> {
     authorizers: Authorizers,
 }
 
-/// A subscription that answers, and the parameters of its path.
-type Answering = (Arc<Subscription>, Params);
-
 impl<'a> Heard<'a> {
     pub(super) fn new(
         shared: &'a Shared,
@@ -67,7 +64,7 @@ impl<'a> Heard<'a> {
         let emitter = &self.shared.emitter;
         emitter.emit(&[emission], self.space, &path).await?;
         match answering {
-            Some((subscription, _)) => self.answer(&subscription, event, HeaderMap::new()).await,
+            Some(subscription) => self.answer(&subscription, event, HeaderMap::new()).await,
             None => Ok(custom::with_status(StatusCode::ACCEPTED)),
         }
     }
@@ -113,12 +110,13 @@ impl<'a> Heard<'a> {
     /// Answers a plain request with the function of a typed subscription.
     pub(super) async fn answer_request(
         mut self,
-        (subscription, params): Answering,
+        subscription: &Subscription,
+        params: Params,
         body: &Payload,
         fields: HeaderMap,
     ) -> Result<Response<AnswerBody>, Error> {
         let event = self.request_event(body, params);
-        self.answer(&subscription, &event, fields).await
+        self.answer(subscription, &event, fields).await
     }
 
     /// The subscriptions that plain requests to this method and path are queued for.
@@ -141,7 +139,7 @@ impl<'a> Heard<'a> {
         found.cloned().collect()
     }
 
-    fn answering(&self, event: &Event) -> Option<Answering> {
+    fn answering(&self, event: &Event) -> Option<Arc<Subscription>> {
         let subscriptions = &self.registry.subscriptions;
         if !subscriptions.knows(&event.event_type) {
             return None;
@@ -149,7 +147,7 @@ impl<'a> Heard<'a> {
         let path = self.arrival.target.route_path();
         let method = self.arrival.parts.method.as_str();
         let matched = subscriptions.sync_route(self.space, &event.event_type, method, &path)?;
-        Some((Arc::clone(matched.subscription), None))
+        Some(Arc::clone(matched.subscription))
     }
 
     /// The subscribers that an authorizer does not keep from it, each with the event that it gets.

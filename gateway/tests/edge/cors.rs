@@ -20,12 +20,18 @@ fn is_error(answer: &Answer, status: u16, message: &str) {
 #[tokio::test]
 async fn a_configuration_is_created_read_listed_updated_and_deleted() {
     let sandbox = Sandbox::start();
-    assert_eq!(sandbox.admin(Call::get(ALL)).await.text(), "{\"cors\":[]}\n");
+    assert_eq!(
+        sandbox.admin(Call::get(ALL)).await.text(),
+        "{\"cors\":[]}\n"
+    );
     let body = json!({"method": "GET", "path": "/users/:id", "allowedOrigins": ["http://a"], "metadata": {"k": "v"}});
     let record = r#"{"space":"default","corsId":"GET%2Fusers%2F:id","method":"GET","path":"/users/:id","allowedOrigins":["http://a"],"allowedMethods":["HEAD","GET","POST"],"allowedHeaders":["Origin","Accept","Content-Type"],"allowCredentials":false,"metadata":{"k":"v"}}"#;
     let one = format!("{ALL}/GET%2Fusers%2F:id");
     let created = create(&sandbox, &body).await;
-    assert_eq!((created.status, created.text()), (201, format!("{record}\n").as_str()));
+    assert_eq!(
+        (created.status, created.text()),
+        (201, format!("{record}\n").as_str())
+    );
     let exists = "CORS configuration \"GET%2Fusers%2F:id\" already exists.";
     is_error(&create(&sandbox, &body).await, 409, exists);
     let read = sandbox.admin(Call::get(&one)).await;
@@ -61,17 +67,30 @@ async fn a_configuration_is_created_read_listed_updated_and_deleted() {
 #[tokio::test]
 async fn what_does_not_validate_or_conflicts_is_400() {
     let sandbox = Sandbox::start();
-    let invalid = |tail: &str| format!("CORS configuration doesn't validate. Validation error: {tail}");
+    let invalid =
+        |tail: &str| format!("CORS configuration doesn't validate. Validation error: {tail}");
     let tag = |field: &str, tag: &str| {
         invalid(&format!(
             "Key: 'CORS.{field}' Error:Field validation for '{field}' failed on the '{tag}' tag"
         ))
     };
     let methods = "eq=GET|eq=POST|eq=DELETE|eq=PUT|eq=PATCH|eq=HEAD|eq=OPTIONS";
-    is_error(&create(&sandbox, &json!({"path": "/"})).await, 400, &tag("Method", methods));
-    is_error(&create(&sandbox, &json!({"method": "GET"})).await, 400, &tag("Path", "path"));
+    is_error(
+        &create(&sandbox, &json!({"path": "/"})).await,
+        400,
+        &tag("Method", methods),
+    );
+    is_error(
+        &create(&sandbox, &json!({"method": "GET"})).await,
+        400,
+        &tag("Path", "path"),
+    );
     for body in ["{", "[]", r#"{"method":1}"#] {
-        assert_eq!(sandbox.admin(Call::post(ALL, body)).await.status, 400, "{body}");
+        assert_eq!(
+            sandbox.admin(Call::post(ALL, body)).await.status,
+            400,
+            "{body}"
+        );
     }
     let cors = |method: &str, path: &str| json!({"method": method, "path": path});
     assert_eq!(create(&sandbox, &cors("GET", "/:a")).await.status, 201);

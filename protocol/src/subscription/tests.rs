@@ -223,7 +223,7 @@ fn a_record_with_an_event_type_is_of_the_last_versions() {
         r#""type":"async","eventType":"user.created","functionId":"f","path":"/","method":"POST""#,
     );
     typed(
-        r#"{"space":"x","type":"sync","eventType":"user.created","functionId":"f","path":"a","method":"put","metadata":{"a":"b"},"event":"c","cors":{}}"#,
+        r#"{"space":"x","type":"sync","eventType":"user.created","functionId":"f","path":"a","method":"put","metadata":{"a":"b"},"event":"c","cors":null}"#,
         "c3luYyx1c2VyLmNyZWF0ZWQsJTJGYSxQVVQ",
         "user.created,,PUT,%2Fa",
         r#""type":"sync","eventType":"user.created","functionId":"f","path":"/a","method":"PUT","metadata":{"a":"b"}"#,
@@ -270,6 +270,10 @@ fn a_typed_record_is_refused_in_the_words_of_its_versions() {
     refuses(
         r#"{"type":"sync","eventType":"a","functionId":"f","filter":{"source":"x"}}"#,
         "filter is set, expected none: a sync subscription answers all events of its type, path and method",
+    );
+    refuses(
+        r#"{"type":"sync","eventType":"a","functionId":"f","cors":{}}"#,
+        "cors is set, expected none: what pages may do with events of a type is a CORS configuration of its own",
     );
     refuses(
         r#"{"type":"sync","eventType":"a","functionId":"a b"}"#,

@@ -16,9 +16,14 @@ async fn of_two_configurations_whose_paths_conflict_one_wins_whatever_node_is_as
         let second = if round % 2 == 0 { ":b" } else { ":a" };
         let (first, second) = tokio::join!(
             one.catalog.create_cors(cors(&format!("/{round}/:a"))),
-            other.catalog.create_cors(cors(&format!("/{round}/{second}"))),
+            other
+                .catalog
+                .create_cors(cors(&format!("/{round}/{second}"))),
         );
-        assert!(first.is_ok() != second.is_ok(), "round {round}: {first:?} {second:?}");
+        assert!(
+            first.is_ok() != second.is_ok(),
+            "round {round}: {first:?} {second:?}"
+        );
         let refused = first.and(second);
         let is_expected = match round % 2 {
             0 => matches!(refused, Err(Error::CorsPath(_))),

@@ -35,6 +35,10 @@ impl Subscription {
             let why = "filter is set, expected none: a sync subscription answers all events of its type, path and method";
             return Err(Invalid::Validation(why.to_owned()));
         }
+        if sent.cors.is_some() {
+            let why = "cors is set, expected none: what pages may do with events of a type is a CORS configuration of its own";
+            return Err(Invalid::Validation(why.to_owned()));
+        }
         let function_id: FunctionId = function_id
             .parse()
             .map_err(|_| Invalid::UnknownFunction(function_id))?;

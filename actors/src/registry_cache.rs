@@ -145,6 +145,15 @@ impl Kind {
             Self::Cors => CORS_PREFIX,
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Functions => "functions",
+            Self::Subscriptions => "subscriptions",
+            Self::EventTypes => "eventtypes",
+            Self::Cors => "cors",
+        }
+    }
 }
 
 /// All that the registry cache is made from; lent to each incarnation.

@@ -271,17 +271,6 @@ impl Error {
         .into()
     }
 
-    /// A function that an event goes to is not registered.
-    pub(crate) fn function_vanished() -> Self {
-        let failure = Failure::new(
-            ErrorCode::FunctionNotFound,
-            Component::Gateway,
-            Effect::Refused,
-            CALL_FAILED,
-        );
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
-    }
-
     /// The authorizer of an event type does not let an event through. The client is not told why: the log is.
     pub(crate) fn not_authorized(event_type: &str) -> Self {
         let message =

@@ -8,6 +8,7 @@ use protocol::{
     CorsId, CorsRecord, EventTypeRecord, Function, Space, Subscription, SubscriptionId,
 };
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::disk::Snapshot;
 use super::records::Records;
@@ -54,6 +55,7 @@ impl State {
 
     /// Applies what the watch of a kind said.
     pub(super) fn on_events(&mut self, kind: Kind, events: Vec<WatchEvent>) {
+        let begun = Instant::now();
         let mut registry = Registry::clone(&self.registry);
         match kind {
             Kind::Functions => {
@@ -102,6 +104,8 @@ impl State {
             .max(self.cors.revision);
         registry.is_loaded = self.is_loaded();
         self.registry = Arc::new(registry);
+        metrics::histogram!("hearth_registry_rebuild_seconds", "records" => kind.name())
+            .record(begun.elapsed());
     }
 
     pub(super) fn registry(&self) -> Arc<Registry> {

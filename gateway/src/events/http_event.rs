@@ -204,6 +204,8 @@ fn find(
     let look = |space: Option<&Space>, path: &str| {
         let matched = registry.subscriptions.http_route(space, method, path)?;
         let subscription = Arc::clone(matched.subscription);
+        // A subscription may be heard of before its function, and stay a moment longer: it is as good as none then.
+        registry.function(&subscription.space, &subscription.function_id)?;
         // The route `/` has no place for parameters.
         let params = (subscription.path != "/").then(|| {
             let params = matched.params.iter();
@@ -239,6 +241,9 @@ pub(super) async fn run(
     subscription: &Subscription,
     event: &Event,
 ) -> Result<(Completed, AnswerRule), Error> {
+    let registered = registry.function(&subscription.space, &subscription.function_id);
+    let registered = registered.ok_or_else(|| Error::not_found("resource not found"))?;
+    let format = registered.function.event_format();
     let call = FunctionCall {
         shared,
         id,
@@ -247,7 +252,6 @@ pub(super) async fn run(
         space: &subscription.space,
         function_id: &subscription.function_id,
     };
-    let format = call.function(registry)?.event_format();
     let mut encoded = match format {
         EventFormat::Raw if subscription.is_http() => arrival.as_sent(shared),
         _ if subscription.is_typed() => event.encode_typed(format),

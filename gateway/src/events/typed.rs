@@ -147,7 +147,11 @@ impl<'a> Heard<'a> {
         let path = self.arrival.target.route_path();
         let method = self.arrival.parts.method.as_str();
         let matched = subscriptions.sync_route(self.space, &event.event_type, method, &path)?;
-        Some(Arc::clone(matched.subscription))
+        let subscription = matched.subscription;
+        // Without its function it is as good as none.
+        self.registry
+            .function(&subscription.space, &subscription.function_id)?;
+        Some(Arc::clone(subscription))
     }
 
     /// The subscribers that an authorizer does not keep from it, each with the event that it gets.

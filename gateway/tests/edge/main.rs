@@ -12,6 +12,7 @@ mod drain;
 mod emit;
 mod event_types;
 mod events;
+mod functions;
 mod invoke;
 mod limits;
 mod meters;

@@ -6,6 +6,9 @@ use protocol::{Component, Effect};
 use serde_json::{Value, json};
 
 use super::*;
+
+mod cors;
+mod event_types;
 use crate::fixtures::TestNode;
 use crate::testing::TestCatalog;
 

@@ -6,11 +6,11 @@ use protocol::{Component, Effect};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fixtures::TestNode;
+use crate::testing::TestCatalog;
 
 mod cors;
 mod event_types;
-use crate::fixtures::TestNode;
-use crate::testing::TestCatalog;
 
 /// Two nodes on one store.
 async fn two_nodes() -> (TestCatalog, TestCatalog, Arc<MemoryStore>) {

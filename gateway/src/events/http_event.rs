@@ -76,26 +76,15 @@ pub(super) async fn answer(
         heard.queue_request(queued, &payload).await?;
     }
     let rules = found_rules(&registry, found.as_ref(), scope, &method, &route_path);
-    let fields = match (rules, asked) {
-        (Some(rules), Some(_)) => {
-            let space = found.as_ref().map(|found| found.0.space.as_str());
-            shared.events.processed(space.unwrap_or_default(), "http");
-            return Ok(preflight(rules.preflight(&parts.headers)));
-        }
-        (Some(rules), None) => rules.actual(&parts.method, &parts.headers),
-        (None, _) => HeaderMap::new(),
-    };
-    if let Some((subscription, _)) = &found
-        && asked.is_some()
-    {
-        if subscription.is_typed() {
-            // No page is told anything, and the function of another method is not for a preflight.
-            return Ok(custom::with_status(StatusCode::ACCEPTED));
-        }
-        if !is_trusted {
-            return Err(Error::unauthorized());
+    if asked.is_some() {
+        let answered = answer_preflight(shared, &arrival, found.as_ref(), rules.as_ref())?;
+        if let Some(answer) = answered {
+            return Ok(answer);
         }
     }
+    let fields = rules.map_or_else(HeaderMap::new, |rules| {
+        rules.actual(&parts.method, &parts.headers)
+    });
     match found {
         Some(found) => answer_found(heard, found, payload, fields).await,
         None if is_queued => {
@@ -104,6 +93,28 @@ pub(super) async fn answer(
             Ok(response)
         }
         None => Err(Error::not_found("resource not found").with_fields(fields)),
+    }
+}
+
+/// Answers a preflight, unless it is handed to the function like any request.
+fn answer_preflight(
+    shared: &Shared,
+    arrival: &Arrival,
+    found: Option<&(Arc<Subscription>, Params)>,
+    rules: Option<&Rules<'_, String>>,
+) -> Result<Option<Response<AnswerBody>>, Error> {
+    if let Some(rules) = rules {
+        let space = found.map(|found| found.0.space.as_str());
+        shared.events.processed(space.unwrap_or_default(), "http");
+        return Ok(Some(preflight(rules.preflight(&arrival.parts.headers))));
+    }
+    match found {
+        // No page is told anything, and the function of another method is not for a preflight.
+        Some((subscription, _)) if subscription.is_typed() => {
+            Ok(Some(custom::with_status(StatusCode::ACCEPTED)))
+        }
+        Some(_) if !arrival.is_trusted => Err(Error::unauthorized()),
+        _ => Ok(None),
     }
 }
 

@@ -164,7 +164,7 @@ impl<'a> Heard<'a> {
         for subscription in subscribers {
             match self.verdict(&subscription, event).await {
                 Verdict::Free => allowed.push((subscription, Cow::Borrowed(event))),
-                Verdict::Authorized(event) => allowed.push((subscription, Cow::Owned(event))),
+                Verdict::Authorized(event) => allowed.push((subscription, Cow::Owned(*event))),
                 Verdict::Refused => {}
             }
         }
@@ -199,7 +199,7 @@ impl<'a> Heard<'a> {
     ) -> Result<Response<AnswerBody>, Error> {
         let event = match self.verdict(subscription, event).await {
             Verdict::Free => Cow::Borrowed(event),
-            Verdict::Authorized(event) => Cow::Owned(event),
+            Verdict::Authorized(event) => Cow::Owned(*event),
             Verdict::Refused => {
                 return Err(Error::not_authorized(&event.event_type).with_fields(fields));
             }

@@ -12,6 +12,7 @@ use protocol::invocation::{AnswerRule, Call};
 use protocol::subscription::EventType;
 use protocol::{Event, FunctionId, InvocationId, Space};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::events::Arrival;
@@ -24,7 +25,7 @@ pub(super) enum Verdict {
     /// Nobody is to be asked.
     Free,
     /// The event may be delivered, and says by whose authority.
-    Authorized(Event),
+    Authorized(Box<Event>),
     /// It may not.
     Refused,
 }
@@ -40,7 +41,7 @@ pub(super) struct Question<'a> {
 
 /// What the authorizers of a request's event said, by space; each is asked once.
 #[derive(Default)]
-pub(super) struct Authorizers(BTreeMap<Space, Option<Arc<serde_json::Value>>>);
+pub(super) struct Authorizers(BTreeMap<Space, Option<Arc<Value>>>);
 
 #[derive(Serialize)]
 struct Asked<'a> {
@@ -51,7 +52,7 @@ struct Asked<'a> {
 #[derive(Deserialize)]
 struct Said {
     authorization: Option<Authorization>,
-    error: Option<serde_json::Value>,
+    error: Option<Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +72,12 @@ impl Authorizers {
         let said = match self.0.get(space) {
             Some(said) => said.clone(),
             None => {
-                let said = question.put(space, &authorizer).await.map(Arc::new);
+                let said = question.put(space, &authorizer).await;
+                let said = said.map(Arc::new).inspect_err(|why| {
+                    let (invocation, event_type) = (question.id, &question.event.event_type);
+                    tracing::info!(%space, function = %authorizer, %invocation, event_type, why, "an event is not authorized and is not delivered");
+                });
+                let said = said.ok();
                 self.0.insert(space.clone(), said.clone());
                 said
             }
@@ -80,7 +86,7 @@ impl Authorizers {
             Some(authorization) => {
                 let mut event = question.event.clone();
                 event.set_authorization(&authorization);
-                Verdict::Authorized(event)
+                Verdict::Authorized(Box::new(event))
             }
             None => Verdict::Refused,
         }
@@ -94,8 +100,8 @@ impl Question<'_> {
         registered.event_type.authorizer_id.clone()
     }
 
-    /// Calls the authorizer; `None` when it refuses, or can not be asked.
-    async fn put(&self, space: &Space, authorizer: &FunctionId) -> Option<serde_json::Value> {
+    /// Calls the authorizer; why it refuses or can not be asked is told, and is not for the client.
+    async fn put(&self, space: &Space, authorizer: &FunctionId) -> Result<Value, String> {
         let call = FunctionCall {
             shared: self.shared,
             // An invocation of its own: the request's id is that of the function that answers.
@@ -105,57 +111,40 @@ impl Question<'_> {
             space,
             function_id: authorizer,
         };
-        let (invocation, event_type) = (self.id, &self.event.event_type);
-        let refused = |why: &str| {
-            tracing::info!(%space, function = %authorizer, %invocation, event_type, why, "an event is not authorized and is not delivered");
-        };
-        let encoded = self.encoded()?;
-        let completed = match call.invoke(encoded).await {
-            Ok(completed) => completed,
-            Err(failed) => {
-                refused(&format!(
-                    "the authorizer can not be asked: {}",
-                    failed.failure
-                ));
-                return None;
+        let encoded = self.encoded().map_err(|error| error.to_string())?;
+        let completed = call.invoke(encoded).await.map_err(|failed| {
+            let failure = failed.failure;
+            format!("the authorizer can not be asked: {failure}")
+        })?;
+        let said: Said = serde_json::from_slice(&completed.reply.body)
+            .map_err(|error| format!("the authorizer's answer can not be read: {error}"))?;
+        match (said.error, said.authorization) {
+            (Some(error), _) => Err(match error.get("message").and_then(Value::as_str) {
+                Some(message) => format!("the authorizer refuses: {message}"),
+                None => "the authorizer refuses, and says no more than that".to_owned(),
+            }),
+            (None, Some(authorization)) => {
+                serde_json::to_value(authorization).map_err(|error| error.to_string())
             }
-        };
-        match serde_json::from_slice::<Said>(&completed.reply.body) {
-            Ok(Said {
-                authorization: Some(authorization),
-                error: None,
-            }) => serde_json::to_value(authorization).ok(),
-            Ok(Said {
-                error: Some(error), ..
-            }) => {
-                let message = error.get("message").and_then(serde_json::Value::as_str);
-                refused(message.unwrap_or("the authorizer says no more than that"));
-                None
-            }
-            Ok(_) => {
-                refused("the authorizer's answer has neither authorization nor error");
-                None
-            }
-            Err(error) => {
-                refused(&format!("the authorizer's answer can not be read: {error}"));
-                None
+            (None, None) => {
+                Err("the authorizer's answer has neither authorization nor error".to_owned())
             }
         }
     }
 
     /// `{"event","request"}`, the request with its body as a function of `http.request` would get it.
-    fn encoded(&self) -> Option<Encoded> {
+    fn encoded(&self) -> serde_json::Result<Encoded> {
         let (shared, arrival) = (self.shared, self.arrival);
         let body = Payload::parse(arrival.content_type(), arrival.body.clone());
         let body = body.unwrap_or_else(|_| Payload::Bytes(arrival.body.clone()));
         let request = arrival.http_event(shared, self.id, body, None).data;
         let event = self.event.to_version_01();
         let asked = Asked {
-            event: serde_json::from_slice(&event).ok()?,
-            request: serde_json::from_slice(request.bytes()).ok()?,
+            event: serde_json::from_slice(&event)?,
+            request: serde_json::from_slice(request.bytes())?,
         };
-        let payload = serde_json::to_vec(&asked).ok()?;
-        Some(Encoded {
+        let payload = serde_json::to_vec(&asked)?;
+        Ok(Encoded {
             payload: Bytes::from(payload),
             content_type: STRUCTURED_TYPE.to_owned(),
             call: Call {

@@ -491,3 +491,23 @@ async fn pages_are_told_what_a_cors_configuration_says() {
     let ran = called(&sandbox);
     assert_eq!(ran.iter().filter(|id| *id == "f").count(), 2, "{ran:?}");
 }
+
+/// Section 5: of a hosted domain the label stands before the path, for typed subscriptions as for others.
+#[tokio::test]
+async fn hosted_domains_have_their_label_before_the_path() {
+    let sandbox = sandbox(&[
+        typed("sync", "a", "POST", "/shop/:id", "f"),
+        typed("async", "a", "POST", "/shop/7", "g"),
+        typed("sync", "http.request", "GET", "/shop/users", "f"),
+    ]);
+    let hosted = |call: Call| call.header("host", "shop.slsgateway.com");
+    for call in [hosted(emitted("a", "/7")), hosted(Call::get("/users"))] {
+        let answer = send(&sandbox, call).await;
+        assert_eq!(
+            (answer.status, answer.header("x-function")),
+            (200, Some("f"))
+        );
+    }
+    delivered(&sandbox).await;
+    assert_eq!(called(&sandbox), ["f", "f", "g"]);
+}

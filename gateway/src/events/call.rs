@@ -52,7 +52,8 @@ impl FunctionCall<'_> {
         })
     }
 
-    async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
+    /// Calls the function and tells nobody.
+    pub(super) async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
         let mut request = invoker::Request {
             id: self.id.clone(),
             space: self.space.clone(),

@@ -23,6 +23,7 @@ mod invoke;
 mod names;
 mod response;
 mod sniff;
+mod streamed;
 mod target;
 
 use self::dispatch::Kind;
@@ -100,7 +101,7 @@ async fn read_and_answer(
         },
         Err(error) => Err(error),
     };
-    let (target, _permit) = match refused {
+    let (target, permit) = match refused {
         Ok(admitted) => admitted,
         Err(error) => {
             body::discard(&parts.headers, &mut body).await;
@@ -120,7 +121,10 @@ async fn read_and_answer(
     match kind {
         Kind::Custom(name) => custom::answer(shared, id, &arrival, name).await,
         Kind::CloudEvents(mode) => custom::answer_cloud_events(shared, id, &arrival, mode).await,
-        Kind::CustomPreflight | Kind::Http => http_event::answer(shared, id, arrival).await,
+        Kind::CustomPreflight | Kind::Http => {
+            let answered = http_event::answer(shared, id, arrival).await?;
+            Ok(answered.map(|body| streamed::hold(body, shared, permit)))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod process;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod watchers;
 
+pub use contract::AnswerLimits;
 pub use error::Error;
 pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
 pub use output::Outputs;

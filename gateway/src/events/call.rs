@@ -6,11 +6,12 @@ use actors::Registry;
 use actors::invoker::{self, Completed, Failed};
 use http::HeaderMap;
 use protocol::event::Encoded;
-use protocol::invocation::TraceContext;
+use protocol::invocation::{Body, TraceContext};
 use protocol::{Event, Function, FunctionId, InvocationId, Space};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::streamed;
 use crate::error::Error;
 use crate::invoke;
 use crate::surface::Shared;
@@ -42,7 +43,7 @@ impl FunctionCall<'_> {
         }
     }
 
-    /// Calls the function, and tells those who subscribed to such calls.
+    /// Calls the function, and tells those who subscribed to such calls; of an answer that streams, at its end.
     ///
     /// # Errors
     /// What the client is told; the cause is in the log.
@@ -50,12 +51,17 @@ impl FunctionCall<'_> {
         let begun = Instant::now();
         let emitter = &self.shared.emitter;
         emitter.invoking(self.space, self.function_id, self.event);
-        let outcome = self.invoke(encoded).await;
+        let outcome = match self.invoke(encoded, begun).await {
+            Ok(completed) if matches!(completed.reply.body, Body::Stream(_)) => {
+                return Ok(completed);
+            }
+            outcome => outcome,
+        };
         let start = outcome.as_ref().ok().map(|completed| completed.start);
         let meters = &self.shared.invocations;
         meters.duration(start).record(begun.elapsed());
         if let Ok(completed) = &outcome {
-            let result = &completed.reply.body;
+            let result = completed.reply.body.whole();
             emitter.invoked(self.space, self.function_id, self.event, result);
         }
         outcome.map_err(|failed| {
@@ -68,7 +74,7 @@ impl FunctionCall<'_> {
         })
     }
 
-    async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
+    async fn invoke(&self, encoded: Encoded, begun: Instant) -> Result<Completed, Box<Failed>> {
         let mut request = invoker::Request {
             id: self.id.clone(),
             space: self.space.clone(),
@@ -79,15 +85,16 @@ impl FunctionCall<'_> {
             trace: TraceContext::default(),
         };
         let span = invoke::open_span(self.shared, &mut request, self.fields);
-        let outcome = match span.is_none() {
+        let mut outcome = match span.is_none() {
             true => self.shared.node.invoke(request).await,
             false => {
                 let invoking = self.shared.node.invoke(request);
                 invoking.instrument(span.clone()).await
             }
         };
-        if let Err(failed) = &outcome {
-            invoke::note_failure(&span, failed.failure.code);
+        match &mut outcome {
+            Ok(completed) => streamed::tell_end(completed, self, begun, &span),
+            Err(failed) => invoke::note_failure(&span, failed.failure.code),
         }
         outcome
     }

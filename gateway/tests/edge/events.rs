@@ -18,6 +18,7 @@ mod http_events;
 mod invoke;
 mod responses;
 mod shapes;
+pub(crate) mod streams;
 mod system;
 
 /// Functions by id: their type and form, which the ids tell.
@@ -91,7 +92,7 @@ fn run(request: Request) -> Result<Completed, Box<Failed>> {
                     header("set-cookie", "b=2"),
                     header("x-hearth-node", "evil"),
                 ],
-                body: request.payload,
+                body: request.payload.into(),
             };
             Ok(Completed {
                 reply,

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use gateway::{Addresses, Edge, Listeners, Node, Serving};
 use protocol::function::Provider;
-use protocol::invocation::StartKind;
+use protocol::invocation::{Body, StartKind};
 use protocol::{
     Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space,
     Subscription, SubscriptionId, api,
@@ -153,7 +153,7 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
             status: 200,
             content_type: content_type.map(str::to_owned),
             headers: Vec::new(),
-            body: body.into(),
+            body: Body::Whole(body.into()),
         },
         node: "n1".into(),
         start: StartKind::Warm,

@@ -72,6 +72,11 @@ pub const METERS: &[Meter] = &[
         )
     },
     counter(
+        "hearth_streams_total",
+        &[("outcome", &["finished", "cut", "left"])],
+        "how answers that were passed on as they came ended: `finished`, `cut` (the function, its node or its time limit; the client's connection is cut with it), `left` (the client hung up)",
+    ),
+    counter(
         "hearth_instances_lost_total",
         &[],
         "instances that died or were removed behind the node's back",

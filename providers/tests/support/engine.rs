@@ -9,11 +9,11 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use config::settings::{DockerSettings, LogsSettings};
+use config::settings::{DockerSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Generation, NodeId};
 use providers::docker::{Docker, Setup};
-use providers::{Launch, Outputs};
+use providers::{AnswerLimits, Launch, Outputs};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -124,7 +124,10 @@ pub(crate) fn setup(
             ..DockerSettings::default()
         },
         stop_grace: Duration::from_secs(1),
-        answer_bytes_max: 1 << 20,
+        answer_limits: AnswerLimits {
+            whole: 1 << 20,
+            ..AnswerLimits::new(&LimitsSettings::default())
+        },
         cluster: cluster.to_owned(),
         node: node.clone(),
         generation: Generation(generation),

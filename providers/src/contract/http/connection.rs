@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
-use super::answer::{self, Answer, Parser, Wanted};
+use super::answer::{self, Answer, Parser, Rest, Wanted};
 
 /// One connection. Nothing looks at it while it is idle; [`Connection::is_open`] finds out whether the other side closed it
 /// meanwhile.
@@ -38,6 +38,8 @@ pub(super) enum Error {
 /// Free space in the buffer before each read.
 const READ_BYTES_MIN: usize = 1024;
 const READ_BYTES: usize = 4096;
+/// Free space before each read of a body that is read as it comes; with what is copied out of it, all that such an answer holds.
+const STREAM_READ_BYTES: usize = 32 * 1024;
 
 /// Up to this many bytes a payload is copied behind its head: one short write costs less than one of two pieces.
 const COPY_BYTES_MAX: usize = 8 * 1024;
@@ -68,7 +70,8 @@ impl Connection {
         self.read.is_empty() && looked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Sends a request, its head written by `head`, and reads the answer. Gives back whether the connection takes another.
+    /// Sends a request, its head written by `head`, and reads the answer. Gives back whether the connection takes another; where
+    /// a rest of the answer is to be read, only once [`Connection::next`] has had it all.
     ///
     /// # Cancel safety
     /// A connection whose exchange was dropped must not be used again.
@@ -100,11 +103,40 @@ impl Connection {
             }
         }
         let answer = self.receive(parser).await?;
-        if let Some(kept_for) = answer.kept_for {
+        let is_kept = answer.is_kept && sent == request_len;
+        let is_reusable = is_kept && (answer.rest.is_some() || self.is_reusable(answer.kept_for));
+        Ok((answer, is_reusable))
+    }
+
+    /// Reads the next piece of a body; none at its end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub(super) async fn next(&mut self, rest: &mut Rest) -> Result<Option<Bytes>, Error> {
+        while !rest.is_ended() {
+            let piece = rest.take(&mut self.read)?;
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+            if rest.is_ended() {
+                break;
+            }
+            self.read.reserve(STREAM_READ_BYTES);
+            let count = self.stream.read_buf(&mut self.read).await;
+            if count.map_err(broken)? == 0 {
+                rest.end()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether another request may follow an answer that was read to its end; `kept_for` is how long the other side said that it
+    /// keeps the connection.
+    pub(super) fn is_reusable(&mut self, kept_for: Option<Duration>) -> bool {
+        if let Some(kept_for) = kept_for {
             self.kept_until = Some(Instant::now() + kept_for.saturating_sub(KEPT_MARGIN));
         }
-        let is_reusable = answer.is_kept && self.read.is_empty() && sent == request_len;
-        Ok((answer, is_reusable))
+        self.read.is_empty()
     }
 
     /// Writes what the socket takes now.

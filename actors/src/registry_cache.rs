@@ -96,6 +96,13 @@ impl Kind {
             Self::Subscriptions => SUBSCRIPTIONS_PREFIX,
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Functions => "functions",
+            Self::Subscriptions => "subscriptions",
+        }
+    }
 }
 
 /// All that the registry cache is made from; lent to each incarnation.

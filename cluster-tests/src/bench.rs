@@ -5,6 +5,7 @@
 mod cell;
 mod cold;
 mod cores;
+mod emit;
 mod footprint;
 mod function;
 mod http;
@@ -13,6 +14,7 @@ mod loss;
 mod machine;
 mod nginx;
 mod processor_time;
+mod registry;
 mod report;
 mod selection;
 mod warm;
@@ -37,6 +39,8 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     // Memory and start-up first, while the machine has done nothing else yet.
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
+    emit::measure(selection, &cores, &mut report).await?;
+    registry::measure(selection, &mut report).await?;
     cold::measure(selection, &mut report).await?;
     loss::measure(selection, &mut report).await?;
     Ok(report)

@@ -1,6 +1,6 @@
 //! One `hearth node` process.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex};
@@ -124,6 +124,16 @@ impl Node {
         self.url(self.0.launch.ports.config, path)
     }
 
+    /// The address of the functions API.
+    pub(crate) fn functions_address(&self) -> SocketAddr {
+        SocketAddr::new(self.client_host(), self.0.launch.ports.functions)
+    }
+
+    /// The address of the events API.
+    pub(crate) fn events_address(&self) -> SocketAddr {
+        SocketAddr::new(self.client_host(), self.0.launch.ports.events)
+    }
+
     /// `HOST:PORT` that peers reach it at.
     pub fn peer_address(&self) -> String {
         self.0.launch.peer_address()
@@ -221,11 +231,14 @@ impl Node {
     }
 
     fn url(&self, port: u16, path: &str) -> String {
+        format!("http://{}:{port}{path}", self.client_host())
+    }
+
+    fn client_host(&self) -> IpAddr {
         let place = self.0.launch.place.as_ref();
-        let host = place.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| {
+        place.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| {
             place.client_address
-        });
-        format!("http://{host}:{port}{path}")
+        })
     }
 }
 

@@ -207,6 +207,13 @@ impl Sandbox {
             .path()
     }
 
+    /// Keeps all logs and data when the sandbox ends.
+    pub fn keep(&mut self) {
+        let dir = self.dir.as_mut();
+        dir.expect("only drop takes the directory")
+            .disable_cleanup(true);
+    }
+
     /// An HTTP client without any token.
     pub fn client(&self) -> &Client {
         &self.client
@@ -374,6 +381,24 @@ impl Sandbox {
             })
             .await;
         }
+    }
+
+    /// Subscribes a function at the first running node, waits until every running node knows of it, and returns the path of
+    /// the subscription in the config API.
+    ///
+    /// # Panics
+    /// When that does not come about.
+    pub async fn subscribe(&self, subscription: &Value) -> String {
+        let running: Vec<_> = self.nodes().into_iter().filter(Node::is_running).collect();
+        let first = running.first().expect("a node runs");
+        let path = first.subscribe(subscription).await;
+        for node in &running {
+            until(&format!("{} knows {path}", node.name()), SPREAD, || async {
+                node.config(Method::GET, &path, None).await.status == 200
+            })
+            .await;
+        }
+        path
     }
 
     /// The record's JSON with the mark that lets [`Sandbox::processes_left`] find its instances.

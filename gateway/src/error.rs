@@ -257,17 +257,6 @@ impl Error {
         .into()
     }
 
-    /// A function that an event goes to is not registered.
-    pub(crate) fn function_vanished() -> Self {
-        let failure = Failure::new(
-            ErrorCode::FunctionNotFound,
-            Component::Gateway,
-            Effect::Refused,
-            CALL_FAILED,
-        );
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
-    }
-
     /// A function did not answer an event. The client is not told why: the log is.
     pub(crate) fn function_call(failed: Failed) -> Self {
         let mut failure = failed.failure;

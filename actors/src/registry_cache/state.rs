@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::store::{Entry, Listing, WatchEvent};
 use protocol::{Function, Space, Subscription, SubscriptionId};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::disk::Snapshot;
 use super::records::Records;
@@ -42,6 +43,7 @@ impl State {
 
     /// Applies what the watch of a kind said.
     pub(super) fn on_events(&mut self, kind: Kind, events: Vec<WatchEvent>) {
+        let begun = Instant::now();
         let mut registry = Registry::clone(&self.registry);
         match kind {
             Kind::Functions => {
@@ -64,6 +66,8 @@ impl State {
         registry.revision = self.functions.revision.max(self.subscriptions.revision);
         registry.is_loaded = self.is_loaded();
         self.registry = Arc::new(registry);
+        metrics::histogram!("hearth_registry_rebuild_seconds", "records" => kind.name())
+            .record(begun.elapsed());
     }
 
     pub(super) fn registry(&self) -> Arc<Registry> {

@@ -12,6 +12,7 @@ pub(super) enum Way {
     Chain,
     Local,
     Forward,
+    Event,
 }
 
 /// What is sent along.
@@ -40,31 +41,42 @@ pub(super) struct Cell {
 pub(super) struct Comparison {
     pub(super) ours: Way,
     pub(super) reference: Way,
-    /// Whether the way is over a peer.
-    is_forward: bool,
+    /// What the names of its rows begin with.
+    prefix: &'static str,
 }
 
 /// A warm call on the node that was called, beside one nginx.
 pub(super) const WARM: Comparison = Comparison {
     ours: Way::Local,
     reference: Way::Nginx,
-    is_forward: false,
+    prefix: "warm",
 };
 
 /// A call that the node forwards, beside the chain of two.
 pub(super) const FORWARD: Comparison = Comparison {
     ours: Way::Forward,
     reference: Way::Chain,
-    is_forward: true,
+    prefix: "forward",
 };
 
+/// An `http` event that goes to a webhook, beside one nginx before the same upstream.
+pub(super) const HTTP_EVENT: Comparison = Comparison {
+    ours: Way::Event,
+    reference: Way::Nginx,
+    prefix: "http_event",
+};
+
+/// All that is compared.
+pub(super) const COMPARISONS: [Comparison; 3] = [WARM, FORWARD, HTTP_EVENT];
+
 impl Way {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Direct,
         Self::Nginx,
         Self::Chain,
         Self::Local,
         Self::Forward,
+        Self::Event,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -74,6 +86,7 @@ impl Way {
             Self::Chain => "nginx, TLS, nginx",
             Self::Local => "node",
             Self::Forward => "node, TLS, node",
+            Self::Event => "http event",
         }
     }
 }
@@ -122,7 +135,7 @@ impl Cell {
 impl Comparison {
     /// The name of the row.
     pub(super) fn name(self, cell: Cell) -> String {
-        let way = if self.is_forward { "forward" } else { "warm" };
+        let way = self.prefix;
         let payload = match cell.payload {
             Payload::Small => "",
             Payload::Large => "100k_",
@@ -135,11 +148,15 @@ impl Comparison {
     }
 
     pub(super) fn target(self, cell: Cell) -> Option<Target> {
-        match (cell.payload, cell.load, self.is_forward) {
-            (Payload::Small, Load::Callers(1), false) => Some(Target::RatioAtMost(1.2)),
-            (Payload::Small, Load::Callers(1), true) => Some(Target::RatioAtMost(1.3)),
-            (Payload::Small, Load::Callers(64), _) => Some(Target::RatioAtLeast(0.8)),
-            (Payload::Small, Load::Paced, false) => Some(Target::RatioAtMost(1.5)),
+        if cell.payload == Payload::Large {
+            return None;
+        }
+        match (self.ours, cell.load) {
+            (Way::Local, Load::Callers(1)) => Some(Target::RatioAtMost(1.2)),
+            (Way::Forward | Way::Event, Load::Callers(1)) => Some(Target::RatioAtMost(1.3)),
+            (Way::Local | Way::Forward, Load::Callers(64)) => Some(Target::RatioAtLeast(0.8)),
+            (Way::Event, Load::Callers(64)) => Some(Target::RatioAtLeast(0.7)),
+            (Way::Local, Load::Paced) => Some(Target::RatioAtMost(1.5)),
             _ => None,
         }
     }
@@ -168,5 +185,9 @@ mod tests {
             ["warm_c1_added", "warm_c64_rps", "warm_paced_p99"]
         );
         assert_eq!(named(FORWARD), ["forward_c1_added", "forward_c64_rps"]);
+        assert_eq!(
+            named(HTTP_EVENT),
+            ["http_event_c1_added", "http_event_c64_rps"]
+        );
     }
 }

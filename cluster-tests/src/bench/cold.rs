@@ -102,15 +102,8 @@ pub(super) async fn measure(selection: &Selection, report: &mut Report) -> anyho
 
 /// One cold invocation, in milliseconds, on a connection of its own that stands before.
 async fn invoke(node: &Node) -> anyhow::Result<f64> {
-    let url = reqwest::Url::parse(&node.functions_url("/invoke"))?;
-    let port = url.port().context("a node of a sandbox has a port")?;
-    let subject = Subject {
-        address: SocketAddr::from(([127, 0, 0, 1], port)),
-        path: "/invoke",
-        body: Bytes::from(format!(
-            r#"{{"function_name":"{FUNCTION}","payload":{{"name":"bench"}}}}"#
-        )),
-    };
+    let body = format!(r#"{{"function_name":"{FUNCTION}","payload":{{"name":"bench"}}}}"#);
+    let subject = Subject::new(node.functions_address(), "/invoke", body.into());
     let mut client = Client::tcp(subject.address).await?;
     let begun = Instant::now();
     let (head, body) = client.call(subject.request()).await?;
@@ -192,11 +185,8 @@ impl Api {
             .and_then(|networks| networks.values().next())
             .and_then(|network| network["IPAddress"].as_str()?.parse::<IpAddr>().ok())
             .context("the container has no address")?;
-        let subject = Subject {
-            address: SocketAddr::new(address, PORT),
-            path: "/",
-            body: Bytes::from_static(br#"{"name":"bench"}"#),
-        };
+        let body = Bytes::from_static(br#"{"name":"bench"}"#);
+        let subject = Subject::new(SocketAddr::new(address, PORT), "/", body);
         let give_up = Instant::now() + ANSWERS_WITHIN;
         while TcpStream::connect(subject.address).await.is_err() {
             ensure!(Instant::now() < give_up, "the container does not listen");

@@ -30,6 +30,8 @@ pub(super) struct Subject {
     pub(super) address: SocketAddr,
     pub(super) path: &'static str,
     pub(super) body: Bytes,
+    /// The event that the request emits, if it is one. A node that has no room for it says 503, and that ends no run.
+    pub(super) event: Option<&'static str>,
 }
 
 /// How it is called.
@@ -52,6 +54,8 @@ pub(super) struct Sample {
     pub(super) rps: f64,
     /// Processor time of all servers a call.
     pub(super) cpu_us: f64,
+    /// Calls that were answered with success, those before the measuring began included.
+    pub(super) taken: u64,
 }
 
 /// What the calls of a run took.
@@ -61,6 +65,8 @@ struct Calls {
     latencies: Vec<Duration>,
     /// How many there were in all.
     count: usize,
+    /// How many of all were answered with success.
+    taken: u64,
 }
 
 /// Runs a load for `length` on the generator's core.
@@ -103,17 +109,28 @@ pub(super) async fn once(subject: &Subject) -> anyhow::Result<(Parts, Bytes)> {
 }
 
 /// Connections that have had an answer each, so that those behind the one that is called stand too.
-async fn connect(subject: &Subject, count: usize) -> anyhow::Result<Vec<Client<TcpStream>>> {
+async fn connect(
+    subject: &Subject,
+    count: usize,
+    calls: &mut Calls,
+) -> anyhow::Result<Vec<Client<TcpStream>>> {
     let connecting = (0..count).map(|_| async {
         let mut client = Client::tcp(subject.address).await?;
-        subject.call(&mut client).await?;
-        Ok::<_, anyhow::Error>(client)
+        let is_taken = subject.call(&mut client).await?;
+        Ok::<_, anyhow::Error>((client, is_taken))
     });
-    try_join_all(connecting).await
+    let connected = try_join_all(connecting).await?.into_iter();
+    Ok(connected
+        .map(|(client, is_taken)| {
+            calls.taken += u64::from(is_taken);
+            client
+        })
+        .collect())
 }
 
 async fn closed(subject: &Subject, connections: usize, length: Duration) -> anyhow::Result<Calls> {
-    let clients = connect(subject, connections).await?;
+    let mut all = Calls::default();
+    let clients = connect(subject, connections, &mut all).await?;
     let begin = Instant::now() + WARM_UP;
     let end = begin + length;
     let callers = clients.into_iter().map(|mut client| async move {
@@ -123,23 +140,25 @@ async fn closed(subject: &Subject, connections: usize, length: Duration) -> anyh
             if sent >= end {
                 return Ok::<_, anyhow::Error>(calls);
             }
-            subject.call(&mut client).await?;
+            let is_taken = subject.call(&mut client).await?;
             calls.count += 1;
-            if sent >= begin {
+            calls.taken += u64::from(is_taken);
+            if sent >= begin && is_taken {
                 calls.latencies.push(sent.elapsed());
             }
         }
     });
-    let mut all = Calls::default();
     for mut calls in try_join_all(callers).await? {
         all.latencies.append(&mut calls.latencies);
         all.count += calls.count;
+        all.taken += calls.taken;
     }
     Ok(all)
 }
 
 async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result<Calls> {
-    let mut idle = connect(subject, PACED_CONNECTIONS).await?;
+    let mut calls = Calls::default();
+    let mut idle = connect(subject, PACED_CONNECTIONS, &mut calls).await?;
     let call = |mut client: Client<TcpStream>, due: Instant| async move {
         subject.call(&mut client).await?;
         Ok::<_, anyhow::Error>((client, due, due.elapsed()))
@@ -148,7 +167,6 @@ async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result
     let mut due = Instant::now();
     let begin = due + WARM_UP;
     let end = begin + length;
-    let mut calls = Calls::default();
     let mut in_flight = FuturesUnordered::new();
     while due < end || !in_flight.is_empty() {
         while due < end
@@ -176,6 +194,15 @@ async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result
 }
 
 impl Subject {
+    pub(super) fn new(address: SocketAddr, path: &'static str, body: Bytes) -> Self {
+        Self {
+            address,
+            path,
+            body,
+            event: None,
+        }
+    }
+
     pub(super) fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = Method::POST;
@@ -183,19 +210,24 @@ impl Subject {
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_static("localhost"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(event) = self.event {
+            headers.insert("event", HeaderValue::from_static(event));
+        }
         request
     }
 
-    async fn call(&self, client: &mut Client<TcpStream>) -> anyhow::Result<()> {
+    /// Makes one call; whether it was answered with success.
+    async fn call(&self, client: &mut Client<TcpStream>) -> anyhow::Result<bool> {
         let (head, body) = client
             .call(self.request())
             .await
             .with_context(|| format!("call {}", self.address))?;
-        if head.status != StatusCode::OK {
+        let is_full = self.event.is_some() && head.status == StatusCode::SERVICE_UNAVAILABLE;
+        if !head.status.is_success() && !is_full {
             let said = String::from_utf8_lossy(&body);
             bail!("{} answered {}: {said}", self.address, head.status);
         }
-        Ok(())
+        Ok(!is_full)
     }
 }
 
@@ -204,6 +236,7 @@ impl Sample {
         let Calls {
             mut latencies,
             count: calls,
+            taken,
         } = calls;
         latencies.sort_unstable();
         let count = latencies.len();
@@ -219,6 +252,7 @@ impl Sample {
             p99_us: quantile(99)?,
             rps: count as f64 / length.as_secs_f64(),
             cpu_us: used.as_secs_f64() * 1e6 / calls as f64,
+            taken,
         })
     }
 }
@@ -232,6 +266,7 @@ mod tests {
         let calls = Calls {
             latencies: (1..=200).rev().map(Duration::from_micros).collect(),
             count: 250,
+            taken: 250,
         };
         let used = Duration::from_millis(5);
         let sample = Sample::of(calls, Duration::from_secs(2), used).unwrap();

@@ -108,6 +108,15 @@ impl Row {
             runs,
         }
     }
+
+    /// A figure that stands for itself, with the least it may be.
+    pub fn at_least(name: &str, ours: f64, unit: &'static str, bound: f64, runs: usize) -> Self {
+        Self {
+            target: Some(bound),
+            met: Some(ours >= bound),
+            ..Self::alone(name, ours, unit, None, runs)
+        }
+    }
 }
 
 impl Report {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 
-use super::cell::{Cell, FORWARD, WARM};
-use super::{cold, footprint, loss};
+use super::cell::{COMPARISONS, Cell};
+use super::{cold, emit, footprint, loss, registry};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]
@@ -83,10 +83,11 @@ impl Selection {
 
 /// The names of all rows.
 pub fn names() -> Vec<String> {
-    let loads =
-        [WARM, FORWARD].map(|comparison| Cell::all().map(move |cell| comparison.name(cell)));
-    let fixed = cold::NAMES
+    let loads = COMPARISONS.map(|comparison| Cell::all().map(move |cell| comparison.name(cell)));
+    let fixed = emit::NAMES
         .iter()
+        .chain(&registry::NAMES)
+        .chain(&cold::NAMES)
         .chain(&loss::NAMES)
         .chain(&footprint::NAMES);
     loads

@@ -1,4 +1,4 @@
-//! Warm calls, by five ways to functions that do nothing, interleaved: direct, nginx, two nginx, a node, two nodes.
+//! Warm calls, by six ways to functions that do nothing, interleaved: direct, nginx, two nginx, a node, two nodes, an `http` event.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use http::Method;
 use serde_json::json;
 
-use super::cell::{Cell, Comparison, FORWARD, Load, Payload, WARM, Way};
+use super::cell::{COMPARISONS, Cell, Comparison, Load, Payload, Way};
 use super::cores::Cores;
 use super::load::{self, Sample, Shape, Subject};
 use super::nginx::Nginx;
@@ -22,8 +23,12 @@ use crate::record::Record;
 use crate::sandbox::Sandbox;
 use crate::wait::until;
 
-/// The function's id.
+/// The ids of the function that is an instance, and of the one that is a webhook.
 const FUNCTION: &str = "bench";
+const WEBHOOK: &str = "webhook";
+
+/// The path that the webhook is subscribed to.
+const PATH: &str = "/hook";
 
 /// Slots of its instance: more than there are callers, so that nothing ever waits for one.
 const SLOTS: u32 = 128;
@@ -93,7 +98,7 @@ pub(super) async fn measure(
         "paced loads: {:.0} requests/s of 100 B, {:.0} of 100 KiB",
         rates[0], rates[1]
     ));
-    for comparison in [WARM, FORWARD] {
+    for comparison in COMPARISONS {
         for measured in &all {
             let name = comparison.name(measured.cell);
             if selection.wants(&name) {
@@ -107,7 +112,7 @@ pub(super) async fn measure(
 
 /// The ways that the wanted rows of a cell need.
 fn ways(selection: &Selection, cell: Cell) -> Vec<Way> {
-    let wanted: Vec<_> = [WARM, FORWARD]
+    let wanted: Vec<_> = COMPARISONS
         .into_iter()
         .filter(|comparison| selection.wants(&comparison.name(cell)))
         .collect();
@@ -227,6 +232,19 @@ impl Servers {
             home.name() == sandbox.node(0).name(),
             "the function runs where no process may"
         );
+        sandbox
+            .register(&Record::http(WEBHOOK, &format!("http://{function}/")))
+            .await;
+        let subscription = json!({
+            "event": "http",
+            "method": "POST",
+            "path": PATH,
+            "functionId": WEBHOOK,
+        });
+        let all = "/v1/spaces/default/subscriptions";
+        let node = sandbox.node(0);
+        let answer = node.config(Method::POST, all, Some(&subscription)).await;
+        ensure!(answer.status == 201, "subscribe the webhook: {answer:?}");
         let servers = Self {
             sandbox,
             nginx,
@@ -255,6 +273,7 @@ impl Servers {
                 Way::Direct | Way::Nginx | Way::Chain => (None, None),
                 Way::Local => (Some("local"), Some("warm")),
                 Way::Forward => (Some("forwarded"), Some("warm")),
+                Way::Event => (Some("local"), None),
             };
             let seen = (header("x-hearth-route"), header("x-hearth-start"));
             ensure!(
@@ -274,20 +293,10 @@ impl Servers {
     }
 
     fn subject(&self, way: Way, payload: Payload) -> Subject {
-        let plain = |address| Subject {
-            address,
-            path: "/",
-            body: payload.bytes(),
-        };
+        let plain = |address| Subject::new(address, "/", payload.bytes());
         let invoke = |node: Node| {
-            let url =
-                reqwest::Url::parse(&node.functions_url("/invoke")).expect("a node's URL is a URL");
-            let port = url.port().expect("a node of a sandbox has a port");
-            Subject {
-                address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                path: "/invoke",
-                body: invocation(&payload.bytes()),
-            }
+            let address = node.functions_address();
+            Subject::new(address, "/invoke", invocation(&payload.bytes()))
         };
         match way {
             Way::Direct => plain(self.function),
@@ -295,6 +304,9 @@ impl Servers {
             Way::Chain => plain(self.nginx.chain),
             Way::Local => invoke(self.sandbox.node(0)),
             Way::Forward => invoke(self.sandbox.node(1)),
+            Way::Event => {
+                Subject::new(self.sandbox.node(0).events_address(), PATH, payload.bytes())
+            }
         }
     }
 }

@@ -322,16 +322,22 @@ impl Run {
                 );
             }
             if left.is_empty() {
-                return self.report;
+                break;
             }
             if Instant::now() > give_up {
                 self.report.orphans += left.len();
                 self.report
                     .breaks(6, format!("left after all nodes had ended: {left:#?}"));
-                return self.report;
+                break;
             }
             outage(Duration::from_millis(100)).await;
         }
+        if !self.report.is_kept() {
+            self.sandbox.keep();
+            let dir = self.sandbox.dir().display();
+            say(&format!("all logs and data stay in {dir}\n"));
+        }
+        self.report
     }
 }
 

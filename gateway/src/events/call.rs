@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use actors::Registry;
 use actors::invoker::{self, Completed, Failed};
 use http::HeaderMap;
 use protocol::event::Encoded;
 use protocol::invocation::{Body, TraceContext};
-use protocol::{Event, Function, FunctionId, InvocationId, Space};
+use protocol::{Event, FunctionId, InvocationId, Space};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -28,21 +27,6 @@ pub(super) struct FunctionCall<'a> {
 }
 
 impl FunctionCall<'_> {
-    /// The record of the function.
-    ///
-    /// # Errors
-    /// When it is not there: a subscription may arrive before its function does, or stay a moment longer.
-    pub(super) fn function(&self, registry: &Registry) -> Result<Arc<Function>, Error> {
-        match registry.function(self.space, self.function_id) {
-            Some(registered) => Ok(Arc::clone(&registered.function)),
-            None => {
-                let (space, function) = (self.space, self.function_id);
-                tracing::info!(%space, %function, "a function that is subscribed is not registered");
-                Err(Error::function_vanished())
-            }
-        }
-    }
-
     /// Calls the function, and tells those who subscribed to such calls; of an answer that streams, at its end.
     ///
     /// # Errors

@@ -57,9 +57,11 @@ pub(super) async fn answer(
     };
     let default_space = shared.guard.requires_token().then(Space::default_space);
     let found = find(&registry, &method, target, space, default_space, &paths);
-    let Some((subscription, params)) = found else {
-        return Err(Error::not_found("resource not found"));
-    };
+    let not_found = || Error::not_found("resource not found");
+    let (subscription, params) = found.ok_or_else(not_found)?;
+    // A subscription may be heard of before its function, and stay a moment longer: it is as good as none then.
+    let registered = registry.function(&subscription.space, &subscription.function_id);
+    let format = registered.ok_or_else(not_found)?.function.event_format();
     let fields = match &subscription.cors {
         None if asked.is_some() && !is_trusted => return Err(Error::unauthorized()),
         None => HeaderMap::new(),
@@ -79,7 +81,7 @@ pub(super) async fn answer(
         }
     };
     let event = arrival.http_event(shared, id, payload, params);
-    let answered = run(shared, id, &arrival, &registry, &subscription, &event).await;
+    let answered = run(shared, id, &arrival, format, &subscription, &event).await;
     shared.events.processed(subscription.space.as_str(), "http");
     match answered {
         Ok((completed, rule)) => tell(shared, completed, rule, &parts.method, fields),
@@ -167,7 +169,7 @@ async fn run(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
-    registry: &Registry,
+    format: EventFormat,
     subscription: &Subscription,
     event: &Event,
 ) -> Result<(Completed, AnswerRule), Error> {
@@ -179,7 +181,6 @@ async fn run(
         space: &subscription.space,
         function_id: &subscription.function_id,
     };
-    let format = call.function(registry)?.event_format();
     let mut encoded = match format {
         EventFormat::Raw => arrival.as_sent(shared),
         _ => event.encode(format),

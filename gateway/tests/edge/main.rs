@@ -10,6 +10,7 @@ mod admin;
 mod drain;
 mod emit;
 mod events;
+mod functions;
 mod invoke;
 mod limits;
 mod meters;

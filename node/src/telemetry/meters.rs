@@ -71,6 +71,14 @@ pub const METERS: &[Meter] = &[
             "histogram, from the request read to the answer made; none: the function did not answer",
         )
     },
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "hearth_registry_rebuild_seconds",
+            &[("records", &["functions", "subscriptions"])],
+            "histogram of how long the node took to read changed records and to make its index of them anew",
+        )
+    },
     counter(
         "hearth_streams_total",
         &[("outcome", &["finished", "cut", "left"])],

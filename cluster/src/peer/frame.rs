@@ -32,8 +32,8 @@ pub(super) const FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + 4;
 const END: HeaderName = HeaderName::from_static("hearth-end");
 /// Its value when the run finished; else it is the failure, as msgpack in hex.
 const FINISHED: &str = "finished";
-/// The most bytes of a failure's message in a trailer: all trailers together have 16 KiB at most.
-const END_MESSAGE_BYTES_MAX: usize = 2048;
+/// The most characters of a failure's message in a trailer: in hex they are 8 KiB, and all trailers together may have 16 KiB.
+const END_MESSAGE_CHARS_MAX: usize = 1024;
 
 /// What a peer is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,8 +190,11 @@ pub(super) fn end_trailer(ended: Result<(), Failure>) -> HeaderMap {
     let value = match ended {
         Ok(()) => HeaderValue::from_static(FINISHED),
         Err(mut failure) => {
-            let message = &mut failure.message;
-            message.truncate(message.floor_char_boundary(END_MESSAGE_BYTES_MAX));
+            failure.message = failure
+                .message
+                .chars()
+                .take(END_MESSAGE_CHARS_MAX)
+                .collect();
             let failure = rmp_serde::to_vec_named(&failure).expect("a failure is a map of texts");
             HeaderValue::try_from(hex::encode(failure)).expect("hex digits are a header's value")
         }

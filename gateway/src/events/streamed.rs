@@ -39,32 +39,17 @@ pub(super) fn tell_end(
     begun: Instant,
     span: &Span,
 ) {
-    if !matches!(completed.reply.body, Body::Stream(_)) {
-        return;
-    }
-    let Body::Stream(stream) = std::mem::take(&mut completed.reply.body) else {
-        return;
+    let body = std::mem::take(&mut completed.reply.body);
+    completed.reply.body = match body {
+        Body::Whole(_) => body,
+        Body::Stream(stream) => {
+            let ending = Ending::new(&stream, completed, call, begun, span);
+            Body::Stream(stream.on_end(move |ended| match ended {
+                Ok(()) => ending.finished(),
+                Err(failure) => ending.cut(failure),
+            }))
+        }
     };
-    let meters = &call.shared.invocations;
-    let ending = Ending {
-        emitter: Arc::clone(&call.shared.emitter),
-        event: call.event.clone(),
-        id: call.id.clone(),
-        space: call.space.clone(),
-        function_id: call.function_id.clone(),
-        node: Arc::clone(&completed.node),
-        begun,
-        deadline: stream.deadline(),
-        answered: meters.duration(Some(completed.start)).clone(),
-        failed: meters.duration(None).clone(),
-        span: span.clone(),
-        is_told: false,
-    };
-    let stream: BodyStream = stream.on_end(move |ended| match ended {
-        Ok(()) => ending.finished(),
-        Err(failure) => ending.cut(failure),
-    });
-    completed.reply.body = Body::Stream(stream);
 }
 
 /// A place among the invocations in flight.
@@ -93,6 +78,30 @@ struct Ending {
 }
 
 impl Ending {
+    fn new(
+        stream: &BodyStream,
+        completed: &Completed,
+        call: &FunctionCall<'_>,
+        begun: Instant,
+        span: &Span,
+    ) -> Self {
+        let meters = &call.shared.invocations;
+        Self {
+            emitter: Arc::clone(&call.shared.emitter),
+            event: call.event.clone(),
+            id: call.id.clone(),
+            space: call.space.clone(),
+            function_id: call.function_id.clone(),
+            node: Arc::clone(&completed.node),
+            begun,
+            deadline: stream.deadline(),
+            answered: meters.duration(Some(completed.start)).clone(),
+            failed: meters.duration(None).clone(),
+            span: span.clone(),
+            is_told: false,
+        }
+    }
+
     fn finished(mut self) {
         self.is_told = true;
         count("finished");

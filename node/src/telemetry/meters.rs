@@ -68,7 +68,7 @@ pub const METERS: &[Meter] = &[
         ..counter(
             "hearth_invocation_duration_seconds",
             &[("start", &["warm", "cold", "none"])],
-            "histogram, from the request read to the answer made; none: the function did not answer",
+            "histogram, from the request read to the answer made, or to the end of one that streams; none: the function did not answer, or broke off",
         )
     },
     Meter {

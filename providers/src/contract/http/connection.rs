@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
@@ -18,6 +18,8 @@ pub(super) struct Connection {
     read: BytesMut,
     /// The head of the request, and a small payload behind it; kept for its memory.
     request: Vec<u8>,
+    /// What of the payload is to be sent yet, while an answer is read as it comes.
+    unsent: Bytes,
     /// Until when the other side said that it keeps the connection.
     kept_until: Option<Instant>,
 }
@@ -56,6 +58,7 @@ impl Connection {
             stream,
             read: BytesMut::new(),
             request: Vec::new(),
+            unsent: Bytes::new(),
             kept_until: None,
         }
     }
@@ -83,6 +86,7 @@ impl Connection {
     ) -> Result<(Answer, bool), Error> {
         self.request.clear();
         head(&mut self.request);
+        let whole_payload = payload;
         let mut payload: &[u8] = payload;
         if payload.len() <= COPY_BYTES_MAX {
             self.request.extend_from_slice(payload);
@@ -97,6 +101,13 @@ impl Connection {
         while sent < request_len {
             match self.send_rest(payload, sent, &mut parser).await? {
                 Progress::Sent(count) => sent += count,
+                // The other side answers while it still reads.
+                Progress::Answered(answer) if answer.rest.is_some() => {
+                    let sent = sent.checked_sub(self.request.len());
+                    self.unsent = sent.map_or(Bytes::new(), |sent| whole_payload.slice(sent..));
+                    let is_kept = answer.is_kept && sent.is_some();
+                    return Ok((answer, is_kept));
+                }
                 // Before it had read the request; the other side takes no more of it.
                 Progress::Answered(answer) => return Ok((answer, false)),
                 Progress::Refused => break,
@@ -122,12 +133,38 @@ impl Connection {
                 break;
             }
             self.read.reserve(STREAM_READ_BYTES);
-            let count = self.stream.read_buf(&mut self.read).await;
-            if count.map_err(broken)? == 0 {
+            let count = match self.unsent.is_empty() {
+                true => Some(self.stream.read_buf(&mut self.read).await.map_err(broken)?),
+                false => self.read_or_send().await?,
+            };
+            if count == Some(0) {
                 rest.end()?;
             }
         }
         Ok(None)
+    }
+
+    /// Waits until there is something to read, and sends meanwhile of the payload what the socket takes; how much was read, if the
+    /// connection was.
+    async fn read_or_send(&mut self) -> Result<Option<usize>, Error> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let ready = self.stream.ready(both).await.map_err(broken)?;
+        if ready.is_writable() {
+            match self.stream.try_write(&self.unsent) {
+                Ok(count) => self.unsent.advance(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // It takes no more; what it answers is another matter.
+                Err(_) => self.unsent.clear(),
+            }
+        }
+        if !ready.is_readable() {
+            return Ok(None);
+        }
+        match self.stream.try_read_buf(&mut self.read) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(broken(error)),
+        }
     }
 
     /// Whether another request may follow an answer that was read to its end; `kept_for` is how long the other side said that it
@@ -136,7 +173,7 @@ impl Connection {
         if let Some(kept_for) = kept_for {
             self.kept_until = Some(Instant::now() + kept_for.saturating_sub(KEPT_MARGIN));
         }
-        self.read.is_empty()
+        self.read.is_empty() && self.unsent.is_empty()
     }
 
     /// Writes what the socket takes now.

@@ -192,6 +192,39 @@ async fn what_is_short_or_there_at_once_comes_whole() {
     }
 }
 
+/// A function that works on its payload as it reads it.
+#[tokio::test]
+async fn an_answer_may_begin_before_the_payload_was_read() {
+    let server = Server::start(limits()).await;
+    let payload = Bytes::from(vec![b'x'; 6_000_000]);
+    let serving = async {
+        let (mut stream, _) = server.listener.accept().await.unwrap();
+        request(&mut stream).await;
+        let start = format!("{CHUNKED}3\r\none\r\n");
+        stream.write_all(start.as_bytes()).await.unwrap();
+        stream
+    };
+    let invocation = Invocation {
+        payload: payload.clone(),
+        ..streaming()
+    };
+    let record = function(60_000);
+    let (outcome, mut function) =
+        tokio::join!(server.instance.invoke(&record, &invocation), serving);
+    let mut body = body(outcome);
+    assert_eq!(piece(&mut body).await, "one");
+    let reading = async {
+        let mut buffer = vec![0; 100_000];
+        let mut got = 0;
+        while got < payload.len() - 4096 {
+            got += function.read(&mut buffer).await.unwrap();
+        }
+        function.write_all(b"3\r\ntwo\r\n").await.unwrap();
+    };
+    let (second, ()) = tokio::join!(piece(&mut body), reading);
+    assert_eq!(second, "two");
+}
+
 /// So calls a peer of a version that knows no streams.
 #[tokio::test]
 async fn a_call_that_may_not_stream_is_answered_whole() {

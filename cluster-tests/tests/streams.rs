@@ -1,5 +1,10 @@
 //! Answers that are passed on as they come, from the node where the function is warm to a client of another one.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the lint spares test functions, not what they call"
+)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ fn serve(mut stream: TcpStream, signs: &Path) -> io::Result<()> {
             match field.trim_end().split_once(": ") {
                 None => break,
                 Some(("content-length", value)) => {
-                    length = value.parse().map_err(io::Error::other)?
+                    length = value.parse().map_err(io::Error::other)?;
                 }
                 Some(_) => {}
             }

@@ -11,6 +11,8 @@ use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
 use crate::body::AnswerBody;
 use crate::headers;
 
+mod records;
+
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
 
@@ -89,6 +91,18 @@ impl Error {
             )),
             protocol::subscription::Invalid::UnknownFunction(id) => {
                 catalog::Error::UnknownFunction(id.clone()).into()
+            }
+        }
+    }
+
+    /// An event type is refused.
+    pub(crate) fn invalid_event_type(why: &protocol::event_type::Invalid) -> Self {
+        match why {
+            protocol::event_type::Invalid::Validation(tail) => Self::invalid(format!(
+                "Event Type doesn't validate. Validation error: {tail}"
+            )),
+            protocol::event_type::Invalid::UnknownAuthorizer => {
+                catalog::Error::UnknownAuthorizer.into()
             }
         }
     }
@@ -257,6 +271,13 @@ impl Error {
         .into()
     }
 
+    /// The authorizer of an event type does not let an event through. The client is not told why: the log is.
+    pub(crate) fn not_authorized(event_type: &str) -> Self {
+        let message =
+            format!("Authorization of event type {event_type:?} failed. Please check logs.");
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
     /// A function did not answer an event. The client is not told why: the log is.
     pub(crate) fn function_call(failed: Failed) -> Self {
         let mut failure = failed.failure;
@@ -420,50 +441,6 @@ impl From<Failure> for Error {
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, failure)
-    }
-}
-
-/// The status of a record that was not read or changed; where Event Gateway has one of its own, that.
-impl From<catalog::Error> for Error {
-    fn from(error: catalog::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            catalog::Error::Exists(_)
-            | catalog::Error::InUse
-            | catalog::Error::UnknownFunction(_)
-            | catalog::Error::SubscriptionExists(_)
-            | catalog::Error::Identity(_)
-            | catalog::Error::Path(_) => {
-                Self::refused(StatusCode::BAD_REQUEST, error.code(), message)
-            }
-            catalog::Error::Changed(_) | catalog::Error::SubscriptionChanged(_) => {
-                Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
-            }
-            catalog::Error::NotFound(_)
-            | catalog::Error::SubscriptionNotFound(_)
-            | catalog::Error::Contended(_)
-            | catalog::Error::ProcessesOff => {
-                Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
-            }
-            catalog::Error::Image(failure) => {
-                let is_missing = failure.code == ErrorCode::ImageNotFound;
-                let status = if is_missing {
-                    StatusCode::NOT_FOUND
-                } else {
-                    StatusCode::SERVICE_UNAVAILABLE
-                };
-                Self::new(status, Failure { message, ..failure })
-            }
-            catalog::Error::Store(error) => {
-                let mut failure = Failure::from(&error);
-                if failure.effect == Effect::Interrupted {
-                    failure
-                        .message
-                        .push_str("; the change may have been stored");
-                }
-                failure.into()
-            }
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::InvocationId;
+use protocol::event::cloudevents::Mode;
 
 mod call;
 mod cors;
@@ -25,10 +26,12 @@ mod response;
 mod sniff;
 mod streamed;
 mod target;
+mod typed;
 
 use self::dispatch::Kind;
 pub use self::emit::{Emitter, Invocations};
 use self::target::Target;
+use self::typed::Heard;
 use crate::body::{self, AnswerBody};
 use crate::error::{Error, Shape};
 use crate::surface::Shared;
@@ -65,11 +68,12 @@ pub(crate) async fn answer(
     let fields = match &kind {
         Ok(Kind::CustomPreflight) => {
             body::discard(&parts.headers, &mut body).await;
-            return http_event::preflight(cors::CUSTOM.preflight(&parts.headers));
+            let fields = cors::of_custom_preflight(&*shared.node, &parts);
+            return http_event::preflight(fields);
         }
-        Ok(Kind::Http) => HeaderMap::new(),
+        Ok(Kind::Http | Kind::HttpOrTyped(_)) => HeaderMap::new(),
         Ok(Kind::Custom(_) | Kind::CloudEvents(_)) | Err(_) => {
-            cors::CUSTOM.actual(&parts.method, &parts.headers)
+            cors::of_custom(&*shared.node, &parts)
         }
     };
     let answered = match kind {
@@ -118,13 +122,36 @@ async fn read_and_answer(
         received_at_ms,
         is_trusted,
     };
-    match kind {
+    let answered = match kind {
         Kind::Custom(name) => custom::answer(shared, id, &arrival, name).await,
         Kind::CloudEvents(mode) => custom::answer_cloud_events(shared, id, &arrival, mode).await,
-        Kind::CustomPreflight | Kind::Http => {
-            let answered = http_event::answer(shared, id, arrival).await?;
-            Ok(answered.map(|body| streamed::hold(body, shared, permit)))
+        Kind::HttpOrTyped(mode) => answer_typed(shared, id, arrival, mode).await,
+        Kind::CustomPreflight | Kind::Http => http_event::answer(shared, id, arrival).await,
+    };
+    answered.map(|answer| answer.map(|body| streamed::hold(body, shared, permit)))
+}
+
+/// Answers a request that carries an event with a method that only typed subscriptions take: if none does, it is a plain request.
+async fn answer_typed(
+    shared: &Shared,
+    id: &InvocationId,
+    arrival: Arrival,
+    mode: Mode,
+) -> Result<Response<AnswerBody>, Error> {
+    let space = http_event::named_space(&arrival.parts.headers)?;
+    let registry = shared.node.registry();
+    let heard = Heard::new(shared, id, &arrival, &registry, space.as_ref());
+    let event = typed::carried(&arrival, mode);
+    match event.filter(|event| heard.is_meant(event)) {
+        Some(event) => {
+            let fields = cors::of_typed(&*shared.node, &arrival.parts);
+            let mut answer = custom::take(shared, id, &arrival, event)
+                .await
+                .map_err(|error| error.with_fields(fields.clone()))?;
+            answer.headers_mut().extend(fields);
+            Ok(answer)
         }
+        None => http_event::answer(shared, id, arrival).await,
     }
 }
 

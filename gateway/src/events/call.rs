@@ -35,7 +35,7 @@ impl FunctionCall<'_> {
         let begun = Instant::now();
         let emitter = &self.shared.emitter;
         emitter.invoking(self.space, self.function_id, self.event);
-        let outcome = match self.invoke(encoded, begun).await {
+        let outcome = match self.invoke(encoded).await {
             Ok(completed) if matches!(completed.reply.body, Body::Stream(_)) => {
                 return Ok(completed);
             }
@@ -58,7 +58,9 @@ impl FunctionCall<'_> {
         })
     }
 
-    async fn invoke(&self, encoded: Encoded, begun: Instant) -> Result<Completed, Box<Failed>> {
+    /// Calls the function and tells nobody.
+    pub(super) async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
+        let begun = Instant::now();
         let mut request = invoker::Request {
             id: self.id.clone(),
             space: self.space.clone(),

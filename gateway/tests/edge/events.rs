@@ -20,6 +20,7 @@ mod responses;
 mod shapes;
 pub(crate) mod streams;
 mod system;
+mod typed;
 
 /// Functions by id: their type and form, which the ids tell.
 fn functions(space: &str) -> Vec<Function> {

@@ -7,8 +7,10 @@
 
 mod access;
 mod admin;
+mod cors;
 mod drain;
 mod emit;
+mod event_types;
 mod events;
 mod functions;
 mod invoke;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actors::Registry;
-use actors::catalog::{self, Stored, StoredSubscription};
+use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
@@ -22,8 +22,8 @@ use gateway::{Addresses, Edge, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::{Body, StartKind};
 use protocol::{
-    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space,
-    Subscription, SubscriptionId, api,
+    Component, CorsId, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function,
+    FunctionId, Phases, Reply, Space, Subscription, SubscriptionId, api,
 };
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -278,6 +278,77 @@ impl Node for ScriptedNode {
 
     async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error> {
         self.records().await.subscriptions(space).await
+    }
+
+    async fn create_event_type(
+        &self,
+        event_type: EventTypeRecord,
+    ) -> Result<StoredEventType, catalog::Error> {
+        self.store()?;
+        self.records().await.create_event_type(event_type).await
+    }
+
+    async fn update_event_type(
+        &self,
+        event_type: EventTypeRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredEventType, catalog::Error> {
+        self.store()?;
+        self.records().await.update_event_type(event_type, at).await
+    }
+
+    async fn delete_event_type(
+        &self,
+        space: &str,
+        name: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        self.records()
+            .await
+            .delete_event_type(space, name, at)
+            .await
+    }
+
+    async fn event_type(&self, space: &str, name: &str) -> Result<StoredEventType, catalog::Error> {
+        self.records().await.event_type(space, name).await
+    }
+
+    async fn event_types(&self, space: &str) -> Result<Vec<StoredEventType>, catalog::Error> {
+        self.records().await.event_types(space).await
+    }
+
+    async fn create_cors(&self, cors: CorsRecord) -> Result<StoredCors, catalog::Error> {
+        self.store()?;
+        self.records().await.create_cors(cors).await
+    }
+
+    async fn update_cors(
+        &self,
+        id: &CorsId,
+        cors: CorsRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredCors, catalog::Error> {
+        self.store()?;
+        self.records().await.update_cors(id, cors, at).await
+    }
+
+    async fn delete_cors(
+        &self,
+        space: &str,
+        id: &CorsId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        self.records().await.delete_cors(space, id, at).await
+    }
+
+    async fn cors(&self, space: &str, id: &CorsId) -> Result<StoredCors, catalog::Error> {
+        self.records().await.cors(space, id).await
+    }
+
+    async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error> {
+        self.records().await.all_cors(space).await
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -75,7 +75,10 @@ pub const METERS: &[Meter] = &[
         kind: Kind::Histogram,
         ..counter(
             "hearth_registry_rebuild_seconds",
-            &[("records", &["functions", "subscriptions"])],
+            &[(
+                "records",
+                &["functions", "subscriptions", "eventtypes", "cors"],
+            )],
             "histogram of how long the node took to read changed records and to make its index of them anew",
         )
     },
@@ -220,10 +223,26 @@ pub const METERS: &[Meter] = &[
             "subscriptions that this node knows",
         )
     },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_eventtypes_total",
+            &[("space", &[])],
+            "event types that this node knows",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_cors_total",
+            &[("space", &[])],
+            "CORS configurations that this node knows",
+        )
+    },
     counter(
         "gateway_config_requests_total",
         &[("space", &[]), ("resource", &[]), ("operation", &[])],
-        "requests for functions and subscriptions on the config API; not those whose body is no JSON",
+        "requests for functions, subscriptions, event types and CORS configurations on the config API; not those whose body is no JSON",
     ),
     Meter {
         kind: Kind::Histogram,

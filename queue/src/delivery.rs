@@ -251,6 +251,7 @@ fn is_lasting(code: ErrorCode) -> bool {
             | ErrorCode::Unauthorized
             | ErrorCode::Forbidden
             | ErrorCode::MethodNotAllowed
+            | ErrorCode::Vetoed
             | ErrorCode::Internal
     )
 }

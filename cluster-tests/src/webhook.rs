@@ -20,6 +20,8 @@ const DELIVERED: Duration = Duration::from_secs(20);
 pub enum Does {
     /// Answers 200 with this text.
     Answer(&'static str),
+    /// Answers with this status, as `404 Not Found`, and text.
+    AnswerWith(&'static str, &'static str),
     /// Answers 500.
     Fail,
     /// Never answers.
@@ -120,6 +122,7 @@ async fn serve(mut stream: TcpStream, does: Does, kept: &Mutex<Vec<Value>>) -> i
         kept.lock().expect("no holder panics").push(envelope);
         let (status, body) = match does {
             Does::Answer(body) => ("200 OK", body),
+            Does::AnswerWith(status, body) => (status, body),
             Does::Fail => ("500 Internal Server Error", ""),
             Does::Hang => return std::future::pending().await,
         };

@@ -72,6 +72,13 @@ async fn the_sdk_of_event_gateway_0_3() {
     run("event-gateway-sdk-0.3.js", &sandbox).await;
 }
 
+/// The dialect of its last versions, from 0.8 on: every method but those of the connector, another server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_of_event_gateway_0_11() {
+    let sandbox = Sandbox::processes(3).await;
+    run("event-gateway-sdk-0.11.js", &sandbox).await;
+}
+
 /// What the libraries emit, a function of functions-framework gets: each event once, with all its attributes and its data.
 #[tokio::test(flavor = "multi_thread")]
 async fn cloud_events_of_both_libraries_reach_a_functions_framework_function() {

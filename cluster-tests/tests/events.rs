@@ -198,3 +198,51 @@ async fn a_webhook_that_hangs_delays_no_other() {
         answers = hung => panic!("the requests that hang have ended: {answers:?}"),
     }
 }
+
+/// Section 7: of a webhook's answers 500 alone is a failure, and else only its body counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_webhooks_statuses_only_500_is_a_failure() {
+    let sandbox = Sandbox::processes(2).await;
+    let made = r#"{"statusCode": 201, "body": "made"}"#;
+    let failed = "{\"errors\":[{\"message\":\"Function call failed. Please check logs.\"}]}\n";
+    for (number, (does, expected)) in [
+        (Does::Answer(made), (201, "made")),
+        (Does::AnswerWith("202 Accepted", made), (201, "made")),
+        (Does::AnswerWith("404 Not Found", made), (201, "made")),
+        (Does::AnswerWith("503 Busy", made), (201, "made")),
+        (Does::AnswerWith("500 Broken", made), (500, failed)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let hook = Webhook::start(does).await;
+        let (id, path) = (format!("hook{number}"), format!("/{number}"));
+        sandbox.register(&Record::http(&id, hook.url())).await;
+        let subscription =
+            json!({"event": "http", "method": "GET", "path": path, "functionId": id});
+        sandbox.subscribe(&subscription).await;
+        for node in sandbox.nodes() {
+            let answer = node.http_event(Method::GET, &path).await;
+            assert_eq!((answer.status, answer.body.as_str()), expected, "{does:?}");
+        }
+        drop(hook);
+        let answer = sandbox.node(0).http_event(Method::GET, &path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (500, failed));
+    }
+}
+
+/// Section 1: what a webhook takes unless its record says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_has_five_seconds() {
+    let sandbox = Sandbox::processes(1).await;
+    let hook = Webhook::start(Does::Hang).await;
+    sandbox.register(&Record::http("hook", hook.url())).await;
+    let subscription =
+        json!({"event": "http", "method": "GET", "path": "/a", "functionId": "hook"});
+    sandbox.subscribe(&subscription).await;
+    let answer = sandbox.node(0).http_event(Method::GET, "/a").await;
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(answer.error.as_deref(), Some("deadline_exceeded"));
+    let five = Duration::from_secs(5)..Duration::from_secs(15);
+    assert!(five.contains(&answer.elapsed), "{answer:?}");
+}

@@ -79,6 +79,36 @@ async fn a_function_is_subscribed_or_deleted_never_both() {
     }
 }
 
+/// The original let both win.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_creates_of_a_function_or_subscription_one_wins() {
+    let sandbox = sandbox().await;
+    let (one, other) = (sandbox.node(0), sandbox.node(1));
+    for round in 0..20 {
+        let function = Record::http(&format!("f{round}"), "http://127.0.0.1:1/");
+        let custom = json!({"event": format!("e{round}"), "functionId": "hook"});
+        for (path, record, why) in [
+            (
+                "/v1/spaces/default/functions",
+                function.json(),
+                "already registered.",
+            ),
+            (ALL, &custom, "already exists."),
+        ] {
+            let create = |node: &Node| {
+                let node = node.clone();
+                async move { node.config(Method::POST, path, Some(record)).await }
+            };
+            let (first, second) = tokio::join!(create(&one), create(&other));
+            let mut statuses = [first.status, second.status];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [201, 400], "{first:?} {second:?}");
+            let refused = if first.status == 400 { first } else { second };
+            assert!(refused.body.contains(why), "{refused:?}");
+        }
+    }
+}
+
 /// A change at one node is what all do, within the bound of the guarantees.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_node_was_told_all_serve_within_half_a_second() {

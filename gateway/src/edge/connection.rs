@@ -125,13 +125,14 @@ async fn serve(
         async move { Ok::<_, Infallible>(surface.answer(request).await) }
     });
     let mut builder = http1::Builder::new();
-    let head_timeout = surface.shared.limits.head_timeout;
-    let heads = HeadTimer::default();
+    let limits = &surface.shared.limits;
+    let head_timeout = limits.head_timeout;
+    let heads = HeadTimer::new(limits.idle_timeout.max(head_timeout));
     builder
         .timer(heads.clone())
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
-    let stream = Progress::new(stream, surface.shared.limits.write_timeout);
+    let stream = Progress::new(stream, limits.write_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.shared.closing.cancelled().await;

@@ -6,7 +6,7 @@ use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
+use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, Space, api};
 
 use crate::body::AnswerBody;
 use crate::headers;
@@ -176,6 +176,26 @@ impl Error {
     pub(crate) fn unauthorized() -> Self {
         let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";
         Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// No token of an instance came along.
+    pub(crate) fn unknown_instance() -> Self {
+        let message = "only instances of this node's functions may call here: send HEARTH_TOKEN as Authorization: Bearer TOKEN";
+        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// The token of one instance came from where another one is.
+    pub(crate) fn instance_elsewhere() -> Self {
+        let message = "this token was made for an instance at another address";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// A function calls into a space that is not its own.
+    pub(crate) fn other_space(named: &str, own: &Space) -> Self {
+        let message = format!(
+            "space {named} is not that of the caller, {own}, and with auth it may call no other"
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// The functions API has no such path.

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::InvocationId;
 use protocol::event::cloudevents::Mode;
@@ -28,6 +28,7 @@ mod target;
 mod typed;
 
 use self::dispatch::Kind;
+pub(crate) use self::dispatch::SPACE;
 pub use self::emit::{Emitter, Invocations};
 use self::target::Target;
 use self::typed::Heard;
@@ -53,10 +54,6 @@ pub(crate) async fn answer(
     is_trusted: bool,
 ) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
-    if shared.closing.is_cancelled() {
-        body::discard(&parts.headers, &mut body).await;
-        return Error::draining().answer(Shape::EventGateway, id, shared.node.name());
-    }
     // Of what came without a credential only a preflight goes on, and it makes nothing run.
     if !is_trusted && cors::preflight_method(&parts.method, &parts.headers).is_none() {
         body::discard(&parts.headers, &mut body).await;
@@ -86,6 +83,11 @@ pub(crate) async fn answer(
         answered.unwrap_or_else(|error| error.answer(Shape::EventGateway, id, shared.node.name()));
     response.headers_mut().extend(fields);
     response
+}
+
+/// Whether a request says of itself that it is an event with a name, or tries to.
+pub(crate) fn is_named(method: &Method, fields: &HeaderMap) -> bool {
+    !matches!(dispatch::decide(method, fields), Ok(Kind::Http))
 }
 
 async fn read_and_answer(

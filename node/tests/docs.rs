@@ -26,6 +26,27 @@ fn the_page_of_the_command_line_is_what_help_prints() {
     );
 }
 
+/// docs/operations.md has the flags of the Event Gateway as the code has them.
+#[test]
+fn the_flags_of_the_original_are_those_of_the_code() {
+    let path = root().join("docs/operations.md");
+    let mut page = read(&path);
+    let table = node::args::original::table();
+    let head = table.lines().next().unwrap();
+    let begin = page.find(head).unwrap();
+    let end = begin + page[begin..].find("\n\n").unwrap() + 1;
+    if std::env::var_os(REGENERATE).is_some() {
+        page.replace_range(begin..end, &table);
+        std::fs::write(&path, &page).unwrap();
+    } else {
+        assert_eq!(
+            page[begin..end],
+            table,
+            "the table is another one: run this test with {REGENERATE}=1"
+        );
+    }
+}
+
 #[test]
 fn every_relative_link_leads_somewhere() {
     let mut broken = Vec::new();

@@ -9,7 +9,7 @@ use super::cors;
 /// The header that names a custom event.
 pub(super) const EVENT: HeaderName = HeaderName::from_static("event");
 /// The header that names the space an event is for.
-pub(super) const SPACE: HeaderName = HeaderName::from_static("space");
+pub(crate) const SPACE: HeaderName = HeaderName::from_static("space");
 /// The header that names the function of an `invoke` event.
 pub(super) const FUNCTION_ID: HeaderName = HeaderName::from_static("function-id");
 

@@ -13,6 +13,7 @@ mod emit;
 mod event_types;
 mod events;
 mod functions;
+mod inner;
 mod invoke;
 mod limits;
 mod meters;

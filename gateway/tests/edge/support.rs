@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,17 +19,19 @@ use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use gateway::{Addresses, Edge, Listeners, Node, Serving};
+use gateway::{Addresses, Edge, InnerListener, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::StartKind;
 use protocol::{
     Component, CorsId, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function,
-    FunctionId, Phases, Reply, Space, Subscription, SubscriptionId, api,
+    FunctionId, NodeId, Phases, Reply, Space, Subscription, SubscriptionId, api,
 };
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::inner::ScriptedCallers;
 
 mod http;
 mod queues;
@@ -421,7 +424,9 @@ pub(crate) struct Sandbox {
     pub(crate) addresses: Addresses,
     pub(crate) shutdown: CancellationToken,
     pub(crate) queues: Queues,
-    serving: Option<Serving>,
+    /// Where instances call.
+    pub(crate) inner: SocketAddr,
+    pub(crate) serving: Option<Serving>,
 }
 
 impl Sandbox {
@@ -460,6 +465,9 @@ impl Sandbox {
             render,
             propagate,
         );
+        let inner = InnerListener::bind(0, &NodeId::random()).unwrap();
+        let inner_address = inner.address();
+        let edge = edge.with_inner(inner, Arc::new(ScriptedCallers));
         let addresses = edge.addresses();
         let shutdown = CancellationToken::new();
         let serving = Some(edge.serve(shutdown.clone(), &TaskTracker::new()));
@@ -468,6 +476,7 @@ impl Sandbox {
             addresses,
             shutdown,
             queues,
+            inner: inner_address,
             serving,
         }
     }

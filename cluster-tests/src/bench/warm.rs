@@ -267,9 +267,8 @@ impl Servers {
             let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
             let expected = match way {
                 Way::Direct | Way::Nginx | Way::Chain => (None, None),
-                Way::Local => (Some("local"), Some("warm")),
+                Way::Local | Way::Event => (Some("local"), Some("warm")),
                 Way::Forward => (Some("forwarded"), Some("warm")),
-                Way::Event => (Some("local"), None),
             };
             let seen = (header("x-hearth-route"), header("x-hearth-start"));
             ensure!(

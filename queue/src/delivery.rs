@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use protocol::{Effect, ErrorCode, Failure};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -238,7 +239,10 @@ impl Shared {
                 "an event was not delivered"
             );
         });
-        Outcome::DeadLetter(failure)
+        Outcome::DeadLetter {
+            reason: failure,
+            answer: Bytes::new(),
+        }
     }
 }
 

@@ -148,6 +148,7 @@ fn delivery(
         subscription_id: subscription.subscription_id.clone(),
         ordinal,
         accepted_at,
+        not_before: None,
     }
 }
 

@@ -64,7 +64,7 @@ impl Meters {
         match outcome {
             Outcome::Delivered => &self.delivered,
             Outcome::Again { .. } => &self.again,
-            Outcome::DeadLetter(_) => &self.failed,
+            Outcome::DeadLetter { .. } => &self.failed,
         }
     }
 }

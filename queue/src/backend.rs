@@ -11,10 +11,12 @@ use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space, Subscri
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+pub mod embedded;
 mod lanes;
 pub mod limits;
 pub mod memory;
 
+pub use embedded::EmbeddedQueue;
 pub use limits::Limits;
 pub use memory::MemoryQueue;
 

@@ -76,6 +76,11 @@ pub(super) fn room(delivery: &Delivery) -> usize {
     delivery.event.len() + DELIVERY_BYTES
 }
 
+/// The bytes that a delivery of this event counts for.
+pub(super) fn room_of(event: &[u8]) -> u32 {
+    u32::try_from(event.len() + DELIVERY_BYTES).unwrap_or(u32::MAX)
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "a queue has far fewer than 2^52 deliveries and bytes"

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Delivery, Leased, Outcome, Permits, Queue, Stats};
+use crate::backend::{Delivery, Leased, Outcome, Permits, Promise, Queue, Stats};
 
 mod meters;
 mod seldom;
@@ -69,6 +69,9 @@ pub struct Retry {
 pub struct DeliveryLoop {
     shared: Arc<Shared>,
     tasks: TaskTracker,
+    /// Ends the leasing.
+    stop: CancellationToken,
+    /// Ends what runs as well.
     cut: CancellationToken,
 }
 
@@ -101,17 +104,34 @@ impl DeliveryLoop {
             failures: Seldom::default(),
         });
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        let stop = cut.child_token();
         let pulling = pull(Arc::clone(&shared), tasks.clone(), cut.clone());
-        tasks.spawn(cut.clone().run_until_cancelled_owned(pulling));
-        Self { shared, tasks, cut }
+        tasks.spawn(stop.clone().run_until_cancelled_owned(pulling));
+        Self {
+            shared,
+            tasks,
+            stop,
+            cut,
+        }
     }
 
-    /// Delivers until nothing waits and nothing runs, at most until the deadline, then stops. Whoever enqueues must have
-    /// stopped before. Returns what is left: it waits, or was cut off.
+    /// Ends by the deadline at the latest; what runs then is cut off. Before that it waits for what runs, and where what waits
+    /// would be lost, delivers that too: whoever enqueues must have stopped by now. Returns what is left.
     pub async fn drain(self, deadline: Instant) -> Stats {
-        let queue = &self.shared.args.queue;
+        let Args { queue, meters, .. } = &self.shared.args;
+        let promise = queue.promise();
+        if promise == Promise::AtLeastOnce {
+            self.stop.cancel();
+        }
+        let is_drained = || match promise {
+            Promise::AtMostOnce => {
+                let stats = queue.stats();
+                stats.waiting + stats.leased == 0
+            }
+            Promise::AtLeastOnce => self.shared.running.count.load(Ordering::Acquire) == 0,
+        };
         let mut pause = Duration::from_millis(2);
-        while queue.stats() != Stats::default() && Instant::now() < deadline {
+        while !is_drained() && Instant::now() < deadline {
             tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
             pause = (pause * 2).min(Duration::from_millis(100));
         }
@@ -119,11 +139,9 @@ impl DeliveryLoop {
         self.tasks.close();
         self.tasks.wait().await;
         let left = queue.stats();
-        self.shared
-            .args
-            .meters
-            .lost
-            .increment((left.waiting + left.leased) as u64);
+        if promise == Promise::AtMostOnce {
+            meters.lost.increment((left.waiting + left.leased) as u64);
+        }
         left
     }
 }

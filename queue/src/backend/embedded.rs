@@ -97,6 +97,27 @@ pub struct EmbeddedQueue {
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
+#[cfg(any(test, feature = "test-util"))]
+impl Options {
+    /// Small segments, so that there are many, and room for whatever comes.
+    pub fn for_tests() -> Self {
+        Self {
+            limits: Limits {
+                len_max: 100_000,
+                bytes_max: 1 << 30,
+                function_share: 1.0,
+                lease_timeout: Duration::from_secs(3_600),
+            },
+            disk_bytes_max: 1 << 30,
+            segment_bytes: 4_096,
+            cache_bytes: 4_096,
+            dead_len_max: 1_000,
+            dead_bytes_max: 1 << 20,
+            dead_age_max: Duration::from_secs(3_600),
+        }
+    }
+}
+
 impl EmbeddedQueue {
     /// Opens the queue in this directory, and makes it where there is none. Reads all of it: not for the threads of a runtime.
     ///

@@ -5,6 +5,7 @@ use futures_util::future::{BoxFuture, pending};
 use protocol::Component;
 
 use super::*;
+use crate::backend::embedded::{self, EmbeddedQueue};
 use crate::backend::memory::{Limits, MemoryQueue};
 use crate::backend::{conformance, memory};
 
@@ -275,4 +276,57 @@ async fn a_drain_works_off_what_waits_and_tells_what_is_left() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     let called = functions.calls("hangs").len();
     assert_eq!(called, left.leased, "nothing is delivered after the drain");
+}
+
+/// What waits on disk is left there: the next process delivers it.
+#[tokio::test]
+async fn a_drain_leaves_what_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = conformance::limits();
+    let open = || {
+        let options = embedded::Options {
+            limits,
+            ..embedded::Options::for_tests()
+        };
+        let meters = embedded::Meters::none();
+        Arc::new(EmbeddedQueue::open(directory.path(), options, meters).unwrap())
+    };
+    let start = |queue: &Arc<EmbeddedQueue>, functions: &Arc<Scripted>| {
+        DeliveryLoop::start(Args {
+            queue: Arc::clone(queue) as Arc<dyn Queue>,
+            deliver: Arc::clone(functions) as Arc<dyn Deliver>,
+            permits: 8,
+            lease_timeout: limits.lease_timeout,
+            retry: Retry {
+                backoff: Duration::from_secs(1),
+                until_age: Duration::from_secs(60),
+            },
+            meters: Meters::custom(),
+        })
+    };
+    let functions = Arc::new(Scripted::default().with("f", |_| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }));
+    let queue = open();
+    queue
+        .enqueue(conformance::deliveries("f", 100))
+        .await
+        .unwrap();
+    let running = start(&queue, &functions);
+    functions.called("f", 1).await;
+    let left = running.drain(Instant::now() + PATIENCE).await;
+    let delivered = functions.calls("f").len();
+    // What was about to begin may be on lease still, until the queue is opened again.
+    let left = left.waiting + left.leased;
+    assert_eq!(left, 100 - delivered);
+    assert!(left > 50, "{left}");
+    drop(queue);
+    let queue = open();
+    assert_eq!(queue.stats().waiting, left);
+    let functions = Arc::new(Scripted::default());
+    let running = start(&queue, &functions);
+    functions.called("f", left).await;
+    let left = running.drain(Instant::now() + PATIENCE).await;
+    assert_eq!(left, Stats::default());
 }

@@ -326,7 +326,18 @@ impl Index {
                 self.give_back(&lane, room);
             }
         }
-        self.remove(id).is_some()
+        let is_removed = self.remove(id).is_some();
+        self.forget_pauses();
+        is_removed
+    }
+
+    /// Keeps pauses of what was cancelled from becoming many more than there are others.
+    fn forget_pauses(&mut self) {
+        if self.paused.len() > 2 * self.held.len + 1_000 {
+            let entries = &self.entries;
+            self.paused
+                .retain(|Reverse((due, id))| is_paused(entries, *id, *due));
+        }
     }
 
     /// Forgets a delivery that has no turn and no lease.
@@ -391,9 +402,9 @@ impl Index {
                 return;
             }
             self.paused.pop();
-            // One that was cancelled is not there, one that died and was redriven is due at another time.
-            let is_it = |entry: &&Entry| entry.status == Status::Waiting && entry.due == due;
-            if let Some(entry) = self.entries.get(&id).filter(is_it) {
+            if is_paused(&self.entries, id, due)
+                && let Some(entry) = self.entries.get(&id)
+            {
                 self.lanes.push(&entry.lane, id);
             }
         }
@@ -410,6 +421,12 @@ impl Index {
         }
         true
     }
+}
+
+/// Whether that still waits for this moment: it may have been cancelled.
+fn is_paused(entries: &HashMap<DeliveryId, Entry>, id: DeliveryId, due: u64) -> bool {
+    let entry = entries.get(&id);
+    entry.is_some_and(|entry| entry.status == Status::Waiting && entry.due == due)
 }
 
 fn release(needed: &mut BTreeMap<u32, u64>, segment: u32, bytes: u32) {

@@ -58,6 +58,11 @@ impl Reserve {
         made
     }
 
+    /// Whether the file is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there
+    }
+
     /// Gives the room away, if the disk is full and it has not been given away before.
     pub(super) fn spend(&mut self, error: &io::Error) {
         let is_full = matches!(

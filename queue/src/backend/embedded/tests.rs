@@ -17,30 +17,12 @@ mod space;
 
 use sim::{Fault, SimDisk};
 
-/// Small segments, so that there are many.
-fn options() -> Options {
-    Options {
-        limits: Limits {
-            len_max: 100_000,
-            bytes_max: 1 << 30,
-            function_share: 1.0,
-            lease_timeout: Duration::from_secs(3_600),
-        },
-        disk_bytes_max: 1 << 30,
-        segment_bytes: 4_096,
-        cache_bytes: 4_096,
-        dead_len_max: 1_000,
-        dead_bytes_max: 1 << 20,
-        dead_age_max: Duration::from_secs(3_600),
-    }
-}
-
 fn open(disk: &SimDisk) -> EmbeddedQueue {
     try_open(disk).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn try_open(disk: &SimDisk) -> Result<EmbeddedQueue, OpenError> {
-    EmbeddedQueue::open_on(Arc::new(disk.clone()), options(), Meters::none())
+    EmbeddedQueue::open_on(Arc::new(disk.clone()), Options::for_tests(), Meters::none())
 }
 
 const MANY: Permits = Permits {
@@ -97,7 +79,7 @@ async fn conforms() {
 fn on_files(path: &Path, limits: Limits) -> EmbeddedQueue {
     let options = Options {
         limits,
-        ..options()
+        ..Options::for_tests()
     };
     EmbeddedQueue::open(path, options, Meters::none()).unwrap()
 }
@@ -106,15 +88,18 @@ fn on_files(path: &Path, limits: Limits) -> EmbeddedQueue {
 async fn a_second_process_is_kept_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("queue");
-    let first = on_files(&path, options().limits);
-    let second = EmbeddedQueue::open(&path, options(), Meters::none());
+    let first = on_files(&path, Options::for_tests().limits);
+    let second = EmbeddedQueue::open(&path, Options::for_tests(), Meters::none());
     assert!(matches!(second, Err(OpenError::InUse(found)) if found == path));
     first
         .enqueue(conformance::deliveries("f", 1))
         .await
         .unwrap();
     drop(first);
-    assert_eq!(on_files(&path, options().limits).stats().waiting, 1);
+    assert_eq!(
+        on_files(&path, Options::for_tests().limits).stats().waiting,
+        1
+    );
 }
 
 /// After a kill all is as it was, but for leases: what was leased waits again, its attempts counted.

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,8 +49,6 @@ pub(super) struct Shared {
     wake: Condvar,
     /// Records that nobody waits for and that are not on disk.
     behind: AtomicUsize,
-    /// Whether the last write failed.
-    fails: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +94,8 @@ pub(super) struct Writer {
     unsynced: Vec<(Job, Place)>,
     unsynced_since: Option<Instant>,
     release: Release,
+    /// Whether it was told that writing fails.
+    fails: bool,
     /// How many records the last sync was for, and how long it took.
     last_sync: (usize, Duration),
 }
@@ -112,7 +112,6 @@ impl Shared {
             pending: Mutex::default(),
             wake: Condvar::new(),
             behind: AtomicUsize::new(0),
-            fails: AtomicBool::new(false),
         }
     }
 
@@ -205,6 +204,7 @@ impl Writer {
             unsynced: Vec::new(),
             unsynced_since: None,
             release: Release::default(),
+            fails: false,
             last_sync: (0, Duration::ZERO),
         }
     }
@@ -292,6 +292,7 @@ impl Writer {
             // What failed is written before there is anything new: that is what makes room.
             && let Err(error) = self.reserve.regain(jobs[0].has_failed)
         {
+            self.failed(&error);
             for job in jobs.extract_if(.., |job| is_put(job)) {
                 self.refuse_put(job, &error);
             }
@@ -311,13 +312,8 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                let unplaced = Place {
-                    segment: 0,
-                    offset: 0,
-                    bytes: 0,
-                };
-                self.unsynced
-                    .extend(jobs.into_iter().map(|job| (job, unplaced)));
+                let unplaced = jobs.into_iter().map(|job| (job, Place::default()));
+                self.unsynced.extend(unplaced);
                 Err(error)
             }
         }
@@ -444,8 +440,8 @@ impl Writer {
         self.shared.meters.bytes(before, bytes);
     }
 
-    fn failed(&self, error: &io::Error) {
-        if !self.shared.fails.swap(true, Ordering::Relaxed) {
+    fn failed(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.fails, true) {
             tracing::error!(
                 %error, not_written = self.again.len(),
                 "the journal of the queue can not be written: events are refused until it can; look at the disk of the data directory"
@@ -453,10 +449,20 @@ impl Writer {
         }
     }
 
-    fn recovered(&self) {
-        if self.again.is_empty() && self.shared.fails.swap(false, Ordering::Relaxed) {
+    fn recovered(&mut self) {
+        let is_well = self.again.is_empty() && self.reserve.is_there();
+        if is_well && std::mem::take(&mut self.fails) {
             tracing::info!("the journal of the queue is written again");
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Nobody waits for a writer that ended, least of all for one that panicked.
+    fn drop(&mut self) {
+        let mut pending = self.shared.pending();
+        pending.is_closed = true;
+        pending.jobs.clear();
     }
 }
 

@@ -16,7 +16,7 @@ async fn a_backlog_is_cheap_and_drained_fairly() {
         let options = Options {
             segment_bytes: 16 << 20,
             cache_bytes: 1 << 20,
-            ..options()
+            ..Options::for_tests()
         };
         EmbeddedQueue::open(directory.path(), options, Meters::none()).unwrap()
     };

@@ -155,7 +155,7 @@ async fn what_can_not_be_read_keeps_nobody() {
         Arc::new(disk.clone()),
         Options {
             cache_bytes: 0,
-            ..options()
+            ..Options::for_tests()
         },
         Meters::none(),
     )

@@ -101,7 +101,7 @@ async fn a_bound_on_the_disk_holds() {
     let disk = SimDisk::default();
     let options = Options {
         disk_bytes_max: 20_000,
-        ..options()
+        ..Options::for_tests()
     };
     let queue = EmbeddedQueue::open_on(Arc::new(disk.clone()), options, Meters::none()).unwrap();
     let mut taken = 0;
@@ -128,7 +128,7 @@ async fn dead_letters_have_their_bounds() {
         dead_len_max: len_max,
         dead_bytes_max: bytes_max,
         dead_age_max: age_max,
-        ..options()
+        ..Options::for_tests()
     };
     let hour = Duration::from_secs(3_600);
     for (options, kept) in [

@@ -61,7 +61,7 @@ pub struct Options {
     pub limits: Limits,
     /// Bytes on disk beyond which nothing is accepted. A few segments more may be needed to end what is there.
     pub disk_bytes_max: u64,
-    /// The size of a file of the journal.
+    /// The size of a file of the journal, 1 GiB at most.
     pub segment_bytes: u32,
     /// Bytes of events that are kept in memory as well, so that what is delivered at once need not be read.
     pub cache_bytes: usize,
@@ -142,9 +142,11 @@ impl EmbeddedQueue {
             age_max: micros(options.dead_age_max),
         };
         let index = Index::new(options.limits, retention, options.cache_bytes, clock.now());
+        // Offsets have 32 bits, and a segment may be longer by a batch.
+        let segment_bytes = options.segment_bytes.min(1 << 30);
         let mut replay = Replay::new(index);
         let (journal, dropped) =
-            Journal::open(Arc::clone(&disk), options.segment_bytes, |place, record| {
+            Journal::open(Arc::clone(&disk), segment_bytes, |place, record| {
                 replay.add(place, record)
             })?;
         let mut index = replay.index;
@@ -152,12 +154,11 @@ impl EmbeddedQueue {
         meters.tell(&mut index);
         meters.bytes(0, journal.bytes());
         let Stats { waiting, dead, .. } = index.stats();
-        if waiting + dead > 0 || dropped > 0 {
-            tracing::info!(
-                waiting,
-                dead_letters = dead,
-                bytes_dropped = dropped,
-                "the queue was opened; what was dropped is the end of a write that was never acknowledged"
+        tracing::info!(waiting, dead_letters = dead, "the queue was opened");
+        if dropped > 0 {
+            tracing::warn!(
+                bytes = dropped,
+                "the end of the queue's journal was cut off: a write that was not finished, and never acknowledged"
             );
         }
         let shared = Arc::new(Shared::new(index, &journal, clock, meters));

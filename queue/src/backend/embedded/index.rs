@@ -361,10 +361,13 @@ impl Index {
         *self.needed.entry(place.segment).or_default() += u64::from(share);
     }
 
-    /// When something may have its turn that has none now.
+    /// When something is to be done: a delivery may have its turn that has none now, or a dead letter is too old.
     pub(super) fn next_due(&self) -> Option<u64> {
         let paused = self.paused.peek().map(|Reverse((due, _))| *due);
-        paused.into_iter().chain(self.next_expiry).min()
+        let oldest = self.dead.first_key_value();
+        let too_old = oldest.map(|(_, dead)| dead.at.saturating_add(self.retention.age_max + 1));
+        let all = [paused, self.next_expiry, too_old];
+        all.into_iter().flatten().min()
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::EmbeddedQueue;
 use super::index::{Dead, Index, Taken, Text, micros};
-use super::journal::Unreadable;
+use super::journal::{Segments, Unreadable};
 use super::record::{self, Death, Record, Row, moment};
 use super::segment::Place;
 use super::writer::Shared;
@@ -100,13 +100,7 @@ impl Found {
     fn read(self, shared: &Shared) -> Result<DeadLetter, Unreadable> {
         let Death {
             at, reason, answer, ..
-        } = match self.text {
-            Text::Memory(death) => Death::clone(&death),
-            Text::Disk(place) => {
-                let body = shared.segments.read(place)?;
-                record::death(&body, self.id).ok_or(Unreadable::Damaged(place))?
-            }
-        };
+        } = death(&shared.segments, self.id, self.text)?;
         Ok(DeadLetter {
             position: self.position,
             delivery: delivery(shared, self.id, self.place)?,
@@ -182,4 +176,15 @@ fn delivery(shared: &Shared, id: DeliveryId, place: Place) -> Result<Delivery, U
         _ => None,
     };
     found.ok_or(Unreadable::Damaged(place))
+}
+
+/// How a delivery died.
+pub(super) fn death(segments: &Segments, id: DeliveryId, text: Text) -> Result<Death, Unreadable> {
+    match text {
+        Text::Memory(death) => Ok(Death::clone(&death)),
+        Text::Disk(place) => {
+            let body = segments.read(place)?;
+            record::death(&body, id).ok_or(Unreadable::Damaged(place))
+        }
+    }
 }

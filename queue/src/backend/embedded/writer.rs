@@ -294,7 +294,7 @@ impl Writer {
         {
             self.failed(&error);
             for job in jobs.extract_if(.., |job| is_put(job)) {
-                self.refuse_put(job, &error);
+                self.refuse_put(job);
             }
         }
         if jobs.is_empty() {
@@ -407,11 +407,11 @@ impl Writer {
         self.release.abandon();
         for (mut job, _) in std::mem::take(&mut self.unsynced) {
             match job.kind {
-                Kind::Put(_) => self.refuse_put(job, error),
+                Kind::Put(_) => self.refuse_put(job),
                 Kind::Moved(_) => {}
                 Kind::Died(_) | Kind::Note => {
                     if let Some(reply) = job.reply.take() {
-                        let _ = reply.send(Err(unavailable(error)));
+                        let _ = reply.send(Err(unavailable()));
                     }
                     job.has_failed = true;
                     self.again.push_back(job);
@@ -420,7 +420,7 @@ impl Writer {
         }
     }
 
-    fn refuse_put(&self, job: Job, error: &io::Error) {
+    fn refuse_put(&self, job: Job) {
         if let Kind::Put(entries) = job.kind {
             let mut index = self.shared.index();
             index.arriving_bytes -= job.body.len() as u64;
@@ -430,7 +430,7 @@ impl Writer {
             self.shared.meters.tell(&mut index);
         }
         if let Some(reply) = job.reply {
-            let _ = reply.send(Err(unavailable(error)));
+            let _ = reply.send(Err(unavailable()));
         }
     }
 
@@ -466,6 +466,6 @@ impl Drop for Writer {
     }
 }
 
-fn unavailable(error: &io::Error) -> Error {
-    Error::Unavailable(format!("its journal can not be written: {error}"))
+fn unavailable() -> Error {
+    Error::Unavailable("its journal can not be written; the log of the node says why".into())
 }

@@ -55,7 +55,30 @@ impl Run {
         }
     }
 
+    /// Some callers at once, so that they share a write.
     async fn enqueue(&mut self, queue: &EmbeddedQueue) {
+        let callers = self.random.random_range(1..5);
+        let batches: Vec<_> = (0..callers).map(|_| self.batch()).collect();
+        let enqueued = batches.iter().map(|batch| queue.enqueue(batch.clone()));
+        let enqueued = futures_util::future::join_all(enqueued).await;
+        for (batch, enqueued) in batches.iter().zip(enqueued) {
+            let ids: Vec<_> = batch.iter().map(|delivery| delivery.id).collect();
+            let known = match enqueued {
+                Ok(()) => Known::Open,
+                // The machine stopped, so nobody was told.
+                Err(Error::Unavailable(_)) => Known::Refused,
+                Err(other) => panic!("{other}"),
+            };
+            for id in &ids {
+                self.known.insert(*id, known);
+            }
+            if known == Known::Refused {
+                self.batches.push(ids);
+            }
+        }
+    }
+
+    fn batch(&mut self) -> Vec<Delivery> {
         let mut batch = Vec::new();
         for _ in 0..self.random.random_range(1..4) {
             let function = ["a", "b", "c"][self.random.random_range(0..3)];
@@ -66,19 +89,7 @@ impl Run {
             }
             batch.push(delivery);
         }
-        let ids: Vec<_> = batch.iter().map(|delivery| delivery.id).collect();
-        let known = match queue.enqueue(batch).await {
-            Ok(()) => Known::Open,
-            // The machine stopped, so nobody was told.
-            Err(Error::Unavailable(_)) => Known::Refused,
-            Err(other) => panic!("{other}"),
-        };
-        for id in &ids {
-            self.known.insert(*id, known);
-        }
-        if known == Known::Refused {
-            self.batches.push(ids);
-        }
+        batch
     }
 
     async fn lease(&mut self, queue: &EmbeddedQueue) {

@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
 use super::{Job, Kind, Writer};
-use crate::backend::embedded::index::{Index, Status, Text};
+use crate::backend::embedded::index::{Index, Status};
 use crate::backend::embedded::journal::{self, Unreadable};
-use crate::backend::embedded::record::{self, Death, Record};
+use crate::backend::embedded::read::death;
+use crate::backend::embedded::record::{Record, Row};
 use crate::backend::embedded::segment::Place;
 
 /// Bytes that are moved at once: what is enqueued meanwhile waits for them.
@@ -119,24 +120,31 @@ impl Writer {
         let Ok(Record::Put(put)) = Record::read(&body) else {
             return Err(gone());
         };
-        let index = self.shared.index();
         let mut rows = Vec::new();
+        let mut dead = Vec::new();
+        let index = self.shared.index();
         for row in &put.deliveries {
-            let Some(entry) = index.entries.get(&row.id.0) else {
+            let entry = index.entries.get(&row.id.0);
+            let Some(entry) = entry.filter(|entry| entry.place == place) else {
                 continue;
             };
-            if entry.place != place {
-                continue;
+            if let Status::Dead(position) = entry.status
+                && let Some(found) = index.dead.get(&position)
+            {
+                dead.push((rows.len(), found.text.clone()));
             }
-            let mut row = row.clone();
-            (row.attempts, row.since, row.due) = (entry.attempts, entry.since, entry.due);
-            row.death = match entry.status {
-                Status::Dead(position) => Some(self.death(&index, position)?),
-                Status::Waiting | Status::Leased => None,
-            };
-            rows.push(row);
+            rows.push(Row {
+                attempts: entry.attempts,
+                since: entry.since,
+                due: entry.due,
+                death: None,
+                ..row.clone()
+            });
         }
         drop(index);
+        for (row, text) in dead {
+            rows[row].death = Some(death(&self.shared.segments, rows[row].id.0, text)?);
+        }
         let moved = rows.iter().map(|row| {
             let position = row.death.as_ref().map(|death| death.position);
             (row.id.0, position)
@@ -144,20 +152,6 @@ impl Writer {
         let moved: Vec<_> = moved.collect();
         let body = Record::Put(put.only(rows)).write();
         Ok((!moved.is_empty()).then(|| Job::of(body, Kind::Moved(moved))))
-    }
-
-    fn death(&self, index: &Index, position: u64) -> Result<Death, Unreadable> {
-        let Some(dead) = index.dead.get(&position) else {
-            debug_assert!(false, "a dead letter has its position");
-            return Err(Unreadable::Damaged(Place::default()));
-        };
-        match &dead.text {
-            Text::Memory(death) => Ok(Death::clone(death)),
-            Text::Disk(place) => {
-                let body = self.shared.segments.read(*place)?;
-                record::death(&body, dead.id).ok_or(Unreadable::Damaged(*place))
-            }
-        }
     }
 }
 

@@ -5,8 +5,8 @@
 //! same holds for attempts. Leases are of the process: whatever is open waits again after a restart. What can not be written is
 //! refused, and not found after a restart.
 //!
-//! [`record`] is what the journal says, [`segment`] how that looks in a file, [`journal`] the files, [`writer`] the thread that writes
-//! them, [`reserve`] the room it needs on a full disk, [`index`] what of it is in memory, [`replay`] how that is made when the queue is opened, and [`read`] how what is in the files
+//! `record.rs` is what the journal says, `segment.rs` how that looks in a file, `journal.rs` the files, `writer.rs` the thread that writes
+//! them, `reserve.rs` the room it needs on a full disk, `index.rs` what of it is in memory, `replay.rs` how that is made when the queue is opened, and `read.rs` how what is in the files
 //! comes back.
 
 use std::fmt;

@@ -212,7 +212,7 @@ impl Index {
         self.entries.insert(id, entry);
     }
 
-    /// Leases whatever has its turn; `taken` is told of each.
+    /// Leases whatever has its turn.
     pub(super) fn take(&mut self, mut permits: Permits, now: u64) -> Vec<Taken> {
         self.end_pauses(now);
         let mut taken = Vec::with_capacity(permits.free.min(self.held.len));
@@ -348,6 +348,10 @@ impl Index {
             self.forget_dead(position);
         }
         self.cached_bytes -= entry.cached.as_ref().map_or(0, |cached| cached.event.len());
+        // A backlog that is worked off gives its memory back.
+        if self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(2 * self.entries.len() + 1_000);
+        }
         Some(entry)
     }
 

@@ -1,7 +1,6 @@
 //! What comes back from the journal: the deliveries that are leased, and dead letters.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,16 +61,17 @@ impl EmbeddedQueue {
         self.shared.meters.tell(&mut index);
     }
 
-    /// Reads these dead letters; those that are gone meanwhile are left out.
+    /// Reads these dead letters; those that are gone meanwhile, or can not be read, are left out.
     pub(super) async fn read_dead(&self, found: Vec<Found>) -> Result<Vec<DeadLetter>, Error> {
         let shared = Arc::clone(&self.shared);
         let read = tokio::task::spawn_blocking(move || {
-            let read = found.into_iter().map(|found| found.read(&shared));
-            read.collect::<Result<Vec<_>, Unreadable>>()
+            let read = found
+                .into_iter()
+                .filter_map(|found| found.read_or_log(&shared));
+            read.collect()
         });
-        let unavailable = |error: &dyn fmt::Display| Error::Unavailable(error.to_string());
-        let read = read.await.map_err(|error| unavailable(&error))?;
-        read.map_err(|error| unavailable(&error))
+        read.await
+            .map_err(|_| Error::Unavailable("the node ends".into()))
     }
 }
 
@@ -97,18 +97,38 @@ impl Found {
         })
     }
 
-    fn read(self, shared: &Shared) -> Result<DeadLetter, Unreadable> {
+    fn read_or_log(self, shared: &Shared) -> Option<DeadLetter> {
+        let read = self.read(shared).or_else(|error| {
+            // It may have been moved, and its segment removed, since it was looked up.
+            let index = shared.index();
+            let dead = index.dead.get(&self.position);
+            let Some(found) = dead.and_then(|dead| Self::of(&index, self.position, dead)) else {
+                return Ok(None);
+            };
+            drop(index);
+            match found.place == self.place {
+                true => Err(error),
+                false => found.read(shared),
+            }
+        });
+        read.unwrap_or_else(|error| {
+            tracing::error!(delivery = %self.id, %error, "a dead letter can not be read from the queue's journal");
+            None
+        })
+    }
+
+    fn read(&self, shared: &Shared) -> Result<Option<DeadLetter>, Unreadable> {
         let Death {
             at, reason, answer, ..
-        } = death(&shared.segments, self.id, self.text)?;
-        Ok(DeadLetter {
+        } = death(&shared.segments, self.id, self.text.clone())?;
+        Ok(Some(DeadLetter {
             position: self.position,
             delivery: delivery(shared, self.id, self.place)?,
             attempts: self.attempts,
             died_at: moment(at),
             reason,
             answer,
-        })
+        }))
     }
 }
 

@@ -65,6 +65,8 @@ async fn a_backlog_is_cheap_and_drained_fairly() {
     }
     assert_eq!(all, DELIVERIES);
     assert_eq!(queue.stats(), Stats::default());
+    let left = queue.shared.index().memory_bytes();
+    assert!(left < 500_000, "{left} bytes for nothing");
     drop(queue);
     assert_eq!(open().stats(), Stats::default());
 }

@@ -263,7 +263,7 @@ async fn crashes(seed: u64, at: u64, rounds: u64, steps: u32) -> u64 {
 async fn every_point_of_a_run_is_a_point_to_crash_at() {
     let mut at = 1;
     loop {
-        let operations = crashes(1, at, 1, 120).await;
+        let operations = crashes(1, at, 1, 60).await;
         if operations < at {
             break;
         }

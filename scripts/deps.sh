@@ -36,6 +36,11 @@ has_static_libc() {
   [ -e "$(cc -print-file-name=libc.a)" ]
 }
 
+# A virtual environment gets its pip from a package of its own.
+has_venv() {
+  python3 -c 'import venv, ensurepip'
+}
+
 has_compose() {
   has docker-compose || docker compose version
 }
@@ -71,6 +76,10 @@ for group in "${groups[@]}"; do
       need iptables has iptables
       need iproute2 has ip
       need curl has curl
+      need nodejs has node
+      need npm has npm
+      need python3-venv has_venv
+      need chromium has chromium
       ;;
     bench)
       need nginx-light has nginx

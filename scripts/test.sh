@@ -17,9 +17,10 @@ fi
 
 scripts/deps.sh build test
 cargo fmt --all --check
-# Built before the engine starts, since its network namespace has no way to a package registry. The binaries come along in
-# the same build as the tests, which run them.
+# Built and installed before the engine starts, since its network namespace has no way to a package registry. The binaries come
+# along in the same build as the tests, which run them.
 cargo build --workspace --bins --tests
+scripts/clients.sh
 scripts/with-engine.sh cargo nextest run --workspace --profile "$profile" "$@"
 # Says nothing when all is well, so that the summary of the tests stays the last word.
 cargo clippy --quiet --workspace --all-targets -- -D warnings

@@ -1,8 +1,9 @@
-//! Reads and changes the cluster's records: functions and subscriptions.
+//! Reads and changes the cluster's records: functions, subscriptions, event types and CORS configurations.
 //!
 //! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
-//! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions,
-//! `uses/<space>/<function>` the subscriptions of a function. A change reads the guard, looks at what it guards as of that
+//! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
+//! `uses/<space>/<function>` the subscriptions of a function, `types/<space>/<name>` those of an event type, paths included, and
+//! `authorizes/<space>/<function>` the event types that a function authorizes. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
 use std::collections::BTreeSet;
@@ -12,7 +13,9 @@ use std::time::Duration;
 use config::store::{Entry, Error as StoreError, Precondition};
 use config::{Revision, Store};
 use protocol::path::PathConflict;
-use protocol::{ErrorCode, Failure, Function, Space, Subscription};
+use protocol::{
+    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, Space, Subscription, SubscriptionId,
+};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -21,6 +24,8 @@ use crate::registry_cache::{FUNCTIONS_PREFIX, Registry};
 use crate::router::RouteTable;
 use crate::snapshot::Reader;
 
+mod cors;
+mod event_types;
 mod functions;
 mod subscriptions;
 #[cfg(test)]
@@ -28,6 +33,9 @@ mod tests;
 
 /// How often a change is tried when others change the same at the same time.
 const ATTEMPTS_MAX: u32 = 24;
+
+/// How long this node's registry may take to reach a guard before the store is asked for all that is guarded.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
@@ -50,6 +58,24 @@ pub struct StoredSubscription {
     pub revision: Revision,
 }
 
+/// An event type as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredEventType {
+    /// The event type.
+    pub event_type: Arc<EventTypeRecord>,
+    /// The revision of its last change; the `ETag` of the record.
+    pub revision: Revision,
+}
+
+/// A CORS configuration as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredCors {
+    /// The configuration.
+    pub cors: Arc<CorsRecord>,
+    /// The revision of its last change; the `ETag` of the record.
+    pub revision: Revision,
+}
+
 /// Why a record was not read or changed. Nothing was stored, unless `Store` says that it may have been.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -65,12 +91,22 @@ pub enum Error {
     /// The function is subscribed.
     #[error("Function cannot be deleted because it's subscribed to a least one event.")]
     InUse,
+    /// The function is asked before events of a type are delivered.
+    #[error(
+        "Function {function} cannot be deleted because is used as an authorizer for {event_type} event type."
+    )]
+    IsAuthorizer {
+        /// The function.
+        function: String,
+        /// The event type.
+        event_type: String,
+    },
     /// A subscription names a function that is not in its space.
     #[error("Function \"{0}\" not found.")]
     UnknownFunction(String),
     /// A subscription of that id exists in the space.
     #[error("Subscription \"{0}\" already exists.")]
-    SubscriptionExists(String),
+    SubscriptionExists(SubscriptionId),
     /// No such subscription in the space.
     #[error("Subscription \"{0}\" not found.")]
     SubscriptionNotFound(String),
@@ -83,6 +119,39 @@ pub enum Error {
     /// Its path can not stand beside those of the space and method.
     #[error("Subscription path conflict: {0}")]
     Path(#[from] PathConflict),
+    /// An event type of that name exists in the space.
+    #[error("Event Type \"{0}\" already exists.")]
+    EventTypeExists(String),
+    /// No such event type in the space.
+    #[error("Event Type \"{0}\" not found.")]
+    EventTypeNotFound(String),
+    /// A typed subscription names an event type that is not in its space.
+    #[error("Event Type \"{0}\" not found.")]
+    UnknownEventType(String),
+    /// The event type is not at the revision the caller named.
+    #[error("Event Type \"{0}\" changed meanwhile.")]
+    EventTypeChanged(String),
+    /// There are typed subscriptions for the event type.
+    #[error("Event type cannot be deleted because there are subscriptions using it.")]
+    EventTypeInUse,
+    /// An event type names an authorizer that is no function of its space.
+    #[error("Authorizer function doesn't exists.")]
+    UnknownAuthorizer,
+    /// A CORS configuration of that id exists in the space.
+    #[error("CORS configuration \"{0}\" already exists.")]
+    CorsExists(String),
+    /// No such CORS configuration in the space.
+    #[error("CORS configuration \"{0}\" not found.")]
+    CorsNotFound(String),
+    /// The CORS configuration is not at the revision the caller named.
+    #[error("CORS configuration \"{0}\" changed meanwhile.")]
+    CorsChanged(String),
+    /// An update would make it another CORS configuration.
+    #[error("Invalid update. '{0}' of existing CORS configuration cannot be updated.")]
+    CorsIdentity(&'static str),
+    /// Its path can not stand beside those of the space and method.
+    #[error("CORS configuration path conflict: {0}")]
+    CorsPath(PathConflict),
     /// Others changed the same at the same time, again and again.
     #[error("too many others change {0} at the same time")]
     Contended(String),
@@ -104,12 +173,24 @@ impl Error {
             Self::Exists(_)
             | Self::Changed(_)
             | Self::InUse
+            | Self::IsAuthorizer { .. }
+            | Self::EventTypeExists(_)
+            | Self::EventTypeChanged(_)
+            | Self::EventTypeInUse
+            | Self::CorsExists(_)
+            | Self::CorsChanged(_)
+            | Self::CorsPath(_)
             | Self::SubscriptionExists(_)
             | Self::SubscriptionChanged(_)
             | Self::Path(_) => ErrorCode::Conflict,
-            Self::NotFound(_) | Self::UnknownFunction(_) => ErrorCode::FunctionNotFound,
-            Self::SubscriptionNotFound(_) => ErrorCode::NotFound,
-            Self::Identity(_) => ErrorCode::InvalidRequest,
+            Self::NotFound(_) | Self::UnknownFunction(_) | Self::UnknownAuthorizer => {
+                ErrorCode::FunctionNotFound
+            }
+            Self::SubscriptionNotFound(_)
+            | Self::EventTypeNotFound(_)
+            | Self::CorsNotFound(_)
+            | Self::UnknownEventType(_) => ErrorCode::NotFound,
+            Self::Identity(_) | Self::CorsIdentity(_) => ErrorCode::InvalidRequest,
             Self::Contended(_) => ErrorCode::Overloaded,
             Self::ProcessesOff => ErrorCode::Forbidden,
             Self::Image(failure) => failure.code,
@@ -161,6 +242,8 @@ impl Catalog {
             .functions
             .keys()
             .chain(subscribed)
+            .chain(registry.event_types.keys())
+            .chain(registry.cors.spaces())
             .cloned()
             .collect()
     }
@@ -207,4 +290,14 @@ fn function_key(space: &str, id: &str) -> String {
 /// The guard of a function's subscriptions.
 fn uses_key(space: &str, function_id: &str) -> String {
     format!("uses/{space}/{function_id}")
+}
+
+/// The guard of the subscriptions of an event type, with the paths of those that answer.
+fn types_key(space: &str, name: &str) -> String {
+    format!("types/{space}/{name}")
+}
+
+/// The guard of the event types that a function authorizes.
+fn authorizes_key(space: &str, function_id: &str) -> String {
+    format!("authorizes/{space}/{function_id}")
 }

@@ -1,4 +1,4 @@
-//! The registry cache owns this node's copy of the functions and subscriptions and publishes [`Registry`].
+//! The registry cache owns this node's copy of the cluster's records and publishes [`Registry`].
 //!
 //! It hears the store's watch. While the store is away it keeps what it knows, also across a restart: a snapshot on disk is
 //! read when the store does not answer at the start.
@@ -11,12 +11,15 @@ use std::time::Duration;
 use config::recurring::{Due, Recurring};
 use config::store::{Listing, WatchEvent};
 use config::{Revision, Store};
-use protocol::{Function, FunctionId, InstanceKey, Space};
+use futures_util::future::join_all;
+use protocol::subscription::EventType;
+use protocol::{EventTypeRecord, Function, FunctionId, InstanceKey, Space};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+mod cors;
 pub mod disk;
 mod records;
 pub(crate) mod state;
@@ -24,6 +27,7 @@ pub mod subscriptions;
 
 use crate::snapshot::Publisher;
 use crate::tasks::{Depth, Mailbox, Pending};
+pub use cors::{CorsIndex, RegisteredCors};
 use state::State;
 pub use subscriptions::{Matched, Subscribed, Subscriptions};
 
@@ -32,6 +36,12 @@ pub const FUNCTIONS_PREFIX: &str = "functions/";
 
 /// The prefix of subscription records in the store; a record's key is `subscriptions/<space>/<id>`.
 pub const SUBSCRIPTIONS_PREFIX: &str = "subscriptions/";
+
+/// The prefix of event type records in the store; a record's key is `eventtypes/<space>/<name>`.
+pub const EVENT_TYPES_PREFIX: &str = "eventtypes/";
+
+/// The prefix of CORS configurations in the store; a record's key is `cors/<space>/<id>`.
+pub const CORS_PREFIX: &str = "cors/";
 
 /// How long the store may take at the start before the snapshot on disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
@@ -42,7 +52,7 @@ const LIST_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Events of the watch that are applied together, so that a burst of changes is published a few times only.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// The functions and subscriptions this node knows, as of a revision of the store.
+/// The functions, subscriptions, event types and CORS configurations this node knows, as of a revision of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The newest revision of the store that it was built from.
@@ -55,6 +65,12 @@ pub struct Registry {
     pub functions: HashMap<Space, Arc<BTreeMap<FunctionId, Arc<Registered>>>>,
     /// The subscriptions.
     pub subscriptions: Subscriptions,
+    /// The revision as of which the event types are complete.
+    pub event_types_revision: Revision,
+    /// The event types.
+    pub event_types: HashMap<Space, Arc<BTreeMap<EventType, Arc<RegisteredType>>>>,
+    /// The CORS configurations.
+    pub cors: CorsIndex,
 }
 
 /// A function as the warm path needs it.
@@ -68,10 +84,32 @@ pub struct Registered {
     pub revision: Revision,
 }
 
+/// An event type as the registry has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegisteredType {
+    /// The record.
+    pub event_type: Arc<EventTypeRecord>,
+    /// The revision of its last change.
+    pub revision: Revision,
+}
+
 impl Registry {
     /// Finds a function.
     pub fn function(&self, space: &Space, id: &FunctionId) -> Option<&Arc<Registered>> {
         self.functions.get(space)?.get(id)
+    }
+
+    /// Finds an event type.
+    pub fn event_type(&self, space: &Space, name: &EventType) -> Option<&Arc<RegisteredType>> {
+        self.event_types.get(space)?.get(name)
+    }
+
+    /// The event type of a space that asks a function before its events are delivered, if there is one.
+    pub fn authorized_by(&self, space: &Space, function_id: &FunctionId) -> Option<&EventType> {
+        let mut event_types = self.event_types.get(space)?.values();
+        let found = event_types
+            .find(|registered| registered.event_type.authorizer_id.as_ref() == Some(function_id));
+        found.map(|registered| &registered.event_type.name)
     }
 
     /// All functions of all spaces.
@@ -87,13 +125,24 @@ impl Registry {
 pub(crate) enum Kind {
     Functions,
     Subscriptions,
+    EventTypes,
+    Cors,
 }
 
 impl Kind {
+    const ALL: [Self; 4] = [
+        Self::Functions,
+        Self::Subscriptions,
+        Self::EventTypes,
+        Self::Cors,
+    ];
+
     fn prefix(self) -> &'static str {
         match self {
             Self::Functions => FUNCTIONS_PREFIX,
             Self::Subscriptions => SUBSCRIPTIONS_PREFIX,
+            Self::EventTypes => EVENT_TYPES_PREFIX,
+            Self::Cors => CORS_PREFIX,
         }
     }
 
@@ -101,6 +150,8 @@ impl Kind {
         match self {
             Self::Functions => "functions",
             Self::Subscriptions => "subscriptions",
+            Self::EventTypes => "eventtypes",
+            Self::Cors => "cors",
         }
     }
 }
@@ -178,9 +229,9 @@ impl Actor for RegistryCache {
             Message::SnapshotRead(snapshot, _) => {
                 tracing::warn!(
                     revision = snapshot.revision.0,
-                    "the store does not answer: functions and subscriptions are those of the snapshot on disk"
+                    "the store does not answer: functions, subscriptions and all other records are those of the snapshot on disk"
                 );
-                for kind in [Kind::Functions, Kind::Subscriptions] {
+                for kind in Kind::ALL {
                     let listing = snapshot.listing(kind.prefix());
                     incarnation.state.on_listing(kind, listing);
                 }
@@ -204,12 +255,7 @@ impl Incarnation {
 /// Lists the store and follows its changes; reads the snapshot on disk when the store takes too long.
 async fn follow(args: Args, mailbox: Mailbox<Message>) {
     let listings = {
-        let list = async {
-            tokio::join!(
-                list_until_done(&*args.store, Kind::Functions),
-                list_until_done(&*args.store, Kind::Subscriptions),
-            )
-        };
+        let list = join_all(Kind::ALL.map(|kind| list_until_done(&*args.store, kind)));
         tokio::pin!(list);
         match tokio::time::timeout(STORE_PATIENCE, &mut list).await {
             Ok(listings) => listings,
@@ -226,10 +272,8 @@ async fn follow(args: Args, mailbox: Mailbox<Message>) {
             }
         }
     };
-    tokio::join!(
-        follow_kind(&args, &mailbox, Kind::Functions, listings.0),
-        follow_kind(&args, &mailbox, Kind::Subscriptions, listings.1),
-    );
+    let follow = Kind::ALL.into_iter().zip(listings);
+    join_all(follow.map(|(kind, listing)| follow_kind(&args, &mailbox, kind, listing))).await;
 }
 
 /// Follows the changes of one kind after a listing; returns when the actor is gone.

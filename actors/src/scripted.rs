@@ -39,19 +39,15 @@ pub fn registry(
     let mut groups: BTreeMap<GroupKey, Vec<Arc<Subscribed>>> = BTreeMap::new();
     for subscription in subscriptions {
         let created = revision();
-        let key = GroupKey::of(&subscription.space, subscription.subscription_id.as_str())
-            .expect("an id of a subscription names its group");
+        let key = GroupKey::of(&subscription.space, &subscription.subscription_id.key())
+            .expect("the key of a subscription names its group");
         groups.entry(key).or_default().push(Arc::new(Subscribed {
             subscription: Arc::new(subscription),
             revision: created,
             created,
         }));
     }
-    for (key, mut subscriptions) in groups {
-        subscriptions.sort_by(|one, other| {
-            let id = |subscribed: &Arc<Subscribed>| subscribed.subscription.subscription_id.clone();
-            id(one).cmp(&id(other))
-        });
+    for (key, subscriptions) in groups {
         registry.subscriptions.set_group(&key, subscriptions);
     }
     registry.revision = revision();

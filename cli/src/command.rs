@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
+use crate::event_type::{self, EventTypeCommand};
 use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
 use crate::options::Options;
@@ -22,6 +23,10 @@ pub enum Command {
     /// Bind events to functions
     #[command(subcommand, after_help = EXIT_CODES)]
     Subscription(SubscriptionCommand),
+
+    /// Register the events that typed subscriptions may ask for
+    #[command(subcommand, after_help = EXIT_CODES)]
+    EventType(EventTypeCommand),
 
     /// Show the cluster's nodes, as the node that is asked sees them
     #[command(after_help = EXIT_CODES)]
@@ -50,6 +55,7 @@ pub(crate) async fn execute(options: &Options, command: &Command, console: &mut 
     let outcome = match command {
         Command::Function(command) => function::run(options, command, console).await,
         Command::Subscription(command) => subscription::run(options, command, console).await,
+        Command::EventType(command) => event_type::run(options, command, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,
     };

@@ -7,6 +7,7 @@ mod api;
 mod cluster;
 mod command;
 mod console;
+mod event_type;
 mod failure;
 mod function;
 mod help;

@@ -1,7 +1,7 @@
 //! `hearth subscription …`: the rules that bind events to functions.
 
 use clap::{Args, Subcommand};
-use protocol::Subscription;
+use protocol::{Subscription, SubscriptionId};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
@@ -129,7 +129,9 @@ fn path(options: &Options) -> [&str; 4] {
 
 /// Reads an id. It goes into the URL as it is, so what can not stand there is no id.
 fn subscription_id(text: &str) -> Result<String, String> {
-    let is_id = text.contains(',')
+    // One of a typed subscription has no comma, and a key that differs from it.
+    let is_ours = text.contains(',') || SubscriptionId::from_url(text).key() != text;
+    let is_id = is_ours
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#'));

@@ -212,6 +212,47 @@ impl Node {
         send(request).await
     }
 
+    /// Subscribes a function of the space `default`, and returns the path of the subscription in the config API.
+    ///
+    /// # Panics
+    /// When that does not succeed.
+    pub async fn subscribe(&self, subscription: &Value) -> String {
+        let all = "/v1/spaces/default/subscriptions";
+        let answer = self.config(Method::POST, all, Some(subscription)).await;
+        assert_eq!(answer.status, 201, "{subscription}: {answer:?}");
+        let record = answer.json();
+        let id = record["subscriptionId"].as_str();
+        format!("{all}/{}", id.expect("a subscription has an id"))
+    }
+
+    /// Takes a subscription away, by its path in the config API.
+    ///
+    /// # Panics
+    /// When that does not succeed.
+    pub async fn unsubscribe(&self, path: &str) {
+        let answer = self.config(Method::DELETE, path, None).await;
+        assert_eq!(answer.status, 204, "{path}: {answer:?}");
+    }
+
+    /// Sends a request without a body to the events API.
+    ///
+    /// # Panics
+    /// When the node does not answer at all.
+    pub async fn http_event(&self, method: Method, path: &str) -> Answer {
+        let answer = send(self.request(method, &self.events_url(path))).await;
+        answer.unwrap_or_else(|lost| panic!("{} did not answer {path}: {lost:?}", self.name()))
+    }
+
+    /// Emits a custom event on the path `/`.
+    ///
+    /// # Panics
+    /// When the node does not answer at all.
+    pub async fn emit(&self, event: &str, data: &Value) -> Answer {
+        let request = self.request(Method::POST, &self.events_url("/"));
+        let answer = send(request.header("event", event).json(data)).await;
+        answer.unwrap_or_else(|lost| panic!("{} did not answer: {lost:?}", self.name()))
+    }
+
     /// Replaces a function's record.
     ///
     /// # Panics

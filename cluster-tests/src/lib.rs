@@ -17,6 +17,7 @@ pub mod process;
 pub mod record;
 pub mod sandbox;
 pub mod wait;
+pub mod webhook;
 
 pub use api::{Answer, Lost, client};
 pub use engine::{Container, Engine};
@@ -27,3 +28,4 @@ pub use node::{Node, NodeOptions};
 pub use record::{Record, example};
 pub use sandbox::{Builder, Sandbox, full_length};
 pub use wait::{eventually, outage, until};
+pub use webhook::{Does, Webhook};

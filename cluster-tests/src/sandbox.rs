@@ -383,6 +383,24 @@ impl Sandbox {
         }
     }
 
+    /// Subscribes a function at the first running node, waits until every running node knows of it, and returns the path of
+    /// the subscription in the config API.
+    ///
+    /// # Panics
+    /// When that does not come about.
+    pub async fn subscribe(&self, subscription: &Value) -> String {
+        let running: Vec<_> = self.nodes().into_iter().filter(Node::is_running).collect();
+        let first = running.first().expect("a node runs");
+        let path = first.subscribe(subscription).await;
+        for node in &running {
+            until(&format!("{} knows {path}", node.name()), SPREAD, || async {
+                node.config(Method::GET, &path, None).await.status == 200
+            })
+            .await;
+        }
+        path
+    }
+
     /// The record's JSON with the mark that lets [`Sandbox::processes_left`] find its instances.
     pub fn record(&self, record: &Record) -> Value {
         let marked = if record.is_pooled() {

@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Answer, Node, Record, Sandbox, api, until};
+use cluster_tests::{Answer, Does, Node, Record, Sandbox, Webhook, api, until};
+use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How long after a subscription was accepted every node serves it.
 const SERVED_WITHIN: Duration = Duration::from_millis(500);
-
-async fn subscribe(node: &Node, subscription: Value) {
-    let path = "/v1/spaces/default/subscriptions";
-    let answer = node.config(Method::POST, path, Some(&subscription)).await;
-    assert_eq!(answer.status, 201, "{subscription}: {answer:?}");
-}
 
 fn request(node: &Node, method: Method, path: &str) -> RequestBuilder {
     node.request(method, &node.events_url(path))
@@ -42,7 +37,7 @@ async fn http_events_land_on_the_warm_instance_of_a_peer() {
     for path in ["/hello/:name", "/files/*name"] {
         let subscription =
             json!({"event": "http", "method": "GET", "path": path, "functionId": "hello"});
-        subscribe(&sandbox.node(0), subscription).await;
+        sandbox.node(0).subscribe(&subscription).await;
     }
     for node in sandbox.nodes() {
         served(&node, "/hello/Ada").await;
@@ -77,7 +72,7 @@ async fn requests_pass_whole_over_the_hop() {
     for method in ["PUT", "HEAD"] {
         let subscription =
             json!({"event": "http", "method": method, "path": "/e/*rest", "functionId": "echo"});
-        subscribe(&sandbox.node(0), subscription).await;
+        sandbox.node(0).subscribe(&subscription).await;
     }
     for node in sandbox.nodes() {
         let put = || {
@@ -119,13 +114,10 @@ async fn each_call_against_another_node() {
         .register_warm(&Record::process("hello", "hello"), json!({}))
         .await;
     let [one, two, three] = [0, 1, 2].map(|place| sandbox.node(place));
-    subscribe(
-        &one,
-        json!({"event": "invoke", "path": "/run", "functionId": "hello"}),
-    )
-    .await;
+    let invoke = json!({"event": "invoke", "path": "/run", "functionId": "hello"});
+    one.subscribe(&invoke).await;
     let page = json!({"event": "http", "method": "GET", "path": "/page", "functionId": "hello", "cors": {"origins": ["http://a.example"]}});
-    subscribe(&two, page).await;
+    two.subscribe(&page).await;
     for node in sandbox.nodes() {
         served(&node, "/page").await;
     }
@@ -170,4 +162,87 @@ async fn each_call_against_another_node() {
         (answer.status().as_u16(), &answer.headers()[allowed]),
         (200, &"http://a.example".parse().unwrap())
     );
+}
+
+/// More requests hang in one webhook than it has slots on a node, and the others do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_hangs_delays_no_other() {
+    let sandbox = Sandbox::processes(2).await;
+    let [healthy, hanging] = [
+        Webhook::start(Does::Answer(r#"{"body": "ran"}"#)).await,
+        Webhook::start(Does::Hang).await,
+    ];
+    for (id, hook) in [("healthy", &healthy), ("hanging", &hanging)] {
+        let record = Record::http(id, hook.url()).timeout_ms(60_000);
+        sandbox.register(&record).await;
+        let path = format!("/{id}");
+        let subscription =
+            json!({"event": "http", "method": "GET", "path": path, "functionId": id});
+        sandbox.subscribe(&subscription).await;
+    }
+    let node = sandbox.node(0);
+    let hung = join_all((0..300).map(|_| request(&node, Method::GET, "/hanging").send()));
+    let served = async {
+        let what = "all slots of the webhook are taken";
+        until(what, Duration::from_secs(20), || async {
+            hanging.envelopes().len() == 256
+        })
+        .await;
+        for node in sandbox.nodes().iter().cycle().take(100) {
+            let answer = node.http_event(Method::GET, "/healthy").await;
+            assert_eq!((answer.status, answer.body.as_str()), (200, "ran"));
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        answers = hung => panic!("the requests that hang have ended: {answers:?}"),
+    }
+}
+
+/// Section 7: of a webhook's answers 500 alone is a failure, and else only its body counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_webhooks_statuses_only_500_is_a_failure() {
+    let sandbox = Sandbox::processes(2).await;
+    let made = r#"{"statusCode": 201, "body": "made"}"#;
+    let failed = "{\"errors\":[{\"message\":\"Function call failed. Please check logs.\"}]}\n";
+    for (number, (does, expected)) in [
+        (Does::Answer(made), (201, "made")),
+        (Does::AnswerWith("202 Accepted", made), (201, "made")),
+        (Does::AnswerWith("404 Not Found", made), (201, "made")),
+        (Does::AnswerWith("503 Busy", made), (201, "made")),
+        (Does::AnswerWith("500 Broken", made), (500, failed)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let hook = Webhook::start(does).await;
+        let (id, path) = (format!("hook{number}"), format!("/{number}"));
+        sandbox.register(&Record::http(&id, hook.url())).await;
+        let subscription =
+            json!({"event": "http", "method": "GET", "path": path, "functionId": id});
+        sandbox.subscribe(&subscription).await;
+        for node in sandbox.nodes() {
+            let answer = node.http_event(Method::GET, &path).await;
+            assert_eq!((answer.status, answer.body.as_str()), expected, "{does:?}");
+        }
+        drop(hook);
+        let answer = sandbox.node(0).http_event(Method::GET, &path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (500, failed));
+    }
+}
+
+/// Section 1: what a webhook takes unless its record says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_has_five_seconds() {
+    let sandbox = Sandbox::processes(1).await;
+    let hook = Webhook::start(Does::Hang).await;
+    sandbox.register(&Record::http("hook", hook.url())).await;
+    let subscription =
+        json!({"event": "http", "method": "GET", "path": "/a", "functionId": "hook"});
+    sandbox.subscribe(&subscription).await;
+    let answer = sandbox.node(0).http_event(Method::GET, "/a").await;
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(answer.error.as_deref(), Some("deadline_exceeded"));
+    let five = Duration::from_secs(5)..Duration::from_secs(15);
+    assert!(five.contains(&answer.elapsed), "{answer:?}");
 }

@@ -1,10 +1,12 @@
 //! etcd is away, silent, or has forgotten the past: what is known goes on running, and changes arrive after.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use cluster_tests::load::assert_all_ok;
 use cluster_tests::{
-    Link, Load, Node, NodeOptions, Record, Sandbox, Targets, eventually, full_length, outage, until,
+    Does, Link, Load, Node, NodeOptions, Record, Sandbox, Targets, Webhook, eventually,
+    full_length, outage, until,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -75,6 +77,94 @@ async fn serves_while_store_is_down() {
             assert_eq!(log.lines().filter(told).count(), 1, "{prefix}: {log}");
         }
     }
+}
+
+/// Every node answers http events and delivers what is emitted, one that restarts meanwhile included.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_flow_while_store_is_down() {
+    let mut sandbox = Sandbox::processes(3).await;
+    let hook = Webhook::start(Does::Answer(r#"{"body": "ran"}"#)).await;
+    sandbox.register(&Record::http("hook", hook.url())).await;
+    let hello = Record::process("hello", "hello").concurrency(8);
+    let (_, home) = sandbox.register_warm(&hello, json!({})).await;
+    let page = |function: &str, path: &str| json!({"event": "http", "functionId": function, "method": "GET", "path": path});
+    sandbox.subscribe(&page("hello", "/hello/:name")).await;
+    let hook_page = sandbox.subscribe(&page("hook", "/hook")).await;
+    let tick = json!({"event": "tick", "functionId": "hook"});
+    sandbox.subscribe(&tick).await;
+    let others = sandbox.others(home.name());
+    let (steady, restarted) = ([home, others[0].clone()], others[1].clone());
+
+    let is_over = Cell::new(false);
+    let flow = async |node: &Node| {
+        while !is_over.get() {
+            assert_events_flow(node, &hook).await;
+        }
+    };
+    let scenario = async {
+        sandbox.etcd().kill9();
+        let all = "/v1/spaces/default/subscriptions";
+        let same = page("hook", "/hook");
+        for (method, path, body) in [
+            (Method::POST, all, Some(&tick)),
+            (Method::PUT, hook_page.as_str(), Some(&same)),
+            (Method::DELETE, hook_page.as_str(), None),
+        ] {
+            let answer = steady[1].config(method, path, body).await;
+            let told = (answer.status, answer.error.as_deref());
+            assert_eq!(told, (503, Some("store_unavailable")), "{answer:?}");
+            assert!(answer.elapsed < FAILS, "{answer:?}");
+        }
+        restarted.kill9();
+        restarted.restart();
+        restarted.wait_ready(Duration::from_secs(20)).await;
+        assert_events_flow(&restarted, &hook).await;
+        outage(if full_length() {
+            Duration::from_secs(60)
+        } else {
+            Duration::from_secs(4)
+        })
+        .await;
+        assert_events_flow(&restarted, &hook).await;
+
+        sandbox.etcd_mut().restart().await;
+        let later = page("hook", "/later");
+        eventually("a subscription goes through again", ARRIVES, || async {
+            let answer = steady[1].config(Method::POST, all, Some(&later)).await;
+            // An earlier attempt may have gone through without its answer having come back.
+            let is_there = answer.status == 400 && answer.body.contains("already exists");
+            match answer.status == 201 || is_there {
+                true => Ok(()),
+                false => Err(format!("{answer:?}")),
+            }
+        })
+        .await;
+        for node in sandbox.nodes() {
+            let what = format!("{} serves what was subscribed after", node.name());
+            until(&what, ARRIVES, || async {
+                node.http_event(Method::GET, "/later").await.body == "ran"
+            })
+            .await;
+            assert_events_flow(&node, &hook).await;
+        }
+        is_over.set(true);
+    };
+    tokio::join!(flow(&steady[0]), flow(&steady[1]), scenario);
+    assert!(hook.ids().values().all(|times| *times == 1), "once each");
+}
+
+/// One event of each kind through a node: to a webhook, to a function that is warm somewhere, and emitted.
+async fn assert_events_flow(node: &Node, hook: &Webhook) {
+    let page = node.http_event(Method::GET, "/hook").await;
+    assert_eq!((page.status, page.body.as_str()), (200, "ran"), "{page:?}");
+    let hello = node.http_event(Method::GET, "/hello/Ada").await;
+    assert_eq!(hello.status, 200, "{hello:?}");
+    assert_eq!(hello.json()["hello"], "Ada");
+    let emitted = node.emit("tick", &json!(node.name())).await;
+    assert_eq!(emitted.status, 202, "{emitted:?}");
+    let id = emitted.invocation.expect("an answer has an id");
+    let what = format!("what {} accepted comes", node.name());
+    until(&what, Duration::from_secs(10), || async { hook.has(&id) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

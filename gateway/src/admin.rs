@@ -1,4 +1,4 @@
-//! The config API on port 4001: functions, subscriptions, status, diagnostics.
+//! The config API on port 4001: functions, subscriptions, event types, CORS, status, diagnostics.
 
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::surface::Shared;
 use crate::{body, headers, health};
 
+mod cors;
+mod event_types;
 mod filter;
 mod functions;
 mod meters;
@@ -39,28 +41,39 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
         true => add(router, "/debug/actors/{name}/kill", post(view::kill_actor)),
         false => router,
     };
+    let router = add(router, "/v1/spaces", get(view::spaces));
+    spaceless::add_to(add_records(router))
+        .layer(middleware::from_fn(meters::count))
+        .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
+        .fallback(async || Error::plain_not_found())
+}
+
+/// Adds the routes of all records.
+fn add_records(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
     let all = get(functions::list).post(functions::create);
     let router = add(router, "/v1/spaces/{space}/functions", all);
     let one = get(functions::read)
         .put(functions::replace)
         .delete(functions::delete);
     let router = add(router, "/v1/spaces/{space}/functions/{id}", one);
-    let router = add(
-        router,
-        "/v1/spaces/{space}/functions/{id}/logs",
-        get(functions::logs),
-    );
-    let router = add(router, "/v1/spaces", get(view::spaces));
+    let logs = get(functions::logs);
+    let router = add(router, "/v1/spaces/{space}/functions/{id}/logs", logs);
     let all = get(subscriptions::list).post(subscriptions::create);
     let router = add(router, "/v1/spaces/{space}/subscriptions", all);
     let one = get(subscriptions::read)
         .put(subscriptions::replace)
         .delete(subscriptions::delete);
     let router = add(router, "/v1/spaces/{space}/subscriptions/{id}", one);
-    spaceless::add_to(router)
-        .layer(middleware::from_fn(meters::count))
-        .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
-        .fallback(async || Error::plain_not_found())
+    let all = get(event_types::list).post(event_types::create);
+    let router = add(router, "/v1/spaces/{space}/eventtypes", all);
+    let one = get(event_types::read)
+        .put(event_types::replace)
+        .delete(event_types::delete);
+    let router = add(router, "/v1/spaces/{space}/eventtypes/{name}", one);
+    let all = get(cors::list).post(cors::create);
+    let router = add(router, "/v1/spaces/{space}/cors", all);
+    let one = get(cors::read).put(cors::replace).delete(cors::delete);
+    add(router, "/v1/spaces/{space}/cors/{id}", one)
 }
 
 /// Adds a path, and a redirect from the same path with a superfluous slash.

@@ -81,6 +81,8 @@ impl Guard {
         headers: &HeaderMap,
     ) -> Result<(), Error> {
         match self.mode {
+            // The inner listener has rules of its own, and nobody is let in there by these.
+            _ if listener == Listener::Inner => Err(Error::unknown_instance()),
             AuthMode::Off if listener == Listener::Events => Ok(()),
             AuthMode::Off => check_host(uri, headers),
             AuthMode::Required if listener == Listener::Config && is_open(uri.path()) => Ok(()),
@@ -95,14 +97,17 @@ impl Guard {
     }
 
     fn has_token(&self, headers: &HeaderMap) -> bool {
-        let sent = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| bearer(value.as_bytes()));
-        match (&self.token, sent) {
+        match (&self.token, token(headers)) {
             (Some(token), Some(sent)) => sent.ct_eq(token.expose().as_bytes()).into(),
             _ => false,
         }
     }
+}
+
+/// The bearer token of a request.
+pub(crate) fn token(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    bearer(value.as_bytes())
 }
 
 /// Balancers ask these without a credential.

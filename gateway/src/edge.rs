@@ -1,4 +1,4 @@
-//! The three listeners of a node: bound together, served together, drained together.
+//! The listeners of a node: those of clients, bound, served and drained together, and the one of instances, which is drained last.
 
 use std::fmt;
 use std::io;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Guard;
 use crate::events::Emitter;
+use crate::inner::{Callers, Inner, InnerListener};
 use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
@@ -41,6 +42,7 @@ pub struct Listeners {
 /// The HTTP edge, ready to be served.
 pub struct Edge {
     listeners: [(TcpListener, Surface); 3],
+    inner: Option<Inner>,
     addresses: Addresses,
     shared: Arc<Shared>,
 }
@@ -70,18 +72,28 @@ pub struct BindError {
 
 /// The edge while it is served.
 #[derive(Debug)]
-#[must_use = "the connections are left to themselves when it is dropped; finish() waits for them"]
+#[must_use = "the connections are left to themselves when it is dropped; finish() and end() wait for them"]
 pub struct Serving {
-    connections: TaskTracker,
+    clients: Connections,
+    instances: Connections,
+    instances_closing: CancellationToken,
+}
+
+/// Connections that are waited for together.
+#[derive(Debug, Clone, Default)]
+struct Connections {
+    tasks: TaskTracker,
     cut: CancellationToken,
 }
 
-/// One of the three listeners.
+/// One of the listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
     Functions,
     Events,
     Config,
+    /// For instances of the node's functions.
+    Inner,
 }
 
 impl Listener {
@@ -91,6 +103,7 @@ impl Listener {
             Self::Functions => "listen.functions",
             Self::Events => "listen.events",
             Self::Config => "listen.config",
+            Self::Inner => "listen.inner_port",
         }
     }
 
@@ -100,6 +113,7 @@ impl Listener {
             Self::Functions => "functions",
             Self::Events => "events",
             Self::Config => "config",
+            Self::Inner => "inner",
         }
     }
 }
@@ -182,9 +196,18 @@ impl Edge {
         ];
         Self {
             listeners,
+            inner: None,
             addresses,
             shared,
         }
+    }
+
+    /// Lets instances of the node's functions in, on a listener of their own.
+    #[must_use]
+    pub fn with_inner(mut self, listener: InnerListener, callers: Arc<dyn Callers>) -> Self {
+        let surface = Arc::new(Surface::inner(&self.shared, callers));
+        self.inner = Some(Inner { listener, surface });
+        self
     }
 
     /// Where it listens.
@@ -192,29 +215,28 @@ impl Edge {
         self.addresses
     }
 
-    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting, closes idle connections a
-    /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it.
+    /// Starts to accept, in tasks of `tracker`. When `shutdown` is cancelled it stops accepting clients, closes idle connections a
+    /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it. Instances
+    /// are served until [`Serving::end`].
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let serving = Serving {
-            connections: TaskTracker::new(),
-            cut: CancellationToken::new(),
-        };
+        let (clients, instances) = (Connections::default(), Connections::default());
         for (listener, surface) in self.listeners {
-            let accepting = connection::accept(
-                listener,
-                Arc::new(surface),
-                serving.cut.clone(),
-                tracker.clone(),
-                serving.connections.clone(),
-            );
-            tracker.spawn(serving.connections.track_future(accepting));
+            clients.accept(listener, Arc::new(surface), tracker);
         }
         let closing = self.shared.closing.clone();
-        tracker.spawn(serving.connections.track_future(async move {
+        tracker.spawn(clients.tasks.track_future(async move {
             shutdown.cancelled().await;
             closing.cancel();
         }));
-        serving
+        let instances_closing = match self.inner {
+            Some(inner) => instances.accept_inner(inner, tracker),
+            None => CancellationToken::new(),
+        };
+        Serving {
+            clients,
+            instances,
+            instances_closing,
+        }
     }
 }
 
@@ -227,20 +249,62 @@ impl fmt::Debug for Edge {
 }
 
 impl Serving {
-    /// Waits, after shutdown was cancelled, until the last connection has ended, and cuts those that are left at the deadline.
-    /// Returns whether all ended by themselves.
-    pub async fn finish(self, deadline: Instant) -> bool {
-        self.connections.close();
-        let is_done = time::timeout_at(deadline, self.connections.wait())
-            .await
-            .is_ok();
-        self.cut.cancel();
-        self.connections.wait().await;
-        is_done
+    /// Waits, after shutdown was cancelled, until the last client's connection has ended, and cuts those that are left at the
+    /// deadline. Returns whether all ended by themselves. Instances are still served.
+    pub async fn finish(&self, deadline: Instant) -> bool {
+        self.clients.finish(deadline).await
+    }
+
+    /// Stops to serve instances, and waits for their connections as [`Serving::finish`] does for those of clients.
+    pub async fn end(self, deadline: Instant) -> bool {
+        self.instances_closing.cancel();
+        self.instances.finish(deadline).await
     }
 }
 
-fn listen(listener: Listener, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+impl Connections {
+    fn accept(&self, listener: TcpListener, surface: Arc<Surface>, tracker: &TaskTracker) {
+        let accepting = connection::accept(
+            listener,
+            surface,
+            self.cut.clone(),
+            tracker.clone(),
+            self.tasks.clone(),
+        );
+        tracker.spawn(self.tasks.track_future(accepting));
+    }
+
+    /// Accepts on the inner listener and on those that are added to it. Returns what ends that.
+    fn accept_inner(&self, inner: Inner, tracker: &TaskTracker) -> CancellationToken {
+        let Inner { listener, surface } = inner;
+        let InnerListener {
+            local, mut more, ..
+        } = listener;
+        let closing = surface.closing.clone();
+        self.accept(local, Arc::clone(&surface), tracker);
+        let (connections, tasks) = (self.clone(), tracker.clone());
+        tracker.spawn(self.tasks.track_future(async move {
+            while let Some(Some(listener)) = surface.closing.run_until_cancelled(more.recv()).await
+            {
+                connections.accept(listener, Arc::clone(&surface), &tasks);
+            }
+        }));
+        closing
+    }
+
+    async fn finish(&self, deadline: Instant) -> bool {
+        self.tasks.close();
+        let ended = time::timeout_at(deadline, self.tasks.wait()).await;
+        self.cut.cancel();
+        self.tasks.wait().await;
+        ended.is_ok()
+    }
+}
+
+pub(crate) fn listen(
+    listener: Listener,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BindError> {
     let bound = || {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()

@@ -6,10 +6,12 @@ use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
+use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, Space, api};
 
 use crate::body::AnswerBody;
 use crate::headers;
+
+mod records;
 
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
@@ -93,6 +95,18 @@ impl Error {
         }
     }
 
+    /// An event type is refused.
+    pub(crate) fn invalid_event_type(why: &protocol::event_type::Invalid) -> Self {
+        match why {
+            protocol::event_type::Invalid::Validation(tail) => Self::invalid(format!(
+                "Event Type doesn't validate. Validation error: {tail}"
+            )),
+            protocol::event_type::Invalid::UnknownAuthorizer => {
+                catalog::Error::UnknownAuthorizer.into()
+            }
+        }
+    }
+
     /// The body of a record is no JSON.
     pub(crate) fn undecodable(self) -> Self {
         Self {
@@ -162,6 +176,26 @@ impl Error {
     pub(crate) fn unauthorized() -> Self {
         let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";
         Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// No token of an instance came along.
+    pub(crate) fn unknown_instance() -> Self {
+        let message = "only instances of this node's functions may call here: send HEARTH_TOKEN as Authorization: Bearer TOKEN";
+        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// The token of one instance came from where another one is.
+    pub(crate) fn instance_elsewhere() -> Self {
+        let message = "this token was made for an instance at another address";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// A function calls into a space that is not its own.
+    pub(crate) fn other_space(named: &str, own: &Space) -> Self {
+        let message = format!(
+            "space {named} is not that of the caller, {own}, and with auth it may call no other"
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// The functions API has no such path.
@@ -257,15 +291,11 @@ impl Error {
         .into()
     }
 
-    /// A function that an event goes to is not registered.
-    pub(crate) fn function_vanished() -> Self {
-        let failure = Failure::new(
-            ErrorCode::FunctionNotFound,
-            Component::Gateway,
-            Effect::Refused,
-            CALL_FAILED,
-        );
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
+    /// The authorizer of an event type does not let an event through. The client is not told why: the log is.
+    pub(crate) fn not_authorized(event_type: &str) -> Self {
+        let message =
+            format!("Authorization of event type {event_type:?} failed. Please check logs.");
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// A function did not answer an event. The client is not told why: the log is.
@@ -431,50 +461,6 @@ impl From<Failure> for Error {
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, failure)
-    }
-}
-
-/// The status of a record that was not read or changed; where Event Gateway has one of its own, that.
-impl From<catalog::Error> for Error {
-    fn from(error: catalog::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            catalog::Error::Exists(_)
-            | catalog::Error::InUse
-            | catalog::Error::UnknownFunction(_)
-            | catalog::Error::SubscriptionExists(_)
-            | catalog::Error::Identity(_)
-            | catalog::Error::Path(_) => {
-                Self::refused(StatusCode::BAD_REQUEST, error.code(), message)
-            }
-            catalog::Error::Changed(_) | catalog::Error::SubscriptionChanged(_) => {
-                Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
-            }
-            catalog::Error::NotFound(_)
-            | catalog::Error::SubscriptionNotFound(_)
-            | catalog::Error::Contended(_)
-            | catalog::Error::ProcessesOff => {
-                Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
-            }
-            catalog::Error::Image(failure) => {
-                let is_missing = failure.code == ErrorCode::ImageNotFound;
-                let status = if is_missing {
-                    StatusCode::NOT_FOUND
-                } else {
-                    StatusCode::SERVICE_UNAVAILABLE
-                };
-                Self::new(status, Failure { message, ..failure })
-            }
-            catalog::Error::Store(error) => {
-                let mut failure = Failure::from(&error);
-                if failure.effect == Effect::Interrupted {
-                    failure
-                        .message
-                        .push_str("; the change may have been stored");
-                }
-                failure.into()
-            }
-        }
     }
 }
 

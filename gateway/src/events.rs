@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::InvocationId;
+use protocol::event::cloudevents::Mode;
 
 mod call;
 mod cors;
@@ -24,10 +25,13 @@ mod names;
 mod response;
 mod sniff;
 mod target;
+mod typed;
 
 use self::dispatch::Kind;
+pub(crate) use self::dispatch::SPACE;
 pub use self::emit::{Emitter, Invocations};
 use self::target::Target;
+use self::typed::Heard;
 use crate::body::{self, AnswerBody};
 use crate::error::{Error, Shape};
 use crate::surface::Shared;
@@ -50,10 +54,6 @@ pub(crate) async fn answer(
     is_trusted: bool,
 ) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
-    if shared.closing.is_cancelled() {
-        body::discard(&parts.headers, &mut body).await;
-        return Error::draining().answer(Shape::EventGateway, id, shared.node.name());
-    }
     // Of what came without a credential only a preflight goes on, and it makes nothing run.
     if !is_trusted && cors::preflight_method(&parts.method, &parts.headers).is_none() {
         body::discard(&parts.headers, &mut body).await;
@@ -64,11 +64,12 @@ pub(crate) async fn answer(
     let fields = match &kind {
         Ok(Kind::CustomPreflight) => {
             body::discard(&parts.headers, &mut body).await;
-            return http_event::preflight(cors::CUSTOM.preflight(&parts.headers));
+            let fields = cors::of_custom_preflight(&*shared.node, &parts);
+            return http_event::preflight(fields);
         }
-        Ok(Kind::Http) => HeaderMap::new(),
+        Ok(Kind::Http | Kind::HttpOrTyped(_)) => HeaderMap::new(),
         Ok(Kind::Custom(_) | Kind::CloudEvents(_)) | Err(_) => {
-            cors::CUSTOM.actual(&parts.method, &parts.headers)
+            cors::of_custom(&*shared.node, &parts)
         }
     };
     let answered = match kind {
@@ -82,6 +83,11 @@ pub(crate) async fn answer(
         answered.unwrap_or_else(|error| error.answer(Shape::EventGateway, id, shared.node.name()));
     response.headers_mut().extend(fields);
     response
+}
+
+/// Whether a request says of itself that it is an event with a name, or tries to.
+pub(crate) fn is_named(method: &Method, fields: &HeaderMap) -> bool {
+    !matches!(dispatch::decide(method, fields), Ok(Kind::Http))
 }
 
 async fn read_and_answer(
@@ -120,7 +126,32 @@ async fn read_and_answer(
     match kind {
         Kind::Custom(name) => custom::answer(shared, id, &arrival, name).await,
         Kind::CloudEvents(mode) => custom::answer_cloud_events(shared, id, &arrival, mode).await,
+        Kind::HttpOrTyped(mode) => answer_typed(shared, id, arrival, mode).await,
         Kind::CustomPreflight | Kind::Http => http_event::answer(shared, id, arrival).await,
+    }
+}
+
+/// Answers a request that carries an event with a method that only typed subscriptions take: if none does, it is a plain request.
+async fn answer_typed(
+    shared: &Shared,
+    id: &InvocationId,
+    arrival: Arrival,
+    mode: Mode,
+) -> Result<Response<AnswerBody>, Error> {
+    let space = http_event::named_space(&arrival.parts.headers)?;
+    let registry = shared.node.registry();
+    let heard = Heard::new(shared, id, &arrival, &registry, space.as_ref());
+    let event = typed::carried(&arrival, mode);
+    match event.filter(|event| heard.is_meant(event)) {
+        Some(event) => {
+            let fields = cors::of_typed(&*shared.node, &arrival.parts);
+            let mut answer = custom::take(shared, id, &arrival, event)
+                .await
+                .map_err(|error| error.with_fields(fields.clone()))?;
+            answer.headers_mut().extend(fields);
+            Ok(answer)
+        }
+        None => http_event::answer(shared, id, arrival).await,
     }
 }
 

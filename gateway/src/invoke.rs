@@ -36,11 +36,12 @@ const ANSWER_START: &[u8] = br#"{"message":"Function invoked successfully","resu
 /// Up to this many bytes a result is copied between its braces: one short write costs less than three pieces.
 const COPY_BYTES_MAX: usize = 8 * 1024;
 
-/// Answers `POST /invoke`.
+/// Answers `POST /invoke`. `own` is the space of the function that calls, where one does.
 pub(crate) async fn answer(
     shared: &Shared,
     id: &InvocationId,
     request: Request<Incoming>,
+    own: Option<&Space>,
 ) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
     let fail = |error: &Error| error.answer(Shape::Functions, id, shared.node.name());
@@ -50,7 +51,12 @@ pub(crate) async fn answer(
         return fail(&Error::in_flight(shared.limits.in_flight_max));
     };
     let request = match body::read(&parts.headers, &mut body, &shared.limits).await {
-        Ok(body) => read_request(id, &body),
+        Ok(body) => read_request(id, &body, own).and_then(|request| match own {
+            Some(own) if shared.guard.requires_token() && request.space != *own => {
+                Err(Error::other_space(request.space.as_str(), own))
+            }
+            _ => Ok(request),
+        }),
         Err(error) => Err(error),
     };
     match request {
@@ -127,7 +133,11 @@ pub(crate) fn note_failure(span: &Span, code: ErrorCode) {
 }
 
 /// Reads the body of the request. The payload shares the body's memory.
-fn read_request(id: &InvocationId, body: &Bytes) -> Result<invoker::Request, Error> {
+fn read_request(
+    id: &InvocationId,
+    body: &Bytes,
+    own: Option<&Space>,
+) -> Result<invoker::Request, Error> {
     // Without this an array of the fields' values would be taken for an object.
     let is_object = body
         .trim_ascii_start()
@@ -147,7 +157,9 @@ fn read_request(id: &InvocationId, body: &Bytes) -> Result<invoker::Request, Err
     };
     Ok(invoker::Request {
         id: id.clone(),
-        space: request.space.unwrap_or_else(Space::default_space),
+        space: request
+            .space
+            .unwrap_or_else(|| own.cloned().unwrap_or_else(Space::default_space)),
         function_id,
         payload,
         content_type: "application/json".to_owned(),
@@ -302,7 +314,8 @@ mod tests {
 
     fn refuses(body: &str, expected: &str) {
         let id = InvocationId::random();
-        let error = read_request(&id, &Bytes::copy_from_slice(body.as_bytes())).expect_err(body);
+        let error =
+            read_request(&id, &Bytes::copy_from_slice(body.as_bytes()), None).expect_err(body);
         assert!(
             format!("{error:?}").contains(expected),
             "{body}\n got {error:?}\nnot {expected}"
@@ -350,7 +363,8 @@ mod tests {
 
     fn payload(body: &str) -> String {
         let id = InvocationId::random();
-        let request = read_request(&id, &Bytes::copy_from_slice(body.as_bytes())).expect(body);
+        let request =
+            read_request(&id, &Bytes::copy_from_slice(body.as_bytes()), None).expect(body);
         String::from_utf8(request.payload.into()).unwrap()
     }
 

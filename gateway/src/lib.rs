@@ -15,6 +15,7 @@ mod events;
 mod functions;
 mod headers;
 mod health;
+mod inner;
 mod invoke;
 mod meters;
 mod node;
@@ -22,6 +23,7 @@ mod surface;
 
 pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
 pub use events::{Emitter, Invocations};
+pub use inner::{Callers, InnerListener, Stranger};
 pub use invoke::Propagate;
 pub use node::Node;
 pub use surface::RenderMetrics;

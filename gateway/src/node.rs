@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use actors::Registry;
-use actors::catalog::{self, Stored, StoredSubscription};
+use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
 use futures_util::stream::BoxStream;
-use protocol::{Function, FunctionId, Space, Subscription, SubscriptionId, api};
+use protocol::{
+    CorsId, CorsRecord, EventTypeRecord, Function, FunctionId, Space, Subscription, SubscriptionId,
+    api,
+};
 
 /// What the edge asks of the node behind it; [`actors::Control`] in a running node, a scripted one in tests.
 #[async_trait]
@@ -114,6 +117,88 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As [`actors::Catalog::subscriptions`].
     async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error>;
+
+    /// Registers an event type.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::create_event_type`].
+    async fn create_event_type(
+        &self,
+        event_type: EventTypeRecord,
+    ) -> Result<StoredEventType, catalog::Error>;
+
+    /// Replaces an event type; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::update_event_type`].
+    async fn update_event_type(
+        &self,
+        event_type: EventTypeRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredEventType, catalog::Error>;
+
+    /// Removes an event type; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::delete_event_type`].
+    async fn delete_event_type(
+        &self,
+        space: &str,
+        name: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error>;
+
+    /// Reads one event type.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::event_type`].
+    async fn event_type(&self, space: &str, name: &str) -> Result<StoredEventType, catalog::Error>;
+
+    /// Reads the event types of a space, by name.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::event_types`].
+    async fn event_types(&self, space: &str) -> Result<Vec<StoredEventType>, catalog::Error>;
+
+    /// Stores a CORS configuration.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::create_cors`].
+    async fn create_cors(&self, cors: CorsRecord) -> Result<StoredCors, catalog::Error>;
+
+    /// Replaces a CORS configuration; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::update_cors`].
+    async fn update_cors(
+        &self,
+        id: &CorsId,
+        cors: CorsRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredCors, catalog::Error>;
+
+    /// Removes a CORS configuration; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::delete_cors`].
+    async fn delete_cors(
+        &self,
+        space: &str,
+        id: &CorsId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error>;
+
+    /// Reads one CORS configuration.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::cors`].
+    async fn cors(&self, space: &str, id: &CorsId) -> Result<StoredCors, catalog::Error>;
+
+    /// Reads the CORS configurations of a space, by id.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::all_cors`].
+    async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error>;
 
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
@@ -220,6 +305,68 @@ impl Node for actors::Control {
 
     async fn subscriptions(&self, space: &str) -> Result<Vec<StoredSubscription>, catalog::Error> {
         self.catalog.subscriptions(space).await
+    }
+
+    async fn create_event_type(
+        &self,
+        event_type: EventTypeRecord,
+    ) -> Result<StoredEventType, catalog::Error> {
+        self.catalog.create_event_type(event_type).await
+    }
+
+    async fn update_event_type(
+        &self,
+        event_type: EventTypeRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredEventType, catalog::Error> {
+        self.catalog.update_event_type(event_type, at).await
+    }
+
+    async fn delete_event_type(
+        &self,
+        space: &str,
+        name: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.catalog.delete_event_type(space, name, at).await
+    }
+
+    async fn event_type(&self, space: &str, name: &str) -> Result<StoredEventType, catalog::Error> {
+        self.catalog.event_type(space, name).await
+    }
+
+    async fn event_types(&self, space: &str) -> Result<Vec<StoredEventType>, catalog::Error> {
+        self.catalog.event_types(space).await
+    }
+
+    async fn create_cors(&self, cors: CorsRecord) -> Result<StoredCors, catalog::Error> {
+        self.catalog.create_cors(cors).await
+    }
+
+    async fn update_cors(
+        &self,
+        id: &CorsId,
+        cors: CorsRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredCors, catalog::Error> {
+        self.catalog.update_cors(id, cors, at).await
+    }
+
+    async fn delete_cors(
+        &self,
+        space: &str,
+        id: &CorsId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.catalog.delete_cors(space, id, at).await
+    }
+
+    async fn cors(&self, space: &str, id: &CorsId) -> Result<StoredCors, catalog::Error> {
+        self.catalog.cors(space, id).await
+    }
+
+    async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error> {
+        self.catalog.all_cors(space).await
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

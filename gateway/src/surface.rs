@@ -1,5 +1,6 @@
 //! One API on one listener: from a request's head to the answer with all its headers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actors::invoker::Completed;
@@ -18,10 +19,11 @@ use crate::body::{self, AnswerBody};
 use crate::edge::Listener;
 use crate::error::{Error, Shape};
 use crate::events::Emitter;
+use crate::inner::{self, Callers};
 use crate::invoke::{self, Propagate};
 use crate::meters::{EventMeters, InvocationMeters, ListenerMeters};
 use crate::node::Node;
-use crate::{cors, events, headers};
+use crate::{cors, events, functions, headers};
 
 /// Writes the metrics as Prometheus reads them.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -41,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) events: EventMeters,
     /// Takes events for their subscribers.
     pub(crate) emitter: Arc<Emitter>,
-    /// Cancelled when the node stops accepting; answers without an end end then.
+    /// Cancelled when the node stops accepting clients; answers without an end end then.
     pub(crate) closing: CancellationToken,
 }
 
@@ -69,6 +71,10 @@ pub(crate) struct Surface {
     pub(crate) listener: Listener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) meters: ListenerMeters,
+    /// Cancelled when the listener stops accepting.
+    pub(crate) closing: CancellationToken,
+    /// Who may call, on the inner listener.
+    callers: Option<Arc<dyn Callers>>,
     router: Router,
 }
 
@@ -83,14 +89,34 @@ impl Surface {
             listener,
             shared: Arc::clone(shared),
             meters: ListenerMeters::new(listener.label()),
+            closing: shared.closing.clone(),
+            callers: None,
             router: router.with_state(Arc::clone(shared)),
         }
     }
 
-    /// Answers one request, whatever it is.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    /// The surface of the inner listener, which is closed after those of clients.
+    pub(crate) fn inner(shared: &Arc<Shared>, callers: Arc<dyn Callers>) -> Self {
+        Self {
+            closing: CancellationToken::new(),
+            callers: Some(callers),
+            ..Self::new(Listener::Inner, shared, functions::router())
+        }
+    }
+
+    /// Answers one request, whatever it is. `from` is where its client is.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> Response<AnswerBody> {
         let shared = &*self.shared;
         let id = InvocationId::random();
+        if let Some(callers) = &self.callers {
+            // In a box, so that the path of clients carries nothing of it.
+            let response = Box::pin(inner::answer(self, &**callers, &id, request, from)).await;
+            return self.complete(response, &id, None);
+        }
         let (origin, checked) = match shared.guard.origin(self.listener, request.headers()) {
             Ok(origin) => (origin.cloned(), Ok(())),
             Err(error) => (None, Err(error)),
@@ -105,7 +131,11 @@ impl Surface {
                 .guard
                 .caller(self.listener, request.uri(), request.headers()),
         });
-        let mut response = match checked {
+        let checked = match self.listener == Listener::Events && self.closing.is_cancelled() {
+            true => Err(Error::draining()),
+            false => checked,
+        };
+        let response = match checked {
             Err(error) => {
                 let (parts, mut body) = request.into_parts();
                 body::discard(&parts.headers, &mut body).await;
@@ -116,9 +146,20 @@ impl Surface {
                 events::answer(&self.shared, &id, request, is_trusted).await
             }
             Ok(()) if is_preflight => cors::preflight(),
-            Ok(()) if self.is_invoke(&request) => invoke::answer(shared, &id, request).await,
+            Ok(()) if self.is_invoke(&request) => invoke::answer(shared, &id, request, None).await,
             Ok(()) => self.route(&id, request).await,
         };
+        self.complete(response, &id, origin)
+    }
+
+    /// Puts on an answer what all answers have, and counts it.
+    fn complete(
+        &self,
+        mut response: Response<AnswerBody>,
+        id: &InvocationId,
+        origin: Option<HeaderValue>,
+    ) -> Response<AnswerBody> {
+        let shared = &*self.shared;
         let fields = response.headers_mut();
         fields.insert(headers::INVOCATION, headers::text(id.as_str()));
         fields
@@ -143,7 +184,11 @@ impl Surface {
     }
 
     /// Everything but the warm path goes through a router.
-    async fn route(&self, id: &InvocationId, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(crate) async fn route(
+        &self,
+        id: &InvocationId,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let request = request.map(axum::body::Body::new);
         let Ok(mut response) = self.router.clone().oneshot(request).await;
         let Some(error) = response.extensions_mut().remove::<Error>() else {
@@ -162,7 +207,7 @@ impl Surface {
             tracing::error!(request = %id, ?error, "request failed");
         }
         let shape = match self.listener {
-            Listener::Functions => Shape::Functions,
+            Listener::Functions | Listener::Inner => Shape::Functions,
             Listener::Events | Listener::Config => Shape::EventGateway,
         };
         error.answer(shape, id, self.shared.node.name())

@@ -7,6 +7,8 @@ use config::Settings;
 use config::settings::{Error, Flags};
 use serde_json::json;
 
+pub mod original;
+
 /// Runs functions where they are warm: a clustered function runtime and event gateway.
 #[derive(Debug, Parser)]
 #[command(name = "hearth", version, after_help = cli::EXIT_CODES)]
@@ -78,6 +80,16 @@ pub struct NodeArguments {
     /// The container engine [setting: docker.host].
     #[arg(long, value_name = "URL")]
     pub docker_host: Option<String>,
+    /// Any setting that no other flag gives, by its key such as queue.permits; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as queue.permits=100".to_owned()),
+    }
 }
 
 /// What `hearth dev` is told.
@@ -123,7 +135,10 @@ impl NodeArguments {
             .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| (key, json!(value)));
         let allow = self.allow_process.then_some(("process.allow", json!(true)));
-        let given = texts.chain(paths).chain(lists).chain(allow);
+        let set = self.set.iter();
+        let set = set.map(|(key, value)| (key.as_str(), json!(value)));
+        // A flag that names a setting counts more than one for any.
+        let given = set.chain(texts).chain(paths).chain(lists).chain(allow);
         given.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 

@@ -209,6 +209,11 @@ fn numbered(
         "listen.peer".into(),
         moved(settings.listen.peer, number - 1)?,
     );
+    if settings.listen.inner_port != 0 {
+        let port = settings.listen.inner_port.checked_add(number - 1);
+        let port = port.context("the ports of the nodes end above 65535")?;
+        flags.insert("listen.inner_port".into(), json!(port));
+    }
     flags.insert(
         "cluster.seeds".into(),
         json!([settings.listen.peer.to_string()]),
@@ -241,6 +246,12 @@ fn node_arguments(arguments: &DevArguments, node: &Settings, secret: &Path) -> V
     if !node.store.etcd.endpoints.is_empty() {
         flag("--etcd", node.store.etcd.endpoints.join(",").into());
     }
+    // The later one counts: a port that was set is this node's own.
+    for (key, value) in &arguments.node.set {
+        flag("--set", format!("{key}={value}").into());
+    }
+    let inner_port = node.listen.inner_port;
+    flag("--set", format!("listen.inner_port={inner_port}").into());
     if node.process.allow {
         command.push("--allow-process".into());
     }

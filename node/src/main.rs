@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use config::Settings;
-use node::args::{Arguments, Command};
+use node::args::{Arguments, Command, original};
 use node::telemetry::Telemetry;
 use node::{Node, StartError, dev, shutdown};
 
@@ -25,7 +25,11 @@ fn main() -> ExitCode {
         // Before any runtime and any parser: a guard is small, one runs for each instance, and what follows is the command's.
         return providers::process::guard::main(std::env::args_os().skip(2));
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match original::translate(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(&error.to_string(), EXIT_SETTINGS),
+    };
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return cli::usage_error(&error),
     };

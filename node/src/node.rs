@@ -10,7 +10,8 @@ use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
 use cluster::{Membership, PeerClient, PeerHandler};
 use config::{Settings, Store};
-use gateway::{Edge, Listeners};
+use gateway::{Edge, InnerListener, Listeners};
+use providers::Callers;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -111,6 +112,7 @@ impl Node {
         let secret = wire::secret(&settings)?;
         // Every port is bound before anything starts: a port that is taken leaves nothing behind.
         let listeners = Listeners::bind(&settings)?;
+        let inner = InnerListener::bind(settings.listen.inner_port, identity.node_id())?;
         let sockets =
             PeerSockets::bind(settings.listen.peer).map_err(|source| StartError::BindPeer {
                 address: settings.listen.peer,
@@ -142,6 +144,8 @@ impl Node {
             members: membership.members(),
             body_bytes_max: wire::bytes(settings.limits.answer_max) + HEAD_BYTES,
         }));
+        let callers = Callers::new(inner.address(), inner.more());
+        let inner_address = inner.address();
         let parts = wire::Backends {
             settings: &settings,
             identity: &identity,
@@ -149,6 +153,7 @@ impl Node {
             store,
             client,
             membership: &membership,
+            callers: callers.clone(),
         };
         let parts = parts.parts(metrics, &tracker, &stop)?;
         let running = actors::supervisor::start(parts).await?;
@@ -173,12 +178,14 @@ impl Node {
             admin_token,
             metrics.render(),
             metrics.request_context(),
-        );
+        )
+        .with_inner(inner, Arc::new(wire::Instances(callers)));
         let edge_shutdown = CancellationToken::new();
         let edge = edge.serve(edge_shutdown.clone(), &tracker);
         tracing::info!(
             node = %settings.node.name, id = %identity.node_id(), generation = %identity.generation(),
             functions = %addresses.functions, events = %addresses.events, config = %addresses.config, peer = %sockets.address,
+            inner = %inner_address,
             "node started"
         );
         let peer_address = sockets.address;
@@ -218,7 +225,7 @@ impl NodeHandle {
     }
 
     /// Drains and stops the node: readiness off and peers told, then accept stops, what is in flight finishes, what is queued
-    /// is delivered, instances stop, actors stop. What is not done by `node.drain_timeout` is cut off.
+    /// is delivered, instances may call no more and stop, actors stop. What is not done by `node.drain_timeout` is cut off.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.settings.node.drain_timeout;
         tracing::info!(node = %self.settings.node.name, "draining");
@@ -239,6 +246,8 @@ impl NodeHandle {
                 "some requests were cut off at the end of the drain; node.drain_timeout bounds it"
             );
         }
+        // Functions that were in flight until now may have called others.
+        self.edge.end(deadline).await;
         self.running.handle.stop(deadline).await;
         self.membership.shutdown().await;
         self.stop.cancel();

@@ -1,20 +1,24 @@
 //! Chooses the backends: the only place that names them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actors::executor::{Journal, Launchers};
 use actors::supervisor::Parts;
+use async_trait::async_trait;
 use bytesize::ByteSize;
 use cluster::identity::{ClusterSecret, Identity};
 use cluster::{LocalState, Membership, PeerClient};
 use config::settings::QueueSettings;
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
+use gateway::Stranger;
 use metrics::{Counter, Gauge};
+use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::Webhook;
 use providers::process::{self, Process};
-use providers::{Launch, Outputs, Remote};
+use providers::{Callers, Launch, Outputs, Remote};
 use queue::backend::memory;
 use queue::{MemoryQueue, Queue};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +38,22 @@ pub(crate) struct Backends<'a> {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) client: Arc<dyn PeerClient>,
     pub(crate) membership: &'a Arc<Membership>,
+    pub(crate) callers: Callers,
+}
+
+/// The instances of this node, for the listener that they call it at.
+#[derive(Debug)]
+pub(crate) struct Instances(pub(crate) Callers);
+
+#[async_trait]
+impl gateway::Callers for Instances {
+    async fn space_of(&self, token: &[u8], from: IpAddr) -> Result<Space, Stranger> {
+        let instance = self.0.find(token).ok_or(Stranger::UnknownToken)?;
+        match instance.is_at(from).await {
+            true => Ok(instance.space.clone()),
+            false => Err(Stranger::OtherAddress),
+        }
+    }
 }
 
 pub(crate) fn identity(settings: &Settings) -> Result<Identity, StartError> {
@@ -156,6 +176,7 @@ impl Backends<'_> {
                 generation: self.identity.generation(),
                 data_dir: data_dir.clone(),
                 outputs: outputs.clone(),
+                callers: self.callers.clone(),
                 tasks: tracker.clone(),
                 stop: stop.clone(),
             },
@@ -209,6 +230,7 @@ impl Backends<'_> {
             answer_bytes_max: bytes(self.settings.limits.answer_max),
             generation: self.identity.generation(),
             outputs: outputs.clone(),
+            callers: self.callers.clone(),
             tasks: tracker.clone(),
             stop: stop.clone(),
         }))))

@@ -26,6 +26,27 @@ fn the_page_of_the_command_line_is_what_help_prints() {
     );
 }
 
+/// docs/operations.md has the flags of the Event Gateway as the code has them.
+#[test]
+fn the_flags_of_the_original_are_those_of_the_code() {
+    let path = root().join("docs/operations.md");
+    let mut page = read(&path);
+    let table = node::args::original::table();
+    let head = table.lines().next().unwrap();
+    let begin = page.find(head).unwrap();
+    let end = begin + page[begin..].find("\n\n").unwrap() + 1;
+    if std::env::var_os(REGENERATE).is_some() {
+        page.replace_range(begin..end, &table);
+        std::fs::write(&path, &page).unwrap();
+    } else {
+        assert_eq!(
+            page[begin..end],
+            table,
+            "the table is another one: run this test with {REGENERATE}=1"
+        );
+    }
+}
+
 #[test]
 fn every_relative_link_leads_somewhere() {
     let mut broken = Vec::new();
@@ -53,41 +74,56 @@ fn every_relative_link_leads_somewhere() {
     );
 }
 
-/// In docs/guarantees.md a line "- `path/file.rs`: `name`, `name`" says which tests hold a promise.
+/// In docs/guarantees.md a line "- `path/file.rs`: `name`, `name`" says which tests hold a promise; in docs/event-gateway.md the last
+/// cell of a row says it of a rule, with a semicolon between files.
 #[test]
-fn every_promise_names_tests_that_exist() {
-    let page = read(&root().join("docs/guarantees.md"));
-    let mut named = 0;
-    let mut wrong = Vec::new();
-    for line in page
-        .lines()
-        .filter(|line| line.starts_with("- `") && line.contains(".rs`: `"))
-    {
-        let mut spans = line.split('`').skip(1).step_by(2);
-        let Some(file) = spans.next() else { continue };
-        let path = root().join(file);
-        if !path.exists() {
-            wrong.push(format!("there is no file {file}"));
-            continue;
-        }
-        let source = read(&path);
-        for name in spans {
-            named += 1;
-            if !source.contains(&format!("fn {name}(")) && !source.contains(&format!("fn {name}<"))
-            {
-                wrong.push(format!("{file} has no test {name}"));
-            }
+fn every_promise_and_rule_names_tests_that_exist() {
+    for (page, at_least) in [("docs/guarantees.md", 40), ("docs/event-gateway.md", 80)] {
+        let text = read(&root().join(page));
+        let named: Vec<_> = text.lines().flat_map(named_tests).collect();
+        let wrong: Vec<_> = named
+            .iter()
+            .filter(|(file, name)| !has_test(file, name))
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{page} names what is not there: {wrong:#?}"
+        );
+        let count = named.len();
+        assert!(
+            count > at_least,
+            "only {count} tests were found: has {page} another form now?"
+        );
+    }
+}
+
+/// The tests that a line names, each with its file.
+fn named_tests(line: &str) -> Vec<(&str, &str)> {
+    let cells = line
+        .strip_suffix(" |")
+        .and_then(|row| row.rsplit_once(" | "));
+    let named = match cells {
+        Some((_, last)) => last,
+        None if line.starts_with("- `") => line,
+        None => return Vec::new(),
+    };
+    if !named.contains(".rs`: `") {
+        return Vec::new();
+    }
+    let mut file = "";
+    let mut tests = Vec::new();
+    for span in named.split('`').skip(1).step_by(2) {
+        match span.ends_with(".rs") {
+            true => file = span,
+            false => tests.push((file, span)),
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "docs/guarantees.md names what is not there:\n{}",
-        wrong.join("\n")
-    );
-    assert!(
-        named > 40,
-        "only {named} tests were found: has the page another form now?"
-    );
+    tests
+}
+
+fn has_test(file: &str, name: &str) -> bool {
+    let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+    source.contains(&format!("fn {name}(")) || source.contains(&format!("fn {name}<"))
 }
 
 /// Shell blocks are what people copy, so a `hearth` command in them must be one that the binary takes.

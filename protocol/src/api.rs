@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::cors::CorsRecord;
+use crate::event_type::EventTypeRecord;
 use crate::function::Function;
 use crate::id::Space;
 use crate::subscription::Subscription;
@@ -72,8 +74,23 @@ pub struct Functions {
 /// `GET /v1/spaces/{space}/subscriptions`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subscriptions {
-    /// The subscriptions of the space, by id.
+    /// The subscriptions of the space.
     pub subscriptions: Vec<Subscription>,
+}
+
+/// `GET /v1/spaces/{space}/eventtypes`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventTypes {
+    /// The event types of the space, by name.
+    pub event_types: Vec<EventTypeRecord>,
+}
+
+/// `GET /v1/spaces/{space}/cors`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AllCors {
+    /// The CORS configurations of the space, by id.
+    pub cors: Vec<CorsRecord>,
 }
 
 /// `GET /v1/spaces`.

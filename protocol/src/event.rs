@@ -1,7 +1,7 @@
 //! An event: what a client emitted, or what happened to a request, on its way to functions.
 //!
-//! An event is kept once and written in the form each function wants: Event Gateway's envelope, CloudEvents 1.0 in its binary
-//! or structured mode, or its data as it was sent. Data is never parsed into values and back, so numbers stay exact.
+//! An event is kept once and written in the form each function wants: Event Gateway's envelope, which for typed subscriptions is
+//! CloudEvents 0.1, CloudEvents 1.0 in its binary or structured mode, or its data as it was sent. Data is never parsed into values and back, so numbers stay exact.
 
 use std::collections::BTreeMap;
 
@@ -54,10 +54,22 @@ pub struct Attributes {
     /// Attributes of the sender's own, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extensions: BTreeMap<String, String>,
+    /// Extensions that only CloudEvents 0.1 can carry, by name: each is JSON.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub json_extensions: BTreeMap<String, String>,
+    /// The version of its type, which only CloudEvents 0.1 tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_version: Option<String>,
+    /// Whether a node made it of something that was no CloudEvent; only CloudEvents 0.1 tells.
+    #[serde(default)]
+    pub is_transformed: bool,
 }
 
 /// Names that start so are the gateway's own: clients subscribe to them and can not emit them.
 pub const SYSTEM_PREFIX: &str = "gateway.";
+
+/// The same in Event Gateway's last versions, for typed subscriptions.
+pub const TYPED_SYSTEM_PREFIX: &str = "eventgateway.";
 
 /// The name of events that are HTTP requests.
 pub const HTTP: &str = "http";
@@ -85,6 +97,7 @@ impl Event {
             data_type: data_type.into(),
             attributes: Attributes {
                 source: source.into(),
+                is_transformed: true,
                 ..Attributes::default()
             },
         }
@@ -104,7 +117,12 @@ impl Event {
 
     /// Whether it is one of the gateway's own.
     pub fn is_system(&self) -> bool {
-        self.event_type.starts_with(SYSTEM_PREFIX)
+        self.event_type.starts_with(SYSTEM_PREFIX) || self.is_typed_system()
+    }
+
+    /// Whether it is one of the gateway's own as typed subscriptions call them.
+    pub fn is_typed_system(&self) -> bool {
+        self.event_type.starts_with(TYPED_SYSTEM_PREFIX)
     }
 
     /// When it happened, as RFC 3339.

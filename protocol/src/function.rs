@@ -229,6 +229,12 @@ pub struct Sandbox {
     pub network: bool,
 }
 
+/// The variable of every instance with the URL that it calls its node at. The node sets it, and no record can.
+pub const URL_VARIABLE: &str = "HEARTH_URL";
+
+/// The variable of every instance with the token that it shows there. The node sets it, and no record can.
+pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
+
 /// The values of `type` that can be registered.
 pub const TYPES: [&str; 7] = [
     "container",

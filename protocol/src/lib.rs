@@ -4,7 +4,9 @@
 
 pub mod api;
 pub mod code;
+pub mod cors;
 pub mod event;
+pub mod event_type;
 pub mod function;
 pub mod id;
 pub mod invocation;
@@ -13,7 +15,9 @@ pub mod peer;
 pub mod subscription;
 
 pub use code::{Component, Effect, ErrorCode, Failure};
+pub use cors::{CorsId, CorsRecord};
 pub use event::Event;
+pub use event_type::EventTypeRecord;
 pub use function::Function;
 pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};

@@ -9,38 +9,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{FunctionId, InvalidId, Space};
 
+mod id;
 mod parse;
+mod record;
 #[cfg(test)]
 mod tests;
 
+pub use id::{SubscriptionId, escape_segment};
+pub(crate) use parse::METHOD_TAG;
 pub use parse::{Invalid, PATH_BYTES_MAX};
 
-/// A registered subscription. A field that was not set is absent from answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A registered subscription. It is written in the dialect that it was made in: a *typed* one, which has a mode, in that of Event
+/// Gateway's last versions, with `type` and `eventType`; any other with `event`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// The subscription's space; the function is of the same.
     pub space: Space,
     /// Its id within the space, made of its other fields.
     pub subscription_id: SubscriptionId,
-    /// The event, or with a `*` at its end, the events.
+    /// Whether the client waits for the function, of a typed subscription.
+    pub mode: Option<Mode>,
+    /// The event, or with a `*` at its end, the events; of a typed one, the name of a registered event type.
     pub event: EventType,
     /// The function that gets the event.
     pub function_id: FunctionId,
-    /// The method of an `http` subscription; of no effect for others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The method of an `http` subscription, and of a typed one; of no effect for others.
     pub method: Option<Method>,
-    /// The path that the event must be sent to; a pattern for `http`.
+    /// The path that the event must be sent to; a pattern for `http`, and for typed ones that are sync.
     pub path: String,
     /// What browsers are told, for `http`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
     /// What its owner notes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
     /// What the attributes of an event must be, by name; any of the values will do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<BTreeMap<String, OneOrMany>>,
+}
+
+/// How a typed subscription gets its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The client waits, and the function's answer is the client's; one for each method, path and event type.
+    Sync,
+    /// The event is queued; any number of functions.
+    Async,
 }
 
 /// A value of a filter: a text, or several of which one must fit.
@@ -67,6 +79,9 @@ pub struct Cors {
     pub allow_credentials: bool,
 }
 
+/// The event type of plain requests for typed subscriptions.
+pub const HTTP_REQUEST: &str = "http.request";
+
 /// A method that can be subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -86,11 +101,6 @@ pub enum Method {
 #[serde(transparent)]
 pub struct EventType(Arc<str>);
 
-/// A subscription's id within its space, as it stands in URLs: never decoded, never escaped again.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SubscriptionId(Arc<str>);
-
 impl Subscription {
     /// Whether an event with these attributes passes the filter; `attribute` finds one by name. Without a filter all pass.
     pub fn accepts<'a>(&self, attribute: impl Fn(&str) -> Option<&'a str>) -> bool {
@@ -103,9 +113,22 @@ impl Subscription {
         })
     }
 
+    /// Whether it is of the dialect of Event Gateway's last versions.
+    pub fn is_typed(&self) -> bool {
+        self.mode.is_some()
+    }
+
+    /// Whether the function's answer is the client's, so that there is one for each path.
+    pub fn answers(&self) -> bool {
+        self.is_http() || self.mode == Some(Mode::Sync)
+    }
+
     /// Whether it is for requests of any client, by method and path.
     pub fn is_http(&self) -> bool {
-        self.event.is_http()
+        match self.mode {
+            None => self.event.is_http(),
+            Some(mode) => mode == Mode::Sync && self.event.as_str() == HTTP_REQUEST,
+        }
     }
 }
 
@@ -221,56 +244,4 @@ impl fmt::Display for EventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-impl SubscriptionId {
-    /// An id as it came in a URL; whether there is such a subscription is another matter.
-    pub fn from_url(segment: &str) -> Self {
-        Self(segment.into())
-    }
-
-    /// The id of a subscription: `http,METHOD,path` for `http`, else `event,function,path`, the path escaped.
-    pub fn of(
-        event: &EventType,
-        method: Option<Method>,
-        function: &FunctionId,
-        path: &str,
-    ) -> Self {
-        let path = escape_segment(path);
-        match method {
-            Some(method) if event.is_http() => Self(format!("{event},{method},{path}").into()),
-            _ => Self(format!("{event},{function},{path}").into()),
-        }
-    }
-
-    /// The text of the id.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SubscriptionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Escapes a text as Go does for one segment of a path: upper-case `%XX` for all but letters, digits and `-_.~$&+:=@`.
-pub fn escape_segment(text: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for byte in text.bytes() {
-        match byte {
-            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b':' | b'=' | b'@' => {
-                escaped.push(byte.into());
-            }
-            byte if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
-            byte => {
-                escaped.push('%');
-                escaped.push(DIGITS[usize::from(byte >> 4)].into());
-                escaped.push(DIGITS[usize::from(byte & 15)].into());
-            }
-        }
-    }
-    escaped
 }

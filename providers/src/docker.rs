@@ -3,6 +3,7 @@
 //! The engine may be missing, restart or hang at any time: every call to it is bounded in number and time, a monitor tells when
 //! it went and came back, and what was begun when it went is removed when it is back.
 
+mod adopt;
 mod engine;
 mod guard;
 mod image;
@@ -15,6 +16,7 @@ mod run;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,6 +36,7 @@ use self::engine::{CallError, Engine};
 use self::image::Images;
 use self::name::labels;
 use self::network::Networks;
+use crate::callers::{Badge, Callers};
 use crate::contract::End;
 use crate::watchers::Watchers;
 use crate::{Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
@@ -57,6 +60,8 @@ pub struct Setup {
     pub data_dir: PathBuf,
     /// Where the output of functions goes.
     pub outputs: Outputs,
+    /// Which instances may call the node.
+    pub callers: Callers,
     /// Runs its tasks.
     pub tasks: TaskTracker,
     /// Ends its tasks.
@@ -82,33 +87,52 @@ struct Shared {
 /// The containers that this process is responsible for.
 #[derive(Debug, Default)]
 struct Instances {
-    /// Up, with what tells their invocations why they died.
-    up: Mutex<HashMap<InstanceId, Arc<End>>>,
+    up: Mutex<HashMap<InstanceId, Up>>,
     /// Names of those that a `start` or `run` is busy with.
     begun: Mutex<HashSet<String>>,
 }
 
+/// A container that is up.
+#[derive(Debug, Default)]
+struct Up {
+    /// Tells its invocations why it died.
+    end: Arc<End>,
+    /// Its right to call the node.
+    badge: Option<Badge>,
+}
+
 impl Instances {
-    fn insert(&self, id: InstanceId, end: Arc<End>) {
-        self.up
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, end);
+    /// Notes a container, with a new end. One that is known keeps its badge.
+    fn insert(&self, id: &InstanceId) -> Arc<End> {
+        let end = Arc::new(End::default());
+        self.up().entry(id.clone()).or_default().end = Arc::clone(&end);
+        end
+    }
+
+    /// Gives a container its badge, unless it died meanwhile.
+    fn admit(&self, id: &InstanceId, badge: Option<Badge>) {
+        if let Some(up) = self.up().get_mut(id) {
+            up.badge = badge;
+        }
+    }
+
+    /// Notes at which address a container is.
+    fn is_at(&self, id: &InstanceId, address: IpAddr) {
+        if let Some(badge) = self.up().get(id).and_then(|up| up.badge.as_ref()) {
+            badge.is_at(address);
+        }
     }
 
     fn remove(&self, id: &InstanceId) -> Option<Arc<End>> {
-        self.up
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id)
+        self.up().remove(id).map(|up| up.end)
     }
 
     fn end(&self, id: &InstanceId) -> Option<Arc<End>> {
-        self.up
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        self.up().get(id).map(|up| Arc::clone(&up.end))
+    }
+
+    fn up(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceId, Up>> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begun(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
@@ -278,7 +302,7 @@ impl Launch for Docker {
         found: &Found,
         function: Arc<Function>,
     ) -> Result<Arc<dyn Invoke>, Error> {
-        launch::adopt(self, found, &function).await
+        adopt::adopt(self, found, &function).await
     }
 
     fn watch(&self) -> mpsc::Receiver<Update> {

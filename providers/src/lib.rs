@@ -1,5 +1,7 @@
 //! What runs a function. *Pooled* providers launch instances that take invocations; *remote* ones only take invocations.
 
+#[cfg(any(feature = "docker", feature = "process"))]
+mod callers;
 mod contract;
 #[cfg(feature = "docker")]
 pub mod docker;
@@ -15,6 +17,8 @@ pub mod process;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod watchers;
 
+#[cfg(any(feature = "docker", feature = "process"))]
+pub use callers::{Callers, Instance};
 pub use error::Error;
 pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
 pub use output::Outputs;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::launch::Handle;
+use crate::callers::{Badge, Callers};
 use crate::watchers::Watchers;
 use crate::{Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
@@ -35,6 +36,8 @@ pub struct Setup {
     pub generation: Generation,
     /// Where the output of functions goes.
     pub outputs: Outputs,
+    /// Which instances may call the node.
+    pub callers: Callers,
     /// Runs its tasks.
     pub tasks: TaskTracker,
     /// Ends its tasks, and with them all instances.
@@ -63,6 +66,8 @@ struct Up {
     function_id: FunctionId,
     key: InstanceKey,
     created_at: SystemTime,
+    /// Its right to call the node.
+    _badge: Arc<Badge>,
 }
 
 impl Process {

@@ -5,6 +5,7 @@
 #[path = "support/program.rs"]
 mod program;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use futures_util::StreamExt;
 use protocol::{Effect, Function, Generation};
 use providers::output::Line;
 use providers::process::{Process, Setup};
-use providers::{Error, Launch, Life, Outputs};
+use providers::{Callers, Error, Launch, Life, Outputs};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,12 +28,20 @@ use program::{eventually, function, invocation, spec};
 const GUARD: &str = env!("CARGO_BIN_EXE_instance-guard");
 
 fn provider(outputs: &Outputs) -> Process {
+    with_callers(outputs, &Callers::new(LOCAL, mpsc::channel(1).0))
+}
+
+/// Where processes would reach their node.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 28_000);
+
+fn with_callers(outputs: &Outputs, callers: &Callers) -> Process {
     Process::new(Setup {
         guard: vec![GUARD.into()],
         stop_grace: Duration::from_secs(1),
         answer_bytes_max: 1 << 20,
         generation: Generation(1),
         outputs: outputs.clone(),
+        callers: callers.clone(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     })
@@ -90,7 +100,16 @@ async fn an_instance_starts_answers_and_stops() {
         names.contains(&"PORT") && names.contains(&"GREETING"),
         "{names:?}"
     );
-    let allowed = ["PORT", "GREETING", "PATH", "HOME", "LANG", "TMPDIR"];
+    let allowed = [
+        "PORT",
+        "GREETING",
+        "HEARTH_URL",
+        "HEARTH_TOKEN",
+        "PATH",
+        "HOME",
+        "LANG",
+        "TMPDIR",
+    ];
     assert!(names.iter().all(|name| allowed.contains(name)), "{names:?}");
     let pid = text(
         &launched
@@ -108,6 +127,48 @@ async fn an_instance_starts_answers_and_stops() {
         .stop(&launched.id)
         .await
         .expect("one that is gone is a success");
+}
+
+/// The value of a variable in what a function told of its environment.
+fn variable<'a>(env: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = env.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[tokio::test]
+async fn an_instance_may_call_its_node_while_it_is_up() {
+    let callers = Callers::new(LOCAL, mpsc::channel(1).0);
+    let process_provider = with_callers(&outputs(), &callers);
+    let function = process("http", "http", json!({}));
+    let (one, two) = tokio::join!(
+        process_provider.start(spec(&function)),
+        process_provider.start(spec(&function))
+    );
+    let mut tokens = Vec::new();
+    for launched in [one.unwrap(), two.unwrap()] {
+        let env = invocation(&function, "env");
+        let env = launched.invoke.invoke(&function, &env).await.unwrap();
+        let env = text(&env);
+        assert_eq!(variable(env, "HEARTH_URL"), Some("http://127.0.0.1:28000"));
+        let token = variable(env, "HEARTH_TOKEN").unwrap().to_owned();
+        let instance = callers.find(token.as_bytes()).unwrap();
+        assert_eq!(instance.function_id, function.function_id);
+        assert!(instance.is_at(LOCAL.ip()).await);
+        process_provider.stop(&launched.id).await.unwrap();
+        assert!(callers.find(token.as_bytes()).is_none(), "it is stopped");
+        tokens.push(token);
+    }
+    assert_ne!(tokens[0], tokens[1]);
+    let dies = process_provider.start(spec(&function)).await.unwrap();
+    let env = invocation(&function, "env");
+    let env = dies.invoke.invoke(&function, &env).await.unwrap();
+    let token = variable(text(&env), "HEARTH_TOKEN").unwrap();
+    let exit = invocation(&function, "exit 1");
+    dies.invoke.invoke(&function, &exit).await.unwrap_err();
+    eventually("its token is no good any more", || async {
+        callers.find(token.as_bytes()).is_none().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use config::store::{Entry, Error as StoreError, Precondition, Transaction, Write
 use protocol::Function;
 use protocol::function::Provider;
 
-use super::{ATTEMPTS_MAX, Catalog, Error, Stored, function_key, pause, unmoved, uses_key};
+use super::{
+    ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, function_key, pause, unmoved, uses_key,
+};
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registered};
 
 impl Catalog {
@@ -62,13 +64,27 @@ impl Catalog {
     /// [`Error`]; nothing is removed then.
     pub async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), Error> {
         let (key, uses_key) = (function_key(space, id), uses_key(space, id));
+        let authorizes_key = authorizes_key(space, id);
         for attempt in 0..ATTEMPTS_MAX {
-            let (function, uses) =
-                tokio::try_join!(self.store.get(&key), self.store.get(&uses_key))?;
+            let (function, uses, authorizes) = tokio::try_join!(
+                self.store.get(&key),
+                self.store.get(&uses_key),
+                self.store.get(&authorizes_key),
+            )?;
             if let Some(uses) = &uses
                 && self.is_subscribed(space, id, uses.revision).await?
             {
                 return Err(Error::InUse);
+            }
+            if let Some(authorizes) = &authorizes
+                && let Some(event_type) =
+                    self.authorized_type(space, id, authorizes.revision).await?
+            {
+                let function = id.to_owned();
+                return Err(Error::IsAuthorizer {
+                    function,
+                    event_type,
+                });
             }
             if function.is_none() {
                 return Err(Error::NotFound(id.to_owned()));
@@ -78,8 +94,11 @@ impl Catalog {
                 preconditions: vec![
                     (key.clone(), precondition),
                     (uses_key.clone(), unmoved(uses.as_ref())),
+                    (authorizes_key.clone(), unmoved(authorizes.as_ref())),
                 ],
-                writes: vec![Write::Delete(key.clone()), Write::Delete(uses_key.clone())],
+                writes: [&key, &uses_key, &authorizes_key]
+                    .map(|key| Write::Delete(key.clone()))
+                    .into(),
             };
             match self.store.commit(transaction).await {
                 Ok(revision) => {

@@ -1,22 +1,20 @@
 //! Subscription records.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use config::Revision;
 use config::store::{Entry, Error as StoreError, Precondition, Transaction, Write};
-use protocol::subscription::Method;
+use protocol::path::PathConflict;
+use protocol::subscription::{Method, Mode};
 use protocol::{PathTree, Space, Subscription, SubscriptionId};
 use serde::Serialize;
 
 use super::{
-    ATTEMPTS_MAX, Catalog, Error, StoredSubscription, function_key, pause, unmoved, uses_key,
+    ATTEMPTS_MAX, CATCH_UP, Catalog, Error, StoredSubscription, function_key, pause, types_key,
+    unmoved, uses_key,
 };
-use crate::registry_cache::state::{read_subscription, subscription_key};
+use crate::registry_cache::state::{event_type_key, read_subscription, subscription_key};
 use crate::registry_cache::{Registry, SUBSCRIPTIONS_PREFIX, Subscribed};
-
-/// How long this node's registry may take to reach a guard before the store is asked for all that is guarded.
-const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// A subscription as it is stored: with what no API shows.
 #[derive(Serialize)]
@@ -29,8 +27,8 @@ struct Kept<'a> {
 }
 
 impl Catalog {
-    /// Subscribes a function to an event. The checks are made in Event Gateway's order: it exists, its path conflicts, the function
-    /// is unknown; and they hold in the transaction that stores it.
+    /// Subscribes a function to an event. The checks are made in Event Gateway's order: it exists, its path conflicts, its event type
+    /// is unknown if it is typed, the function is unknown; and they hold in the transaction that stores it.
     ///
     /// # Errors
     /// [`Error`]; nothing is stored then.
@@ -38,7 +36,7 @@ impl Catalog {
         &self,
         subscription: Subscription,
     ) -> Result<StoredSubscription, Error> {
-        let turn = match subscription.is_http() {
+        let turn = match subscription.answers() {
             true => self.path_changes.acquire().await.ok(),
             false => None,
         };
@@ -58,56 +56,61 @@ impl Catalog {
 
     /// One attempt; `None` when a guard moved meanwhile.
     async fn try_create(&self, subscription: &Subscription) -> Result<Option<Revision>, Error> {
-        let id = subscription.subscription_id.as_str();
-        let (space, function_id) = (
-            subscription.space.as_str(),
+        let id = &subscription.subscription_id;
+        let space = subscription.space.as_str();
+        let (name, function_id) = (
+            subscription.event.as_str(),
             subscription.function_id.as_str(),
         );
-        let keys = [
-            subscription_key(subscription),
-            function_key(space, function_id),
-        ];
+        let key = subscription_key(subscription);
+        let function_key = function_key(space, function_id);
+        let type_key = subscription.is_typed().then(|| event_type_key(space, name));
         let (existing, function) =
-            tokio::try_join!(self.store.get(&keys[0]), self.store.get(&keys[1]))?;
-        if existing.is_some() {
-            return Err(Error::SubscriptionExists(id.to_owned()));
+            tokio::try_join!(self.store.get(&key), self.store.get(&function_key))?;
+        if let Some(existing) = existing {
+            return Err(taken(&existing, subscription));
         }
-        let [key, function_key] = keys;
         let mut transaction = Transaction {
-            preconditions: vec![(key.clone(), Precondition::Absent)],
-            writes: vec![
-                Write::Put(key.clone(), kept(subscription, None)),
-                Write::Put(uses_key(space, function_id), id.to_owned().into()),
+            preconditions: vec![
+                (key.clone(), Precondition::Absent),
+                (function_key.clone(), Precondition::Present),
             ],
+            writes: vec![Write::Put(key.clone(), kept(subscription, None))],
         };
-        if let Some(method) = http_method(subscription) {
-            let paths_key = paths_key(space, method);
-            let paths = self.store.get(&paths_key).await?;
+        let moved = guards(subscription).map(|guard| Write::Put(guard, id.to_string().into()));
+        transaction.writes.extend(moved);
+        if let Some(guard) = path_guard(subscription) {
+            let paths = self.store.get(&guard).await?;
             if let Some(paths) = &paths {
-                self.check_path(subscription, method, paths.revision)
-                    .await?;
+                self.check_path(subscription, paths.revision).await?;
             } else {
                 PathTree::<()>::default().check(&subscription.path)?;
             }
             let unmoved = unmoved(paths.as_ref());
-            transaction.preconditions.push((paths_key.clone(), unmoved));
-            let guard = Write::Put(paths_key, id.to_owned().into());
-            transaction.writes.push(guard);
+            transaction.preconditions.push((guard, unmoved));
+        }
+        if let Some(type_key) = &type_key {
+            if self.store.get(type_key).await?.is_none() {
+                return Err(Error::UnknownEventType(name.to_owned()));
+            }
+            let present = (type_key.clone(), Precondition::Present);
+            transaction.preconditions.push(present);
         }
         let unknown = || Error::UnknownFunction(function_id.to_owned());
         if function.is_none() {
             return Err(unknown());
         }
-        let present = (function_key.clone(), Precondition::Present);
-        transaction.preconditions.push(present);
         match self.store.commit(transaction).await {
             Ok(revision) => Ok(Some(revision)),
-            Err(StoreError::Precondition { key: refused }) if refused == key => {
-                Err(Error::SubscriptionExists(id.to_owned()))
-            }
             Err(StoreError::Precondition { key: refused }) if refused == function_key => {
                 Err(unknown())
             }
+            Err(StoreError::Precondition { key: refused })
+                if Some(&refused) == type_key.as_ref() =>
+            {
+                Err(Error::UnknownEventType(name.to_owned()))
+            }
+            // Another one of the same key, or a guard moved: what is there now says which.
             Err(StoreError::Precondition { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -127,8 +130,7 @@ impl Catalog {
         let space = subscription.space.as_str();
         let key = key(space, id);
         for attempt in 0..ATTEMPTS_MAX {
-            let entry = self.store.get(&key).await?;
-            let entry = entry.ok_or_else(|| Error::SubscriptionNotFound(id.to_string()))?;
+            let entry = self.found(&key, id).await?;
             let stored = read(&entry)?;
             check_identity(&stored.subscription, &subscription)?;
             let function_id = subscription.function_id.as_str();
@@ -176,20 +178,14 @@ impl Catalog {
     ) -> Result<(), Error> {
         let key = key(space, id);
         for attempt in 0..ATTEMPTS_MAX {
-            let entry = self.store.get(&key).await?;
-            let entry = entry.ok_or_else(|| Error::SubscriptionNotFound(id.to_string()))?;
+            let entry = self.found(&key, id).await?;
             let mut writes = vec![Write::Delete(key.clone())];
             // The guards move, so that a node whose registry is behind does not decide by what is gone. One that can not be read
             // was in no registry, and guards nothing.
             if let Some(subscribed) = read_subscription(&entry) {
-                let subscription = &subscribed.subscription;
-                let function_id = subscription.function_id.as_str();
-                let uses = Write::Put(uses_key(space, function_id), id.to_string().into());
-                writes.push(uses);
-                if let Some(method) = http_method(subscription) {
-                    let paths = Write::Put(paths_key(space, method), id.to_string().into());
-                    writes.push(paths);
-                }
+                let moved = guards(&subscribed.subscription)
+                    .map(|guard| Write::Put(guard, id.to_string().into()));
+                writes.extend(moved);
             }
             let precondition = Precondition::At(at.unwrap_or(entry.revision));
             let transaction = Transaction {
@@ -221,19 +217,30 @@ impl Catalog {
         id: &SubscriptionId,
     ) -> Result<StoredSubscription, Error> {
         let not_found = || Error::SubscriptionNotFound(id.to_string());
-        match self.store.get(&key(space, id)).await {
-            Ok(entry) => Ok(read(&entry.ok_or_else(not_found)?)?.into()),
-            Err(StoreError::Unavailable { .. }) if self.registry.load().is_loaded => {
+        match self.found(&key(space, id), id).await {
+            Ok(entry) => Ok(read(&entry)?.into()),
+            Err(Error::Store(StoreError::Unavailable { .. })) if self.registry.load().is_loaded => {
                 let space: Space = space.parse().map_err(|_| not_found())?;
                 let registry = self.registry.load();
                 let subscribed = registry.subscriptions.get(&space, id);
                 Ok(Subscribed::clone(subscribed.ok_or_else(not_found)?).into())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Reads the subscriptions of a space, by id, from the store, or from this node's registry while the store is away.
+    /// The entry of a subscription. The key may hold one of the other dialect, which has another id.
+    async fn found(&self, key: &str, id: &SubscriptionId) -> Result<Entry, Error> {
+        let entry = self.store.get(key).await?;
+        entry
+            .filter(|entry| match read_subscription(entry) {
+                Some(subscribed) => subscribed.subscription.subscription_id == *id,
+                None => true,
+            })
+            .ok_or_else(|| Error::SubscriptionNotFound(id.to_string()))
+    }
+
+    /// Reads the subscriptions of a space from the store, or from this node's registry while the store is away.
     ///
     /// # Errors
     /// When what the store holds can not be read.
@@ -280,40 +287,33 @@ impl Catalog {
         Ok(all.any(|stored| stored.subscription.function_id.as_str() == function_id))
     }
 
-    /// Whether a path can stand beside those of its space and method, as of the revision of their guard or later.
-    async fn check_path(
-        &self,
-        subscription: &Subscription,
-        method: Method,
-        guard: Revision,
-    ) -> Result<(), Error> {
+    /// Whether a path can stand beside those of its space and method, and event, as of the revision of their guard or later.
+    async fn check_path(&self, subscription: &Subscription, guard: Revision) -> Result<(), Error> {
         let (space, path) = (&subscription.space, &subscription.path);
-        let exists = || Error::SubscriptionExists(subscription.subscription_id.to_string());
+        let id = &subscription.subscription_id;
         if self.reaches(guard, known, CATCH_UP).await {
             let registry = self.registry.load();
             let subscriptions = &registry.subscriptions;
-            if subscriptions
-                .get(space, &subscription.subscription_id)
-                .is_some()
-            {
-                return Err(exists());
+            if subscriptions.get(space, id).is_some() {
+                return Err(Error::SubscriptionExists(id.clone()));
             }
-            return match subscriptions.tree(space, method) {
+            return match subscriptions.beside(subscription) {
                 Some(tree) => Ok(tree.check(path)?),
                 None => Ok(PathTree::<()>::default().check(path)?),
             };
         }
-        let listing = self
-            .store
-            .list(&format!("{SUBSCRIPTIONS_PREFIX}{space}/http,{method},"))
-            .await?;
+        let key = subscription_key(subscription);
+        let all_paths = key.rfind(',').map_or("", |comma| &key[..=comma]);
+        let listing = self.store.list(all_paths).await?;
         let mut tree = PathTree::default();
-        for subscribed in listing.entries.iter().filter_map(read_subscription) {
-            if subscribed.subscription.path == *path {
-                return Err(exists());
+        for entry in &listing.entries {
+            if entry.key == key {
+                return Err(taken(entry, subscription));
             }
             // Two that conflict can not be there; should they be, one of them speaks for both.
-            let _ = tree.add(&subscribed.subscription.path, ());
+            if let Some(subscribed) = read_subscription(entry) {
+                let _ = tree.add(&subscribed.subscription.path, ());
+            }
         }
         Ok(tree.check(path)?)
     }
@@ -334,7 +334,7 @@ fn known(registry: &Registry) -> Revision {
 }
 
 fn key(space: &str, id: &SubscriptionId) -> String {
-    format!("{SUBSCRIPTIONS_PREFIX}{space}/{id}")
+    format!("{SUBSCRIPTIONS_PREFIX}{space}/{}", id.key())
 }
 
 /// The guard of the paths of a space and method.
@@ -342,8 +342,41 @@ fn paths_key(space: &str, method: Method) -> String {
     format!("paths/{space}/{method}")
 }
 
-fn http_method(subscription: &Subscription) -> Option<Method> {
-    subscription.method.filter(|_| subscription.is_http())
+/// The guards that move with a subscription.
+fn guards(subscription: &Subscription) -> impl Iterator<Item = String> {
+    let space = subscription.space.as_str();
+    let uses = uses_key(space, subscription.function_id.as_str());
+    let types = subscription
+        .is_typed()
+        .then(|| types_key(space, subscription.event.as_str()));
+    let paths = subscription.method.filter(|_| subscription.is_http());
+    let paths = paths.map(|method| paths_key(space, method));
+    [Some(uses), types, paths].into_iter().flatten()
+}
+
+/// Of these guards the one of the paths that a subscription must stand beside.
+fn path_guard(subscription: &Subscription) -> Option<String> {
+    let space = subscription.space.as_str();
+    match subscription.method {
+        Some(method) if subscription.is_http() => Some(paths_key(space, method)),
+        _ if subscription.mode == Some(Mode::Sync) => {
+            Some(types_key(space, subscription.event.as_str()))
+        }
+        _ => None,
+    }
+}
+
+/// Why a key that is taken can not be a subscription's: it is there, or one of the other dialect is.
+fn taken(existing: &Entry, subscription: &Subscription) -> Error {
+    let id = &subscription.subscription_id;
+    let existing = read_subscription(existing);
+    match existing {
+        Some(other) if other.subscription.subscription_id != *id => {
+            let route = subscription.path.clone();
+            PathConflict::Exists { route }.into()
+        }
+        _ => Error::SubscriptionExists(id.clone()),
+    }
 }
 
 fn kept(subscription: &Subscription, created: Option<Revision>) -> bytes::Bytes {
@@ -369,8 +402,10 @@ fn contended(subscription: &Subscription) -> Error {
 
 /// What makes the id of a subscription stays what it is.
 fn check_identity(old: &Subscription, new: &Subscription) -> Result<(), Error> {
+    let event = if old.is_typed() { "EventType" } else { "Event" };
     let fields = [
-        ("Event", old.event == new.event),
+        ("Type", old.mode == new.mode),
+        (event, old.event == new.event),
         ("FunctionID", old.function_id == new.function_id),
         ("Path", old.path == new.path),
         ("Method", old.method == new.method),

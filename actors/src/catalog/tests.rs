@@ -9,6 +9,9 @@ use super::*;
 use crate::fixtures::TestNode;
 use crate::testing::TestCatalog;
 
+mod cors;
+mod event_types;
+
 /// Two nodes on one store.
 async fn two_nodes() -> (TestCatalog, TestCatalog, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::new());

@@ -4,20 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use config::store::{Entry, Listing, WatchEvent};
-use protocol::{Function, Space, Subscription, SubscriptionId};
+use protocol::{
+    CorsId, CorsRecord, EventTypeRecord, Function, Space, Subscription, SubscriptionId,
+};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::disk::Snapshot;
 use super::records::Records;
 use super::subscriptions::{GroupKey, Subscribed};
-use super::{FUNCTIONS_PREFIX, Kind, Registered, Registry, SUBSCRIPTIONS_PREFIX};
+use super::{
+    CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, Kind, Registered, RegisteredCors,
+    RegisteredType, Registry, SUBSCRIPTIONS_PREFIX,
+};
 
 /// What the store told, and the registry that says the same; what did not change is shared with the registry before.
 #[derive(Debug)]
 pub(super) struct State {
     functions: Records<Registered>,
     subscriptions: Records<Subscribed>,
+    event_types: Records<RegisteredType>,
+    cors: Records<RegisteredCors>,
     registry: Arc<Registry>,
 }
 
@@ -26,6 +33,8 @@ impl Default for State {
         Self {
             functions: Records::new(read_function),
             subscriptions: Records::new(read_subscription),
+            event_types: Records::new(read_event_type),
+            cors: Records::new(read_cors),
             registry: Arc::default(),
         }
     }
@@ -33,7 +42,10 @@ impl Default for State {
 
 impl State {
     pub(super) fn is_loaded(&self) -> bool {
-        self.functions.is_listed && self.subscriptions.is_listed
+        self.functions.is_listed
+            && self.subscriptions.is_listed
+            && self.event_types.is_listed
+            && self.cors.is_listed
     }
 
     /// Replaces everything of a kind: records that are not in the listing are gone.
@@ -60,10 +72,36 @@ impl State {
                 let changed: BTreeSet<String> = changed.collect();
                 self.set_subscriptions(&mut registry, &changed);
             }
+            Kind::EventTypes => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.event_types.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_event_types(&mut registry, &changed);
+            }
+            Kind::Cors => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.cors.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                for space in spaces(CORS_PREFIX, &changed) {
+                    let prefix = format!("{CORS_PREFIX}{space}/");
+                    let all: Vec<_> = self.cors.under(&prefix).cloned().collect();
+                    gauge("gateway_cors_total", &space, all.len());
+                    registry.cors.set(space, all);
+                }
+            }
         }
         registry.functions_revision = self.functions.revision;
         registry.subscriptions.revision = self.subscriptions.revision;
-        registry.revision = self.functions.revision.max(self.subscriptions.revision);
+        registry.event_types_revision = self.event_types.revision;
+        registry.cors.revision = self.cors.revision;
+        registry.revision = self
+            .functions
+            .revision
+            .max(self.subscriptions.revision)
+            .max(self.event_types.revision)
+            .max(self.cors.revision);
         registry.is_loaded = self.is_loaded();
         self.registry = Arc::new(registry);
         metrics::histogram!("hearth_registry_rebuild_seconds", "records" => kind.name())
@@ -75,20 +113,21 @@ impl State {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let functions = self.functions.entries();
+        let entries = self
+            .functions
+            .entries()
+            .chain(self.subscriptions.entries())
+            .chain(self.event_types.entries())
+            .chain(self.cors.entries());
         Snapshot {
             revision: self.registry.revision,
-            entries: functions.chain(self.subscriptions.entries()).collect(),
+            entries: entries.collect(),
         }
     }
 
     /// Makes the functions of each space anew that has a changed one.
     fn set_functions(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
-        let spaces: BTreeSet<Space> = changed
-            .iter()
-            .filter_map(|key| Some(split(FUNCTIONS_PREFIX, key)?.0))
-            .collect();
-        for space in spaces {
+        for space in spaces(FUNCTIONS_PREFIX, changed) {
             let prefix = format!("{FUNCTIONS_PREFIX}{space}/");
             let registered = self.functions.under(&prefix);
             let functions: BTreeMap<_, _> = registered
@@ -107,13 +146,29 @@ impl State {
         }
     }
 
+    /// Makes the event types of each space anew that has a changed one.
+    fn set_event_types(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
+        for space in spaces(EVENT_TYPES_PREFIX, changed) {
+            let prefix = format!("{EVENT_TYPES_PREFIX}{space}/");
+            let registered = self.event_types.under(&prefix);
+            let event_types: BTreeMap<_, _> = registered
+                .map(|registered| (registered.event_type.name.clone(), Arc::clone(registered)))
+                .collect();
+            gauge("gateway_eventtypes_total", &space, event_types.len());
+            match event_types.is_empty() {
+                true => registry.event_types.remove(&space),
+                false => registry.event_types.insert(space, Arc::new(event_types)),
+            };
+        }
+    }
+
     /// Makes each group of subscriptions anew that has a changed one.
     fn set_subscriptions(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
         let groups: BTreeSet<GroupKey> = changed
             .iter()
             .filter_map(|key| {
-                let (space, id) = split(SUBSCRIPTIONS_PREFIX, key)?;
-                GroupKey::of(&space, id)
+                let (space, key) = split(SUBSCRIPTIONS_PREFIX, key)?;
+                GroupKey::of(&space, key)
             })
             .collect();
         for group in &groups {
@@ -129,10 +184,18 @@ impl State {
     }
 }
 
-/// Event Gateway's name and label; a space that has become empty says so.
+/// Event Gateway's name and label, before its last versions renamed them; a space that has become empty says so.
 fn gauge(name: &'static str, space: &Space, count: usize) {
     #[expect(clippy::cast_precision_loss, reason = "a count of records is small")]
     metrics::gauge!(name, "space" => space.to_string()).set(count as f64);
+}
+
+/// The spaces that have a changed record.
+fn spaces(prefix: &str, changed: &BTreeSet<String>) -> BTreeSet<Space> {
+    let spaces = changed.iter();
+    spaces
+        .filter_map(|key| Some(split(prefix, key)?.0))
+        .collect()
 }
 
 /// Space and id in a key.
@@ -165,9 +228,9 @@ pub(crate) fn read_subscription(entry: &Entry) -> Option<Subscribed> {
 
     let subscription: Subscription = parsed(entry)?;
     let hidden: Hidden = parsed(entry)?;
-    let (event, path) = (&subscription.event, &subscription.path);
-    let id = SubscriptionId::of(event, subscription.method, &subscription.function_id, path);
-    if id != subscription.subscription_id || subscription_key(&subscription) != entry.key {
+    if own_id(&subscription).as_ref() != Some(&subscription.subscription_id)
+        || subscription_key(&subscription) != entry.key
+    {
         tracing::error!(key = %entry.key, "a record in the store names another subscription than its key");
         return None;
     }
@@ -175,6 +238,58 @@ pub(crate) fn read_subscription(entry: &Entry) -> Option<Subscribed> {
         subscription: Arc::new(subscription),
         revision: entry.revision,
         created: hidden.created.unwrap_or(entry.revision),
+    })
+}
+
+/// The id that follows from what a subscription says; none when it is typed and has no method.
+fn own_id(subscription: &Subscription) -> Option<SubscriptionId> {
+    let Subscription {
+        event,
+        function_id,
+        path,
+        method,
+        ..
+    } = subscription;
+    match subscription.mode {
+        None => Some(SubscriptionId::of(event, *method, function_id, path)),
+        Some(mode) => {
+            let method = (*method)?;
+            Some(SubscriptionId::of_typed(
+                mode,
+                event,
+                function_id,
+                path,
+                method,
+            ))
+        }
+    }
+}
+
+/// Reads an event type; for one that can not be read there are no authorizers, and so its subscriptions get nothing.
+pub(crate) fn read_event_type(entry: &Entry) -> Option<RegisteredType> {
+    let event_type: EventTypeRecord = parsed(entry)?;
+    let key = event_type_key(event_type.space.as_str(), event_type.name.as_str());
+    if key != entry.key {
+        tracing::error!(key = %entry.key, "a record in the store names another event type than its key");
+        return None;
+    }
+    Some(RegisteredType {
+        event_type: Arc::new(event_type),
+        revision: entry.revision,
+    })
+}
+
+/// Reads a CORS configuration; one that can not be read allows nothing.
+pub(crate) fn read_cors(entry: &Entry) -> Option<RegisteredCors> {
+    let cors: CorsRecord = parsed(entry)?;
+    let is_own = cors.cors_id == CorsId::of(cors.method, &cors.path);
+    if !is_own || cors_key(cors.space.as_str(), cors.cors_id.as_str()) != entry.key {
+        tracing::error!(key = %entry.key, "a record in the store names another CORS configuration than its key");
+        return None;
+    }
+    Some(RegisteredCors {
+        cors: Arc::new(cors),
+        revision: entry.revision,
     })
 }
 
@@ -194,8 +309,18 @@ pub(crate) fn key(function: &Function) -> String {
 
 /// The key of a subscription's record.
 pub(crate) fn subscription_key(subscription: &Subscription) -> String {
-    let (space, id) = (&subscription.space, &subscription.subscription_id);
-    format!("{SUBSCRIPTIONS_PREFIX}{space}/{id}")
+    let (space, key) = (&subscription.space, subscription.subscription_id.key());
+    format!("{SUBSCRIPTIONS_PREFIX}{space}/{key}")
+}
+
+/// The key of a CORS configuration; those of a method begin with that of its name.
+pub(crate) fn cors_key(space: &str, id: &str) -> String {
+    format!("{CORS_PREFIX}{space}/{id}")
+}
+
+/// The key of an event type's record.
+pub(crate) fn event_type_key(space: &str, name: &str) -> String {
+    format!("{EVENT_TYPES_PREFIX}{space}/{name}")
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! the function that is called.
 //!
 //! A *group* is what can be asked for together: the `http` subscriptions of a space and method, or those of a space and event. A
-//! change makes its group anew; all other groups are shared with the index before.
+//! change makes its group anew; all other groups are shared with the index before. Typed subscriptions are in the same groups: a
+//! sync one to `http.request` is an `http` subscription, and any other is of its event.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use config::Revision;
 use protocol::path::Params;
-use protocol::subscription::Method;
+use protocol::subscription::{EventType, Method, Mode};
 use protocol::{FunctionId, PathTree, Space, Subscription, SubscriptionId};
 
 #[cfg(test)]
@@ -21,7 +22,7 @@ mod tests;
 pub struct Subscriptions {
     /// The store's revision it was built from.
     pub revision: Revision,
-    /// By space and what their ids begin with; so in the order of the ids.
+    /// By space and what their keys begin with; so in the order of the keys.
     groups: BTreeMap<Arc<str>, Arc<Group>>,
     http: HashMap<Method, Spaces>,
     events: HashMap<Arc<str>, Spaces>,
@@ -61,9 +62,15 @@ struct Group {
 
 #[derive(Debug)]
 enum Routes {
+    /// Of a method.
     Tree(PathTree<Arc<Subscribed>>),
-    /// By path; those of one path in the order of their creation.
-    Paths(HashMap<Box<str>, Vec<Arc<Subscribed>>>),
+    /// Of an event.
+    Event {
+        /// Those that are queued, by path; those of one path in the order of their creation.
+        paths: HashMap<Box<str>, Vec<Arc<Subscribed>>>,
+        /// Those that answer.
+        sync: HashMap<Method, PathTree<Arc<Subscribed>>>,
+    },
 }
 
 /// Which group a subscription is in.
@@ -83,16 +90,44 @@ impl Subscriptions {
         method: &str,
         escaped_path: &'a str,
     ) -> Option<Matched<'a>> {
-        let spaces = self.http.get(&Method::from_name(method)?)?;
-        let matches = of(spaces, space).filter_map(|group| match &group.routes {
-            Routes::Tree(tree) => tree.resolve(escaped_path),
-            Routes::Paths(_) => None,
-        });
-        let (subscribed, params) = matches.min_by_key(|(subscribed, _)| subscribed.created)?;
-        Some(Matched {
-            subscription: &subscribed.subscription,
-            params,
-        })
+        let method = Method::from_name(method)?;
+        oldest(self.http.get(&method)?, space, method, escaped_path)
+    }
+
+    /// The typed subscription whose function answers an event that is no plain request. Without a space as
+    /// [`Subscriptions::http_route`].
+    pub fn sync_route<'a>(
+        &'a self,
+        space: Option<&Space>,
+        event: &str,
+        method: &str,
+        escaped_path: &'a str,
+    ) -> Option<Matched<'a>> {
+        let spaces = self.events.get(event)?;
+        oldest(spaces, space, Method::from_name(method)?, escaped_path)
+    }
+
+    /// Whether anything is subscribed to an event by its name, in any space, that is no plain request.
+    pub fn knows(&self, event: &str) -> bool {
+        self.events.contains_key(event)
+    }
+
+    /// The typed subscriptions that an event is queued for. Their filters are not asked.
+    pub fn async_subscribers<'a>(
+        &'a self,
+        space: Option<&'a Space>,
+        event: &str,
+        method: &str,
+        decoded_path: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Subscription>> {
+        let method = Method::from_name(method);
+        let spaces = self.events.get(event).filter(|_| method.is_some());
+        spaces
+            .into_iter()
+            .flat_map(move |spaces| of(spaces, space))
+            .flat_map(move |group| group.at(decoded_path))
+            .map(|subscribed| &subscribed.subscription)
+            .filter(move |subscription| subscription.is_typed() && subscription.method == method)
     }
 
     /// Whether a function may be called with an `invoke` event on a path.
@@ -106,8 +141,8 @@ impl Subscriptions {
             .any(|subscribed| subscribed.subscription.function_id == *function_id)
     }
 
-    /// The subscriptions that an event goes to: those of its name, then those of patterns, shortest first. Their filters are not
-    /// asked. None for `http` and `invoke`, which are no events to be delivered.
+    /// The subscriptions that are not typed and that an event goes to: those of its name, then those of patterns, shortest first.
+    /// Their filters are not asked. None for `http` and `invoke`, which are no events to be delivered.
     pub fn subscribers<'a>(
         &'a self,
         space: Option<&'a Space>,
@@ -125,14 +160,16 @@ impl Subscriptions {
             .flat_map(move |spaces| of(spaces, space))
             .flat_map(move |group| group.at(decoded_path))
             .map(|subscribed| &subscribed.subscription)
-            .filter(move |subscription| subscription.event.matches(event))
+            .filter(move |subscription| {
+                !subscription.is_typed() && subscription.event.matches(event)
+            })
     }
 
     /// Finds a subscription.
     pub fn get(&self, space: &Space, id: &SubscriptionId) -> Option<&Arc<Subscribed>> {
         let group = self
             .groups
-            .get(GroupKey::of(space, id.as_str())?.text().as_str())?;
+            .get(GroupKey::of(space, &id.key())?.text().as_str())?;
         let known = &group.subscriptions;
         let at = known
             .binary_search_by(|subscribed| subscribed.subscription.subscription_id.cmp(id))
@@ -140,7 +177,7 @@ impl Subscriptions {
         known.get(at)
     }
 
-    /// The subscriptions of a space, by id.
+    /// The subscriptions of a space.
     pub fn of_space<'a>(&'a self, space: &'a Space) -> impl Iterator<Item = &'a Arc<Subscribed>> {
         let from: Arc<str> = format!("{space}/").into();
         let groups = self
@@ -163,15 +200,26 @@ impl Subscriptions {
             .any(|subscribed| subscribed.subscription.function_id == *function_id)
     }
 
-    /// The paths of a space and method.
-    pub(crate) fn tree(&self, space: &Space, method: Method) -> Option<&PathTree<Arc<Subscribed>>> {
-        match &self.http.get(&method)?.get(space)?.routes {
-            Routes::Tree(tree) => Some(tree),
-            Routes::Paths(_) => None,
-        }
+    /// Whether a typed subscription is for an event type.
+    pub fn uses_event_type(&self, space: &Space, name: &EventType) -> bool {
+        // Those that answer plain requests are in the groups of `http`.
+        self.of_space(space).any(|subscribed| {
+            let subscription = &subscribed.subscription;
+            subscription.is_typed() && subscription.event == *name
+        })
     }
 
-    /// Puts a group in the place of the one before; `subscriptions` are all that it has now, in the order of their ids.
+    /// The paths that a subscription that answers must stand beside: those of its space, method and, if it is no `http` one, event.
+    pub(crate) fn beside(&self, subscription: &Subscription) -> Option<&PathTree<Arc<Subscribed>>> {
+        let method = subscription.method?;
+        let spaces = match subscription.is_http() {
+            true => self.http.get(&method)?,
+            false => self.events.get(subscription.event.as_str())?,
+        };
+        spaces.get(&subscription.space)?.tree(method)
+    }
+
+    /// Puts a group in the place of the one before; `subscriptions` are all that it has now.
     pub(crate) fn set_group(&mut self, key: &GroupKey, subscriptions: Vec<Arc<Subscribed>>) {
         let group = (!subscriptions.is_empty()).then(|| Arc::new(Group::new(key, subscriptions)));
         let event = key.event();
@@ -198,6 +246,21 @@ fn of<'a>(spaces: &'a Spaces, space: Option<&Space>) -> impl Iterator<Item = &'a
     one.into_iter().chain(all.into_iter().flatten())
 }
 
+/// Of those whose path matches, the one that was created first.
+fn oldest<'a>(
+    spaces: &'a Spaces,
+    space: Option<&Space>,
+    method: Method,
+    escaped_path: &'a str,
+) -> Option<Matched<'a>> {
+    let matches = of(spaces, space).filter_map(|group| group.tree(method)?.resolve(escaped_path));
+    let (subscribed, params) = matches.min_by_key(|(subscribed, _)| subscribed.created)?;
+    Some(Matched {
+        subscription: &subscribed.subscription,
+        params,
+    })
+}
+
 fn put<K: std::hash::Hash + Eq>(
     index: &mut HashMap<K, Spaces>,
     key: K,
@@ -222,24 +285,13 @@ fn put<K: std::hash::Hash + Eq>(
 }
 
 impl Group {
-    fn new(key: &GroupKey, subscriptions: Vec<Arc<Subscribed>>) -> Self {
+    fn new(key: &GroupKey, mut subscriptions: Vec<Arc<Subscribed>>) -> Self {
+        subscriptions.sort_by(|one, other| one.id().cmp(other.id()));
         let mut by_age = subscriptions.clone();
         by_age.sort_by_key(|subscribed| subscribed.created);
         let routes = match key.method() {
             Some(_) => Routes::Tree(tree(by_age)),
-            None => {
-                let mut paths: HashMap<Box<str>, Vec<_>> = HashMap::new();
-                for subscribed in by_age {
-                    let path = subscribed.subscription.path.as_str();
-                    match paths.get_mut(path) {
-                        Some(others) => others.push(subscribed),
-                        None => {
-                            paths.insert(path.into(), vec![subscribed]);
-                        }
-                    }
-                }
-                Routes::Paths(paths)
-            }
+            None => Routes::of_event(by_age),
         };
         Self {
             subscriptions,
@@ -254,9 +306,50 @@ impl Group {
 
     fn at(&self, path: &str) -> &[Arc<Subscribed>] {
         match &self.routes {
-            Routes::Paths(paths) => paths.get(path).map_or(&[], Vec::as_slice),
+            Routes::Event { paths, .. } => paths.get(path).map_or(&[], Vec::as_slice),
             Routes::Tree(_) => &[],
         }
+    }
+
+    fn tree(&self, method: Method) -> Option<&PathTree<Arc<Subscribed>>> {
+        match &self.routes {
+            Routes::Event { sync, .. } => sync.get(&method),
+            Routes::Tree(tree) => Some(tree),
+        }
+    }
+}
+
+impl Routes {
+    fn of_event(by_age: Vec<Arc<Subscribed>>) -> Self {
+        let mut paths: HashMap<Box<str>, Vec<_>> = HashMap::new();
+        let mut sync: HashMap<Method, Vec<_>> = HashMap::new();
+        for subscribed in by_age {
+            let subscription = &subscribed.subscription;
+            match (subscription.mode, subscription.method) {
+                (Some(Mode::Sync), Some(method)) => {
+                    sync.entry(method).or_default().push(subscribed);
+                }
+                _ => match paths.get_mut(subscription.path.as_str()) {
+                    Some(others) => others.push(subscribed),
+                    None => {
+                        let path = subscription.path.as_str().into();
+                        paths.insert(path, vec![subscribed]);
+                    }
+                },
+            }
+        }
+        let sync = sync.into_iter();
+        let sync = sync.map(|(method, by_age)| (method, tree(by_age)));
+        Self::Event {
+            paths,
+            sync: sync.collect(),
+        }
+    }
+}
+
+impl Subscribed {
+    fn id(&self) -> &SubscriptionId {
+        &self.subscription.subscription_id
     }
 }
 
@@ -274,17 +367,17 @@ fn tree(by_age: Vec<Arc<Subscribed>>) -> PathTree<Arc<Subscribed>> {
 }
 
 impl GroupKey {
-    /// The group of an id; `None` for what is no id of ours.
-    pub(crate) fn of(space: &Space, id: &str) -> Option<Self> {
-        let comma = |from: usize| id[from..].find(',').map(|at| from + at + 1);
+    /// The group of a subscription's key; `None` for what is no key of ours.
+    pub(crate) fn of(space: &Space, key: &str) -> Option<Self> {
+        let comma = |from: usize| key[from..].find(',').map(|at| from + at + 1);
         let event = comma(0)?;
-        let end = match &id[..event] {
+        let end = match &key[..event] {
             "http," => comma(event)?,
             _ => event,
         };
         Some(Self {
             space: space.clone(),
-            prefix: id[..end].into(),
+            prefix: key[..end].into(),
         })
     }
 

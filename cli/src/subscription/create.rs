@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{Api, Call};
 use crate::console::{Console, shown};
 use crate::failure::Failure;
-use crate::options::Options;
+use crate::options::{Options, pair};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +23,9 @@ Examples:
   hearth subscription create 'user.*' audit --filter source=/shop
   # Direct calls through the events API.
   hearth subscription create invoke hello
+  # An event type whose events hello answers, or gets queued.
+  hearth event-type create order.placed
+  hearth subscription create order.placed hello --type sync --path /orders
 
 Exit codes:
   0 created, 1 refused, 64 bad usage or value, 69 no answer, 77 not authorised";
@@ -31,7 +34,7 @@ Exit codes:
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CreateArgs {
-    /// The event: `http`, `invoke`, a name, or a name that ends with `.*`
+    /// The event: `http`, `invoke`, a name, or a name that ends with `.*`; with `--type` an event type
     #[arg(value_name = "EVENT", required_unless_present = "file")]
     event: Option<String>,
 
@@ -41,12 +44,16 @@ pub struct CreateArgs {
 
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "event", "function", "method", "path", "cors", "cors_origin", "cors_method", "cors_header", "cors_credentials", "metadata",
+        "event", "function", "mode", "method", "path", "cors", "cors_origin", "cors_method", "cors_header", "cors_credentials", "metadata",
         "filter",
     ])]
     file: Option<PathBuf>,
 
-    /// Method of the requests; needed for `http`
+    /// For events of a registered type: the function answers (`sync`), or gets them queued (`async`)
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["sync", "async"])]
+    mode: Option<String>,
+
+    /// Method of the requests; needed for `http`, and `POST` with `--type`
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
 
@@ -55,23 +62,23 @@ pub struct CreateArgs {
     path: Option<String>,
 
     /// Let pages of any origin call it, with the usual methods and headers
-    #[arg(long, help_heading = CORS)]
+    #[arg(long, help_heading = CORS, conflicts_with = "mode")]
     cors: bool,
 
     /// Origin whose pages may call; may be given again
-    #[arg(long, value_name = "ORIGIN", help_heading = CORS)]
+    #[arg(long, value_name = "ORIGIN", help_heading = CORS, conflicts_with = "mode")]
     cors_origin: Vec<String>,
 
     /// Method that pages may use; may be given again
-    #[arg(long, value_name = "METHOD", help_heading = CORS)]
+    #[arg(long, value_name = "METHOD", help_heading = CORS, conflicts_with = "mode")]
     cors_method: Vec<String>,
 
     /// Header that pages may send; may be given again
-    #[arg(long, value_name = "NAME", help_heading = CORS)]
+    #[arg(long, value_name = "NAME", help_heading = CORS, conflicts_with = "mode")]
     cors_header: Vec<String>,
 
     /// Pages may send credentials
-    #[arg(long, help_heading = CORS)]
+    #[arg(long, help_heading = CORS, conflicts_with = "mode")]
     cors_credentials: bool,
 
     /// Note on the record; may be given again
@@ -130,7 +137,14 @@ fn record(args: &CreateArgs) -> Value {
     let mut set = |name: &str, value: Option<Value>| {
         record.extend(value.map(|value| (name.to_owned(), value)));
     };
-    set("event", args.event.as_deref().map(Value::from));
+    let event = args.event.as_deref().map(Value::from);
+    match &args.mode {
+        Some(mode) => {
+            set("type", Some(mode.as_str().into()));
+            set("eventType", event);
+        }
+        None => set("event", event),
+    }
     set(
         "functionId",
         args.function.as_ref().map(|id| id.as_str().into()),
@@ -175,11 +189,4 @@ fn cors(args: &CreateArgs) -> Option<Value> {
         cors.insert("allowCredentials".to_owned(), true.into());
     }
     (args.cors || !cors.is_empty()).then_some(cors.into())
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
 }

@@ -48,6 +48,10 @@ fn create_sends_only_what_was_set() {
         json!({"event": "user.*", "functionId": "f", "metadata": {"team": "shop"},
             "filter": {"source": ["/x", "/y"], "type": ["t"]}}),
     );
+    check_record(
+        "order.placed f --type sync --path /orders",
+        json!({"type": "sync", "eventType": "order.placed", "functionId": "f", "path": "/orders"}),
+    );
 }
 
 #[test]
@@ -127,6 +131,11 @@ fn an_id_goes_into_the_url_as_it_is() {
     let outcome = server.run("subscription delete http,GET,%2Fa");
     check_ok(&outcome, "deleted http,GET,%2Fa from space default\n");
     assert_eq!(server.request().line, format!("DELETE {line}"));
+
+    let typed = "YXN5bmMsYSxmLCUyRixQT1NU";
+    let server = Server::new(&[("204 No Content", &[], "")]);
+    let outcome = server.run(&format!("subscription delete {typed}"));
+    check_ok(&outcome, &format!("deleted {typed} from space default\n"));
 
     let server = Server::new(&[]);
     for id in ["http", "http,GET,/a", "a,b?", ".."] {

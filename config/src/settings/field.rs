@@ -97,7 +97,7 @@ kinds! {
     Path: PathBuf;
     Secret: Secret;
     Bool: bool;
-    Whole: usize, u32, i64;
+    Whole: usize, u16, u32, i64;
     Number: f64;
     Duration: Duration;
     Size: ByteSize;

@@ -24,6 +24,10 @@ section! {
         /// How long a client may take to send a request's head.
         #[serde(with = "humantime_serde")]
         pub head_timeout: Duration = Duration::from_secs(10),
+        /// How long a client's connection may be idle between two requests, at least `head_timeout`: longer than proxies and
+        /// clients keep theirs, so that none sends into one that is being closed.
+        #[serde(with = "humantime_serde")]
+        pub idle_timeout: Duration = Duration::from_secs(120),
         /// How long a client may take to send a request's body.
         #[serde(with = "humantime_serde")]
         pub body_timeout: Duration = Duration::from_secs(30),
@@ -40,7 +44,7 @@ section! {
 
 impl LimitsSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
-        above_zero!("limits", self: body_max, answer_max, in_flight_max, connections_max, head_timeout, body_timeout, write_timeout, apply_timeout);
+        above_zero!("limits", self: body_max, answer_max, in_flight_max, connections_max, head_timeout, idle_timeout, body_timeout, write_timeout, apply_timeout);
         require(
             self.refusals_max <= 10,
             "limits.refusals_max",

@@ -16,6 +16,8 @@ section! {
         pub config: SocketAddr = loopback(4001),
         /// Peers, TCP and UDP.
         pub peer: SocketAddr = loopback(7400),
+        /// The port that functions call their node at (`HEARTH_URL`), on 127.0.0.1 and on the gateway of the containers' network; 0 takes one from 28000 to 32699 that follows from the node's id.
+        pub inner_port: u16 = 0,
     }
 }
 

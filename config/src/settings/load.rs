@@ -69,8 +69,11 @@ impl Settings {
         }
         for (key, value) in flags {
             let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-            let value = Value::serialize(value)
-                .map_err(|error| Error::new(key, "not readable", error.to_string()))?;
+            let value = match value.as_str() {
+                Some(text) => from_variable(text, &path),
+                None => Value::serialize(value)
+                    .map_err(|error| Error::new(key, "not readable", error.to_string()))?,
+            };
             layers.push(Origin::Flag, nest(&path, value));
         }
         layers.settings()
@@ -182,7 +185,7 @@ fn nest(path: &[String], value: Value) -> Dict {
     Dict::from([(first.clone(), value)])
 }
 
-/// Reads a variable's text as what its setting holds. Text stays as it is, so that a password of digits is no number; what does
+/// Reads the text of a variable or flag as what its setting holds. Text stays as it is, so that a password of digits is no number; what does
 /// not fit is refused later, where the setting's other sources are.
 fn from_variable(text: &str, path: &[String]) -> Value {
     let parsed = || text.parse::<Value>().unwrap_or_else(|never| match never {});

@@ -60,6 +60,8 @@ impl Operation {
         let resource = match name {
             "functions" => "function",
             "subscriptions" => "subscription",
+            "eventtypes" if path.starts_with("/v1/spaces/") => "eventtype",
+            "cors" if path.starts_with("/v1/spaces/") => "cors",
             _ => return None,
         };
         let operation = match (method, id) {
@@ -118,6 +120,17 @@ mod tests {
             "/v1/subscriptions/x",
             Some(("default", "subscription", "delete")),
         );
+        check(
+            Method::PUT,
+            "/v1/spaces/abc/eventtypes/a",
+            Some(("abc", "eventtype", "update")),
+        );
+        check(
+            Method::GET,
+            "/v1/spaces/abc/cors",
+            Some(("abc", "cors", "list")),
+        );
+        check(Method::GET, "/v1/eventtypes", None);
         check(Method::GET, "/v1/functions/f/logs", None);
         check(Method::PATCH, "/v1/functions/f", None);
         check(Method::GET, "/v1/spaces", None);

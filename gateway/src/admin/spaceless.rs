@@ -257,6 +257,9 @@ fn is_plain(subscription: &Subscription) -> bool {
 
 fn spaceless_id(subscription: &Subscription) -> String {
     let event = &subscription.event;
+    if subscription.is_typed() {
+        return subscription.subscription_id.to_string();
+    }
     if is_plain(subscription) {
         return format!("{event}-{}", subscription.function_id);
     }

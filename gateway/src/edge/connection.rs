@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +47,8 @@ pub(super) async fn accept(
         .min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(connections_max));
     let key = surface.listener.key();
-    let spawn = |stream, permit| {
-        let serving = serve(stream, permit, Arc::clone(&surface), cut.clone());
+    let spawn = |stream, from, permit| {
+        let serving = serve(stream, from, permit, Arc::clone(&surface), cut.clone());
         tracker.spawn(connections.track_future(serving));
     };
     let mut warned_at: Option<Instant> = None;
@@ -70,11 +71,11 @@ pub(super) async fn accept(
         };
         let (accepted, permit) = tokio::select! {
             biased;
-            () = surface.shared.closing.cancelled() => break,
+            () = surface.closing.cancelled() => break,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => spawn(stream, permit),
+            Ok((stream, from)) => spawn(stream, from.ip(), permit),
             // The client was gone before it was accepted.
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
@@ -89,13 +90,13 @@ pub(super) async fn accept(
         return;
     };
     while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
-        && let Ok((stream, _)) = listener.accept()
+        && let Ok((stream, from)) = listener.accept()
     {
         if let Ok(stream) = stream
             .set_nonblocking(true)
             .and_then(|()| TcpStream::from_std(stream))
         {
-            spawn(stream, permit);
+            spawn(stream, from.ip(), permit);
         }
     }
 }
@@ -112,6 +113,7 @@ fn is_of_client(error: &io::Error) -> bool {
 /// Serves one connection to its end. A client that goes away drops the request in flight, and with it the invocation.
 async fn serve(
     stream: TcpStream,
+    from: IpAddr,
     permit: OwnedSemaphorePermit,
     surface: Arc<Surface>,
     cut: CancellationToken,
@@ -122,19 +124,20 @@ async fn serve(
     surface.meters.connections.increment(1.0);
     let service = service_fn(|request| {
         let surface = Arc::clone(&surface);
-        async move { Ok::<_, Infallible>(surface.answer(request).await) }
+        async move { Ok::<_, Infallible>(surface.answer(request, from).await) }
     });
     let mut builder = http1::Builder::new();
-    let head_timeout = surface.shared.limits.head_timeout;
-    let heads = HeadTimer::default();
+    let limits = &surface.shared.limits;
+    let head_timeout = limits.head_timeout;
+    let heads = HeadTimer::new(limits.idle_timeout.max(head_timeout));
     builder
         .timer(heads.clone())
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
-    let stream = Progress::new(stream, surface.shared.limits.write_timeout);
+    let stream = Progress::new(stream, limits.write_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
-        surface.shared.closing.cancelled().await;
+        surface.closing.cancelled().await;
         time::sleep(CLOSE_DELAY).await;
     };
     let mut closing = pin!(closing);

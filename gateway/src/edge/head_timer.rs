@@ -1,5 +1,9 @@
 //! The time limit of request heads, as hyper asks for it: one timer of the runtime for a connection's whole life. A timer for
 //! each request would be made, entered, taken out and freed again within microseconds.
+//!
+//! The first head of a connection has the limit that hyper knows. To hyper a connection that is kept and idle waits for its next
+//! head as well; that wait has a limit of its own, so that clients which keep connections for a minute do not send into one that
+//! the node is closing.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,15 +16,18 @@ use hyper::rt;
 use tokio::time::{self, Instant};
 
 /// One connection's limit; clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct HeadTimer {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// How long the connection may wait for its second head, and all after it.
+    idle: Duration,
     /// When the head that is being read is late; none while no head is waited for.
     due: Mutex<Option<Instant>>,
+    has_begun: AtomicBool,
     is_late: AtomicBool,
 }
 
@@ -31,7 +38,20 @@ struct Waiting {
 }
 
 impl HeadTimer {
-    /// Waits until a head is late; `limit` is how long one may take, so nothing is late any earlier.
+    /// The limit of a new connection, which may be idle for so long between requests.
+    pub(super) fn new(idle: Duration) -> Self {
+        let shared = Shared {
+            idle,
+            due: Mutex::default(),
+            has_begun: AtomicBool::new(false),
+            is_late: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Waits until a head is late; `limit` is how long one may take at least, so nothing is late any earlier.
     pub(super) async fn late(&self, limit: Duration) {
         loop {
             let due = *self.shared.due();
@@ -51,7 +71,11 @@ impl rt::Timer for HeadTimer {
 
     #[expect(clippy::disallowed_types, reason = "hyper's own signature")]
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
-        *self.shared.due() = Some(Instant::from_std(deadline));
+        let deadline = match self.shared.has_begun.swap(true, Ordering::Relaxed) {
+            false => Instant::from_std(deadline),
+            true => Instant::now() + self.shared.idle,
+        };
+        *self.shared.due() = Some(deadline);
         Box::pin(Waiting {
             shared: Arc::clone(&self.shared),
         })

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use actors::Registry;
 use actors::invoker::{self, Completed, Failed};
 use http::HeaderMap;
 use protocol::event::Encoded;
 use protocol::invocation::TraceContext;
-use protocol::{Event, Function, FunctionId, InvocationId, Space};
+use protocol::{Event, FunctionId, InvocationId, Space};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -27,21 +26,6 @@ pub(super) struct FunctionCall<'a> {
 }
 
 impl FunctionCall<'_> {
-    /// The record of the function.
-    ///
-    /// # Errors
-    /// When it is not there: a subscription may arrive before its function does, or stay a moment longer.
-    pub(super) fn function(&self, registry: &Registry) -> Result<Arc<Function>, Error> {
-        match registry.function(self.space, self.function_id) {
-            Some(registered) => Ok(Arc::clone(&registered.function)),
-            None => {
-                let (space, function) = (self.space, self.function_id);
-                tracing::info!(%space, %function, "a function that is subscribed is not registered");
-                Err(Error::function_vanished())
-            }
-        }
-    }
-
     /// Calls the function, and tells those who subscribed to such calls.
     ///
     /// # Errors
@@ -68,7 +52,8 @@ impl FunctionCall<'_> {
         })
     }
 
-    async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
+    /// Calls the function and tells nobody.
+    pub(super) async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
         let mut request = invoker::Request {
             id: self.id.clone(),
             space: self.space.clone(),

@@ -2,14 +2,22 @@
 //!
 //! The semantics are those of the Go library `rs/cors` 1.2, which clients of Event Gateway know.
 
+use std::sync::Arc;
+
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
     ORIGIN, VARY,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use protocol::CorsRecord;
+use protocol::subscription::Cors;
 
+use super::http_event::named_space;
 use super::names;
+use super::target::Target;
+use crate::node::Node;
 
 /// Who may do what.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +39,70 @@ pub(super) const CUSTOM: Rules<'static, &'static str> = Rules {
     headers: &["*"],
     allow_credentials: true,
 };
+
+/// What a subscription says.
+impl<'a> From<&'a Cors> for Rules<'a, String> {
+    fn from(cors: &'a Cors) -> Self {
+        Self {
+            origins: &cors.origins,
+            methods: &cors.methods,
+            headers: &cors.headers,
+            allow_credentials: cors.allow_credentials,
+        }
+    }
+}
+
+/// What a CORS configuration says.
+impl<'a> From<&'a CorsRecord> for Rules<'a, String> {
+    fn from(cors: &'a CorsRecord) -> Self {
+        Self {
+            origins: &cors.allowed_origins,
+            methods: &cors.allowed_methods,
+            headers: &cors.allowed_headers,
+            allow_credentials: cors.allow_credentials,
+        }
+    }
+}
+
+/// The headers of an answer to a custom event, whatever comes of it: as a configuration of its method and path says, if there is
+/// one, else the page that emitted it may read it.
+pub(super) fn of_custom(node: &dyn Node, parts: &Parts) -> HeaderMap {
+    let (method, fields) = (&parts.method, &parts.headers);
+    match configured(node, method.as_str(), parts) {
+        Some(cors) => Rules::from(&*cors).actual(method, fields),
+        None => CUSTOM.actual(method, fields),
+    }
+}
+
+/// The same of an event whose method is not the one of custom events: without a configuration pages are told nothing.
+pub(super) fn of_typed(node: &dyn Node, parts: &Parts) -> HeaderMap {
+    let (method, fields) = (&parts.method, &parts.headers);
+    configured(node, method.as_str(), parts).map_or_else(HeaderMap::new, |cors| {
+        Rules::from(&*cors).actual(method, fields)
+    })
+}
+
+/// The headers of the answer to a preflight that asks for a custom event.
+pub(super) fn of_custom_preflight(node: &dyn Node, parts: &Parts) -> HeaderMap {
+    let fields = &parts.headers;
+    let method = preflight_method(&parts.method, fields).and_then(|asked| asked.to_str().ok());
+    match configured(node, method.unwrap_or_default(), parts) {
+        Some(cors) => Rules::from(&*cors).preflight(fields),
+        None => CUSTOM.preflight(fields),
+    }
+}
+
+fn configured(node: &dyn Node, method: &str, parts: &Parts) -> Option<Arc<CorsRecord>> {
+    let registry = node.registry();
+    if registry.cors.is_empty() {
+        return None;
+    }
+    let target = Target::of(parts).ok()?;
+    let space = named_space(&parts.headers).ok()?;
+    let path = target.route_path();
+    let found = registry.cors.find(space.as_ref(), method, &path);
+    found.cloned()
+}
 
 /// The requested method of a preflight; `None` when the request is none.
 pub(super) fn preflight_method<'a>(

@@ -5,8 +5,10 @@ use protocol::event::cloudevents::{self, Mode};
 use protocol::event::{self, Event, Payload};
 use protocol::{InvocationId, Space};
 
+use super::emit::Emission;
 use super::http_event::named_space;
-use super::{Arrival, emit, invoke};
+use super::typed::Heard;
+use super::{Arrival, invoke};
 use crate::body::AnswerBody;
 use crate::error::Error;
 use crate::surface::Shared;
@@ -28,6 +30,7 @@ pub(super) async fn answer(
         data_type: arrival.data_type(),
         attributes: event::Attributes {
             source: arrival.target.escaped_path.clone(),
+            is_transformed: true,
             ..event::Attributes::default()
         },
     };
@@ -44,12 +47,9 @@ pub(super) async fn answer_cloud_events(
     let invalid = |error: cloudevents::Invalid| Error::invalid(error.to_string());
     let now = arrival.received_at_ms;
     match mode {
-        Mode::Binary => {
-            let fields = arrival.parts.headers.iter();
-            let fields = fields.map(|(name, value)| (name.as_str(), value.as_bytes()));
-            let body = arrival.body.clone();
-            let event = cloudevents::read_binary(fields, arrival.content_type(), body, now);
-            take(shared, id, arrival, event.map_err(invalid)?).await
+        Mode::Binary | Mode::BinaryVersion01 => {
+            let event = read_binary(arrival, mode).map_err(invalid)?;
+            take(shared, id, arrival, event).await
         }
         Mode::Structured => {
             let event = cloudevents::read_structured(&arrival.body, now).map_err(invalid)?;
@@ -57,18 +57,56 @@ pub(super) async fn answer_cloud_events(
         }
         Mode::Batch => {
             let events = cloudevents::read_batch(&arrival.body, now).map_err(invalid)?;
-            if events.iter().any(|event| event.event_type == event::INVOKE) {
-                let why = "an event of the type invoke is answered by its function and can not come in a batch";
-                return Err(Error::invalid(why));
-            }
             let space = named_space(&arrival.parts.headers)?;
-            for event in &events {
-                arrival.tell_received(shared, event);
-            }
-            accept(shared, arrival, &events, space.as_ref()).await?;
-            Ok(with_status(StatusCode::ACCEPTED))
+            answer_batch(shared, id, arrival, &events, space.as_ref()).await
         }
     }
+}
+
+/// Reads an event in either binary mode.
+pub(super) fn read_binary(arrival: &Arrival, mode: Mode) -> Result<Event, cloudevents::Invalid> {
+    let fields = arrival.parts.headers.iter();
+    let fields = fields.map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let (content_type, body) = (arrival.content_type(), arrival.body.clone());
+    match mode {
+        Mode::BinaryVersion01 => {
+            cloudevents::read_binary_version_01(fields, content_type, body, arrival.received_at_ms)
+        }
+        _ => cloudevents::read_binary(fields, content_type, body, arrival.received_at_ms),
+    }
+}
+
+async fn answer_batch(
+    shared: &Shared,
+    id: &InvocationId,
+    arrival: &Arrival,
+    events: &[Event],
+    space: Option<&Space>,
+) -> Result<Response<AnswerBody>, Error> {
+    let registry = shared.node.registry();
+    let mut heard = Heard::new(shared, id, arrival, &registry, space);
+    for event in events {
+        if event.event_type == event::INVOKE || heard.is_answered(event) {
+            let name = &event.event_type;
+            let why = format!(
+                "an event of the type {name} is answered by its function and can not come in a batch"
+            );
+            return Err(Error::invalid(why));
+        }
+        check_name(event)?;
+    }
+    let mut emissions = Vec::with_capacity(events.len());
+    for event in events {
+        arrival.tell_received(shared, event);
+        emissions.push(Emission {
+            event,
+            typed: heard.queued(event).await,
+            is_custom: true,
+        });
+    }
+    let path = arrival.target.event_path();
+    shared.emitter.emit(&emissions, space, &path).await?;
+    Ok(with_status(StatusCode::ACCEPTED))
 }
 
 /// Refuses what is no POST.
@@ -81,37 +119,42 @@ pub(super) fn check_method(method: &Method) -> Result<(), Error> {
     }
 }
 
-async fn take(
+/// Answers an emitted event.
+pub(super) async fn take(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
     event: Event,
 ) -> Result<Response<AnswerBody>, Error> {
+    check_name(&event)?;
     arrival.tell_received(shared, &event);
     if event.event_type == event::INVOKE {
         return invoke::answer(shared, id, arrival, &event).await;
     }
-    let is_system = event.is_system();
     let space = named_space(&arrival.parts.headers)?;
-    accept(shared, arrival, &[event], space.as_ref()).await?;
+    let registry = shared.node.registry();
+    let heard = Heard::new(shared, id, arrival, &registry, space.as_ref());
+    let answered = heard.emitted(&event).await?;
     // What only the gateway itself may say is heard by nobody.
-    Ok(with_status(match is_system {
-        true => StatusCode::OK,
-        false => StatusCode::ACCEPTED,
-    }))
+    Ok(match event.is_system() {
+        true => with_status(StatusCode::OK),
+        false => answered,
+    })
 }
 
-/// Queues events for their subscribers, all or none.
-async fn accept(
-    shared: &Shared,
-    arrival: &Arrival,
-    events: &[Event],
-    space: Option<&Space>,
-) -> Result<(), Error> {
-    emit::custom(shared, events, space, &arrival.target.event_path()).await
+/// The last versions of Event Gateway refused what only they may say, by their name for it.
+fn check_name(event: &Event) -> Result<(), Error> {
+    match event.is_typed_system() {
+        true => Err(Error::invalid(format!(
+            "the event type is {}, expected another: {}… is for events of the gateway itself",
+            event.event_type,
+            event::TYPED_SYSTEM_PREFIX
+        ))),
+        false => Ok(()),
+    }
 }
 
-fn with_status(status: StatusCode) -> Response<AnswerBody> {
+pub(super) fn with_status(status: StatusCode) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::whole(""));
     *response.status_mut() = status;
     response

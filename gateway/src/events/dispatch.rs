@@ -9,7 +9,7 @@ use super::cors;
 /// The header that names a custom event.
 pub(super) const EVENT: HeaderName = HeaderName::from_static("event");
 /// The header that names the space an event is for.
-pub(super) const SPACE: HeaderName = HeaderName::from_static("space");
+pub(crate) const SPACE: HeaderName = HeaderName::from_static("space");
 /// The header that names the function of an `invoke` event.
 pub(super) const FUNCTION_ID: HeaderName = HeaderName::from_static("function-id");
 
@@ -20,13 +20,16 @@ pub(super) enum Kind {
     Custom(String),
     /// One or more CloudEvents.
     CloudEvents(Mode),
+    /// A CloudEvent for typed subscriptions, or, if none hears it, a plain request.
+    HttpOrTyped(Mode),
     /// A browser asks whether it may emit an event.
     CustomPreflight,
     /// Anything else.
     Http,
 }
 
-/// Decides by method and headers. A CloudEvent comes with POST; with other methods its headers mean nothing.
+/// Decides by method and headers. A CloudEvent comes with POST; with other methods its headers mean something to typed
+/// subscriptions only.
 ///
 /// # Errors
 /// When it says that it carries CloudEvents in a format that nobody here reads.
@@ -42,13 +45,18 @@ pub(super) fn decide(method: &Method, fields: &HeaderMap) -> Result<Kind, Invali
     if is_preflight && asks_to_emit(fields) {
         return Ok(Kind::CustomPreflight);
     }
-    if method != Method::POST {
-        return Ok(Kind::Http);
-    }
     let content_type = fields
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     let names = fields.keys().map(HeaderName::as_str);
+    if method != Method::POST {
+        // Few of these requests say what they have, and no other can have an event.
+        let mode = match content_type.is_some() && !is_preflight {
+            true => Mode::of(content_type, names).unwrap_or_default(),
+            false => None,
+        };
+        return Ok(mode.map_or(Kind::Http, Kind::HttpOrTyped));
+    }
     let mode = Mode::of(content_type, names)?;
     Ok(mode.map_or(Kind::Http, Kind::CloudEvents))
 }
@@ -59,7 +67,7 @@ fn asks_to_emit(fields: &HeaderMap) -> bool {
     let asked = asked.and_then(|value| value.to_str().ok()).unwrap_or("");
     asked
         .split(',')
-        .any(|name| matches!(name, "event" | "ce-specversion"))
+        .any(|name| matches!(name, "event" | "ce-specversion" | "ce-cloudeventsversion"))
 }
 
 #[cfg(test)]
@@ -113,15 +121,26 @@ mod tests {
 
     #[test]
     fn a_cloud_event_is_known_by_its_headers_or_media_type() {
-        let binary = Kind::CloudEvents(Mode::Binary);
+        let binary = || Kind::CloudEvents(Mode::Binary);
         let structured = ("content-type", "application/cloudevents+json");
-        check(Method::POST, &[("ce-type", "a")], binary);
+        check(Method::POST, &[("ce-type", "a")], binary());
         check(
             Method::POST,
             &[structured],
             Kind::CloudEvents(Mode::Structured),
         );
-        check(Method::PUT, &[structured], Kind::Http);
+        check(
+            Method::PUT,
+            &[structured],
+            Kind::HttpOrTyped(Mode::Structured),
+        );
+        check(Method::PUT, &[("content-type", "text/plain")], Kind::Http);
+        let version_01 = Kind::CloudEvents(Mode::BinaryVersion01);
+        check(
+            Method::POST,
+            &[("ce-source", "/"), ("ce-eventtype", "a")],
+            version_01,
+        );
         check(Method::GET, &[("ce-type", "a")], Kind::Http);
         check(
             Method::POST,

@@ -1,5 +1,6 @@
 //! Takes events for their subscribers: one delivery for each, fixed when the event is accepted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +19,6 @@ pub use deliver::Invocations;
 
 use crate::error::Error;
 use crate::node::Node;
-use crate::surface::Shared;
 
 /// Takes events for their subscribers. It is the way into the queue for clients, and for what the node says of itself.
 pub struct Emitter {
@@ -37,18 +37,13 @@ struct Meters {
     system_dropped: Counter,
 }
 
-/// Accepts events that came in one request: all of them for all their subscribers, or nothing. With a space only its
-/// subscriptions count, without one those of all spaces. `path` is the decoded path they were emitted to.
-///
-/// # Errors
-/// When the queue has no room.
-pub(crate) async fn custom(
-    shared: &Shared,
-    events: &[Event],
-    space: Option<&Space>,
-    path: &str,
-) -> Result<(), Error> {
-    shared.emitter.custom(events, space, path).await
+/// An event that is to be queued.
+pub(crate) struct Emission<'a> {
+    pub(crate) event: &'a Event,
+    /// The typed subscriptions that get it, each with the event as it may have it. Their filters are not asked yet.
+    pub(crate) typed: Vec<(Arc<Subscription>, Cow<'a, Event>)>,
+    /// Whether it is a custom event, for those who subscribed to its name.
+    pub(crate) is_custom: bool,
 }
 
 impl Emitter {
@@ -69,13 +64,18 @@ impl Emitter {
         }
     }
 
-    async fn custom(
+    /// Accepts events that came in one request: all of them for all their subscribers, or nothing. Of custom events, with a space only
+    /// its subscriptions count, without one those of all spaces. `path` is the decoded path they were emitted to.
+    ///
+    /// # Errors
+    /// When the queue has no room.
+    pub(crate) async fn emit(
         &self,
-        events: &[Event],
+        emissions: &[Emission<'_>],
         space: Option<&Space>,
         path: &str,
     ) -> Result<(), Error> {
-        let count = events.len() as u64;
+        let count = emissions.len() as u64;
         self.meters.received.increment(count);
         let registry = self.node.registry();
         if !registry.is_loaded {
@@ -83,9 +83,9 @@ impl Emitter {
         }
         let mut deliveries = Vec::new();
         let mut unheard = 0;
-        for event in events {
+        for emission in emissions {
             let before = deliveries.len();
-            Self::address(&registry, event, space, path, &mut deliveries);
+            Self::address(&registry, emission, space, path, &mut deliveries);
             unheard += u64::from(deliveries.len() == before);
         }
         if !deliveries.is_empty()
@@ -100,27 +100,44 @@ impl Emitter {
         Ok(())
     }
 
-    /// Adds a delivery for each subscriber of an event. The event is written once, and not at all when nobody hears it.
+    /// Adds a delivery for each subscriber of an event. The event is written once for all that get the same, and not at all when
+    /// nobody hears it.
     fn address(
         registry: &Registry,
-        event: &Event,
+        emission: &Emission<'_>,
         space: Option<&Space>,
         path: &str,
         deliveries: &mut Vec<Delivery>,
     ) {
         // What only the gateway itself may say is heard by nobody.
+        let event = emission.event;
         if event.is_system() {
             return;
         }
-        let subscribers = registry
-            .subscriptions
-            .subscribers(space, &event.event_type, path)
-            .filter(|subscription| subscription.accepts(|name| attribute(event, name)));
-        let mut written = None;
-        for (ordinal, subscription) in (0..).zip(subscribers) {
-            let (bytes, accepted_at) = written
-                .get_or_insert_with(|| (write(event), SystemTime::now()))
-                .clone();
+        let custom = emission
+            .is_custom
+            .then(|| {
+                registry
+                    .subscriptions
+                    .subscribers(space, &event.event_type, path)
+            })
+            .into_iter()
+            .flatten()
+            .map(|subscription| (subscription, event));
+        let typed = emission.typed.iter();
+        let typed = typed.map(|(subscription, event)| (subscription, &**event));
+        let subscribers = custom
+            .chain(typed)
+            .filter(|(subscription, event)| subscription.accepts(|name| attribute(event, name)));
+        let mut last: Option<(&Event, Bytes)> = None;
+        let mut accepted_at = None;
+        for (ordinal, (subscription, event)) in (0..).zip(subscribers) {
+            let bytes = match &last {
+                Some((written, bytes)) if std::ptr::eq(*written, event) => bytes.clone(),
+                _ => write(event),
+            };
+            last = Some((event, bytes.clone()));
+            let accepted_at = *accepted_at.get_or_insert_with(SystemTime::now);
             deliveries.push(delivery(subscription, bytes, ordinal, accepted_at));
         }
     }

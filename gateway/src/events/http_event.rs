@@ -15,7 +15,8 @@ use protocol::{Event, InvocationId, Space, Subscription, event};
 use super::call::FunctionCall;
 use super::cors::{self, Rules};
 use super::target::{self, Target};
-use super::{Arrival, dispatch, names, response};
+use super::typed::Heard;
+use super::{Arrival, custom, dispatch, names, response};
 use crate::body::AnswerBody;
 use crate::error::Error;
 use crate::surface::Shared;
@@ -56,34 +57,112 @@ pub(super) async fn answer(
         as_sent: &target.escaped_path,
     };
     let default_space = shared.guard.requires_token().then(Space::default_space);
-    let found = find(&registry, &method, target, space, default_space, &paths);
-    let Some((subscription, params)) = found else {
-        return Err(Error::not_found("resource not found"));
+    let found = find(
+        &registry,
+        &method,
+        target,
+        space.as_ref(),
+        default_space.as_ref(),
+        &paths,
+    );
+    let scope = space.as_ref().or(default_space.as_ref());
+    let mut heard = Heard::new(shared, id, &arrival, &registry, scope);
+    let queued = match asked {
+        None => heard.request_subscribers(),
+        Some(_) => Vec::new(),
     };
-    let fields = match &subscription.cors {
-        None if asked.is_some() && !is_trusted => return Err(Error::unauthorized()),
-        None => HeaderMap::new(),
-        Some(known) => {
-            let rules = Rules {
-                origins: &known.origins,
-                methods: &known.methods,
-                headers: &known.headers,
-                allow_credentials: known.allow_credentials,
-            };
-            if asked.is_some() {
-                let space = subscription.space.as_str();
-                shared.events.processed(space, "http");
-                return Ok(preflight(rules.preflight(&parts.headers)));
+    let is_queued = !queued.is_empty();
+    if is_queued {
+        heard.queue_request(queued, &payload).await?;
+    }
+    let rules = found_rules(&registry, found.as_ref(), scope, &method, &route_path);
+    if asked.is_some() {
+        let answered = answer_preflight(shared, &arrival, found.as_ref(), rules.as_ref())?;
+        if let Some(answer) = answered {
+            return Ok(answer);
+        }
+    }
+    let fields = rules.map_or_else(HeaderMap::new, |rules| {
+        rules.actual(&parts.method, &parts.headers)
+    });
+    match found {
+        Some(found) => answer_found(heard, found, payload, fields).await,
+        None if is_queued => {
+            let mut response = custom::with_status(StatusCode::ACCEPTED);
+            response.headers_mut().extend(fields);
+            Ok(response)
+        }
+        None => Err(Error::not_found("resource not found").with_fields(fields)),
+    }
+}
+
+/// Answers a preflight, unless it is handed to the function like any request.
+fn answer_preflight(
+    shared: &Shared,
+    arrival: &Arrival,
+    found: Option<&(Arc<Subscription>, Params)>,
+    rules: Option<&Rules<'_, String>>,
+) -> Result<Option<Response<AnswerBody>>, Error> {
+    if let Some(rules) = rules {
+        let space = found.map(|found| found.0.space.as_str());
+        shared.events.processed(space.unwrap_or_default(), "http");
+        return Ok(Some(preflight(rules.preflight(&arrival.parts.headers))));
+    }
+    match found {
+        // No page is told anything, and the function of another method is not for a preflight.
+        Some((subscription, _)) if subscription.is_typed() => {
+            Ok(Some(custom::with_status(StatusCode::ACCEPTED)))
+        }
+        Some(_) if !arrival.is_trusted => Err(Error::unauthorized()),
+        _ => Ok(None),
+    }
+}
+
+/// Answers a request with the function of its subscription.
+async fn answer_found(
+    heard: Heard<'_>,
+    (subscription, params): (Arc<Subscription>, Params),
+    payload: Payload,
+    fields: HeaderMap,
+) -> Result<Response<AnswerBody>, Error> {
+    let (shared, id, arrival) = (heard.shared, heard.id, heard.arrival);
+    let answered = match subscription.is_typed() {
+        true => {
+            let answered = heard.answer_request(&subscription, params, &payload, fields);
+            answered.await
+        }
+        false => {
+            let event = arrival.http_event(shared, id, payload, params);
+            let answered = run(shared, id, arrival, heard.registry, &subscription, &event).await;
+            match answered {
+                Ok((completed, rule)) => {
+                    tell(shared, completed, rule, &arrival.parts.method, fields)
+                }
+                Err(error) => Err(error.with_fields(fields)),
             }
-            rules.actual(&parts.method, &parts.headers)
         }
     };
-    let event = arrival.http_event(shared, id, payload, params);
-    let answered = run(shared, id, &arrival, &registry, &subscription, &event).await;
     shared.events.processed(subscription.space.as_str(), "http");
-    match answered {
-        Ok((completed, rule)) => tell(shared, completed, rule, &parts.method, fields),
-        Err(error) => Err(error.with_fields(fields)),
+    answered
+}
+
+/// What pages of other origins may do: as the subscription says, else as the configuration of its method and path does.
+fn found_rules<'a>(
+    registry: &'a Registry,
+    found: Option<&'a (Arc<Subscription>, Params)>,
+    scope: Option<&Space>,
+    method: &str,
+    route_path: &'a str,
+) -> Option<Rules<'a, String>> {
+    let subscription = found.map(|(subscription, _)| &**subscription);
+    match subscription.and_then(|subscription| subscription.cors.as_ref()) {
+        Some(cors) => Some(cors.into()),
+        None if registry.cors.is_empty() => None,
+        None => {
+            let space = subscription.map(|subscription| &subscription.space);
+            let found = registry.cors.find(space.or(scope), method, route_path);
+            found.map(|cors| Rules::from(&**cors))
+        }
     }
 }
 
@@ -121,7 +200,7 @@ struct Paths<'a> {
 }
 
 /// Parameters by name, as they stand in the path.
-type Params = Option<Vec<(String, String)>>;
+pub(super) type Params = Option<Vec<(String, String)>>;
 
 /// Finds the subscription of a request. The space is the one that the request names, or that its host does; without either it is
 /// `default_space`, or whichever subscribed first.
@@ -129,13 +208,15 @@ fn find(
     registry: &Registry,
     method: &str,
     target: &Target,
-    named: Option<Space>,
-    default_space: Option<Space>,
+    named: Option<&Space>,
+    default_space: Option<&Space>,
     paths: &Paths<'_>,
 ) -> Option<(Arc<Subscription>, Params)> {
     let look = |space: Option<&Space>, path: &str| {
         let matched = registry.subscriptions.http_route(space, method, path)?;
         let subscription = Arc::clone(matched.subscription);
+        // A subscription may be heard of before its function, and stay a moment longer: it is as good as none then.
+        registry.function(&subscription.space, &subscription.function_id)?;
         // The route `/` has no place for parameters.
         let params = (subscription.path != "/").then(|| {
             let params = matched.params.iter();
@@ -146,11 +227,11 @@ fn find(
         Some((subscription, params))
     };
     if named.is_some() {
-        return look(named.as_ref(), paths.with_label);
+        return look(named, paths.with_label);
     }
     // The label of a hosted domain is a space where one has that name, and in any case the first segment of the path.
     let Some(label) = &target.label else {
-        return look(default_space.as_ref(), paths.with_label);
+        return look(default_space, paths.with_label);
     };
     let labelled: Option<Space> = label.parse().ok();
     let first = match default_space {
@@ -163,7 +244,7 @@ fn find(
 }
 
 /// Calls the function with the event in its form.
-async fn run(
+pub(super) async fn run(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
@@ -171,6 +252,9 @@ async fn run(
     subscription: &Subscription,
     event: &Event,
 ) -> Result<(Completed, AnswerRule), Error> {
+    let registered = registry.function(&subscription.space, &subscription.function_id);
+    let registered = registered.ok_or_else(|| Error::not_found("resource not found"))?;
+    let format = registered.function.event_format();
     let call = FunctionCall {
         shared,
         id,
@@ -179,9 +263,9 @@ async fn run(
         space: &subscription.space,
         function_id: &subscription.function_id,
     };
-    let format = call.function(registry)?.event_format();
     let mut encoded = match format {
-        EventFormat::Raw => arrival.as_sent(shared),
+        EventFormat::Raw if subscription.is_http() => arrival.as_sent(shared),
+        _ if subscription.is_typed() => event.encode_typed(format),
         _ => event.encode(format),
     };
     if format != EventFormat::Envelope {
@@ -192,7 +276,7 @@ async fn run(
 }
 
 /// Tells the client what the function answered.
-fn tell(
+pub(super) fn tell(
     shared: &Shared,
     completed: Completed,
     rule: AnswerRule,
@@ -214,7 +298,7 @@ fn tell(
 
 impl Arrival {
     /// The event as functions and those who watch get it.
-    fn http_event(
+    pub(super) fn http_event(
         &self,
         shared: &Shared,
         id: &InvocationId,
@@ -238,6 +322,7 @@ impl Arrival {
             data_type: self.data_type(),
             attributes: event::Attributes {
                 source: self.target.escaped_path.clone(),
+                is_transformed: true,
                 ..event::Attributes::default()
             },
         }

@@ -55,6 +55,8 @@ async fn run(
     if !registry.subscriptions.invokable(space, &function_id, &path) {
         return Err(not_found());
     }
+    let registered = registry.function(space, &function_id);
+    let format = registered.ok_or_else(not_found)?.function.event_format();
     let call = FunctionCall {
         shared,
         id,
@@ -63,7 +65,6 @@ async fn run(
         space,
         function_id: &function_id,
     };
-    let format = call.function(&registry)?.event_format();
     let completed = call.run(event.encode(format)).await?;
     let mut response = response::bare(completed.reply.body.clone(), HeaderMap::new());
     shared.describe(response.headers_mut(), &completed);

@@ -124,6 +124,22 @@ async fn a_request_that_arrived_before_shutdown_is_answered() {
     }
 }
 
+/// Section 1: an event that arrives once the end has begun is told to go elsewhere.
+#[tokio::test]
+async fn an_event_is_refused_once_the_end_has_begun() {
+    let mut sandbox = Sandbox::start();
+    // It arrives before, and is read after: this test's runtime has one thread.
+    let mut stream = std::net::TcpStream::connect(sandbox.addresses.events).unwrap();
+    let call = Call::post("/", "1").header("event", "a");
+    std::io::Write::write_all(&mut stream, &call.bytes()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    assert!(sandbox.finish(PATIENCE).await);
+    let answer = Answer::read_to_end(&mut TcpStream::from_std(stream).unwrap()).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.header("x-hearth-error"), Some("draining;gateway"));
+    assert!(answer.json()["errors"][0]["message"].is_string());
+}
+
 /// Calls until the answer sends it elsewhere; returns the number of answers.
 async fn call_until_sent_elsewhere(address: std::net::SocketAddr) -> usize {
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -125,6 +125,41 @@ async fn an_event_is_delivered_to_each_subscriber_once() {
     );
 }
 
+/// Sections 5 and 8: the path of an event is compared decoded, with the label of a hosted domain before it, and as text: it has neither
+/// parameters nor wildcards.
+#[tokio::test]
+async fn the_path_of_an_event_is_compared_as_text() {
+    let sandbox = Sandbox::start();
+    sandbox.subscribe(&[
+        ("default", "a", "/", "root", none()),
+        ("default", "a", "/a b/c", "decoded", none()),
+        ("default", "a", "/:id", "colon", none()),
+        ("default", "a", "/*rest", "star", none()),
+        ("default", "a", "/shop/x", "hosted", none()),
+    ]);
+    for (host, path, function) in [
+        ("localhost", "/", Some("root")),
+        ("localhost", "/?x=1", Some("root")),
+        ("localhost", "/a%20b/c", Some("decoded")),
+        ("localhost", "/a%20b%2Fc", Some("decoded")),
+        ("localhost", "/a%20b/c/", None),
+        ("localhost", "/:id", Some("colon")),
+        ("localhost", "/7", None),
+        ("localhost", "/*rest", Some("star")),
+        ("shop.slsgateway.com", "/x", Some("hosted")),
+    ] {
+        let answer = sandbox.send("a", path, "1", &[("host", host)]).await;
+        assert_eq!(answer.status, 202, "{path}");
+        sandbox.delivered().await;
+        let called: Vec<_> = std::mem::take(&mut *sandbox.node.requests.lock().unwrap());
+        let called: Vec<_> = called
+            .iter()
+            .map(|request| request.function_id.as_str())
+            .collect();
+        assert_eq!(called, Vec::from_iter(function), "{path}");
+    }
+}
+
 /// DESIGN: a `Space` header confines an event; the original reached every space, and does so here without one.
 #[tokio::test]
 async fn a_space_header_confines_an_event() {

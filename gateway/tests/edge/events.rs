@@ -19,6 +19,7 @@ mod invoke;
 mod responses;
 mod shapes;
 mod system;
+mod typed;
 
 /// Functions by id: their type and form, which the ids tell.
 fn functions(space: &str) -> Vec<Function> {

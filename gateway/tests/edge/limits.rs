@@ -118,6 +118,27 @@ async fn a_slow_head_ends_the_connection() {
     }
 }
 
+/// Between requests a connection may be idle for longer than a head may take: whoever keeps it would else send into its end.
+#[tokio::test]
+async fn an_idle_connection_outlives_a_slow_head() {
+    let sandbox = Sandbox::with(|settings| {
+        settings.limits.head_timeout = Duration::from_millis(50);
+        settings.limits.idle_timeout = Duration::from_millis(400);
+    });
+    let address = sandbox.addresses.functions;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let call = Call::get("/").header("connection", "keep-alive");
+    stream.write_all(&call.bytes()).await.unwrap();
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .expect("the connection ends")
+        .unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+    assert!(rest.starts_with(b"HTTP/1.1 "), "it was answered before");
+}
+
 /// A call whose answer is far more than the buffers between the two sides hold, and the client that made it.
 async fn call_for_much(sandbox: &Sandbox) -> TcpStream {
     let answer = vec![b'x'; ANSWER_BYTES];

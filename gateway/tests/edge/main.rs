@@ -7,9 +7,13 @@
 
 mod access;
 mod admin;
+mod cors;
 mod drain;
 mod emit;
+mod event_types;
 mod events;
+mod functions;
+mod inner;
 mod invoke;
 mod limits;
 mod meters;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actors::Registry;
-use actors::catalog::{self, Stored, StoredSubscription};
+use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
@@ -18,17 +19,19 @@ use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use gateway::{Addresses, Edge, Listeners, Node, Serving};
+use gateway::{Addresses, Edge, InnerListener, Listeners, Node, Serving};
 use protocol::function::Provider;
 use protocol::invocation::StartKind;
 use protocol::{
-    Component, Effect, ErrorCode, Failure, Function, FunctionId, Phases, Reply, Space,
-    Subscription, SubscriptionId, api,
+    Component, CorsId, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function,
+    FunctionId, NodeId, Phases, Reply, Space, Subscription, SubscriptionId, api,
 };
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::inner::ScriptedCallers;
 
 mod http;
 mod queues;
@@ -280,6 +283,77 @@ impl Node for ScriptedNode {
         self.records().await.subscriptions(space).await
     }
 
+    async fn create_event_type(
+        &self,
+        event_type: EventTypeRecord,
+    ) -> Result<StoredEventType, catalog::Error> {
+        self.store()?;
+        self.records().await.create_event_type(event_type).await
+    }
+
+    async fn update_event_type(
+        &self,
+        event_type: EventTypeRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredEventType, catalog::Error> {
+        self.store()?;
+        self.records().await.update_event_type(event_type, at).await
+    }
+
+    async fn delete_event_type(
+        &self,
+        space: &str,
+        name: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        self.records()
+            .await
+            .delete_event_type(space, name, at)
+            .await
+    }
+
+    async fn event_type(&self, space: &str, name: &str) -> Result<StoredEventType, catalog::Error> {
+        self.records().await.event_type(space, name).await
+    }
+
+    async fn event_types(&self, space: &str) -> Result<Vec<StoredEventType>, catalog::Error> {
+        self.records().await.event_types(space).await
+    }
+
+    async fn create_cors(&self, cors: CorsRecord) -> Result<StoredCors, catalog::Error> {
+        self.store()?;
+        self.records().await.create_cors(cors).await
+    }
+
+    async fn update_cors(
+        &self,
+        id: &CorsId,
+        cors: CorsRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredCors, catalog::Error> {
+        self.store()?;
+        self.records().await.update_cors(id, cors, at).await
+    }
+
+    async fn delete_cors(
+        &self,
+        space: &str,
+        id: &CorsId,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        self.records().await.delete_cors(space, id, at).await
+    }
+
+    async fn cors(&self, space: &str, id: &CorsId) -> Result<StoredCors, catalog::Error> {
+        self.records().await.cors(space, id).await
+    }
+
+    async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error> {
+        self.records().await.all_cors(space).await
+    }
+
     fn spaces(&self) -> BTreeSet<Space> {
         let records = self.records.get();
         records.map_or_else(BTreeSet::new, |records| records.catalog.spaces())
@@ -350,7 +424,9 @@ pub(crate) struct Sandbox {
     pub(crate) addresses: Addresses,
     pub(crate) shutdown: CancellationToken,
     pub(crate) queues: Queues,
-    serving: Option<Serving>,
+    /// Where instances call.
+    pub(crate) inner: SocketAddr,
+    pub(crate) serving: Option<Serving>,
 }
 
 impl Sandbox {
@@ -389,6 +465,9 @@ impl Sandbox {
             render,
             propagate,
         );
+        let inner = InnerListener::bind(0, &NodeId::random()).unwrap();
+        let inner_address = inner.address();
+        let edge = edge.with_inner(inner, Arc::new(ScriptedCallers));
         let addresses = edge.addresses();
         let shutdown = CancellationToken::new();
         let serving = Some(edge.serve(shutdown.clone(), &TaskTracker::new()));
@@ -397,6 +476,7 @@ impl Sandbox {
             addresses,
             shutdown,
             queues,
+            inner: inner_address,
             serving,
         }
     }

@@ -28,7 +28,8 @@ pub enum Kind {
     Histogram,
 }
 
-const LISTENERS: &[&str] = &["functions", "events", "config"];
+/// The last one is that of the instances of the node's functions.
+const LISTENERS: &[&str] = &["functions", "events", "config", "inner"];
 /// Statuses that alerts look for; others appear when they are first answered.
 const STATUSES: &[&str] = &["200", "429", "500", "502", "503", "504"];
 const DROPPED: &[&str] = &[
@@ -53,14 +54,14 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_http_requests_total",
         &[("listener", LISTENERS), ("status", STATUSES)],
-        "answers of the three APIs",
+        "answers of the three APIs, and to functions that call their node (`inner`)",
     ),
     Meter {
         kind: Kind::Gauge,
         ..counter(
             "hearth_http_connections",
             &[("listener", LISTENERS)],
-            "open client connections; at `limits.connections_max` others wait",
+            "open connections of clients and, `inner`, of functions; at `limits.connections_max` others wait",
         )
     },
     Meter {
@@ -75,7 +76,10 @@ pub const METERS: &[Meter] = &[
         kind: Kind::Histogram,
         ..counter(
             "hearth_registry_rebuild_seconds",
-            &[("records", &["functions", "subscriptions"])],
+            &[(
+                "records",
+                &["functions", "subscriptions", "eventtypes", "cors"],
+            )],
             "histogram of how long the node took to read changed records and to make its index of them anew",
         )
     },
@@ -215,10 +219,26 @@ pub const METERS: &[Meter] = &[
             "subscriptions that this node knows",
         )
     },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_eventtypes_total",
+            &[("space", &[])],
+            "event types that this node knows",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "gateway_cors_total",
+            &[("space", &[])],
+            "CORS configurations that this node knows",
+        )
+    },
     counter(
         "gateway_config_requests_total",
         &[("space", &[]), ("resource", &[]), ("operation", &[])],
-        "requests for functions and subscriptions on the config API; not those whose body is no JSON",
+        "requests for functions, subscriptions, event types and CORS configurations on the config API; not those whose body is no JSON",
     ),
     Meter {
         kind: Kind::Histogram,

@@ -1,4 +1,5 @@
-//! CloudEvents 1.0 over HTTP: reading the binary, structured and batched mode, and writing the first two.
+//! CloudEvents 1.0 over HTTP: reading the binary, structured and batched mode, and writing the first two. And version 0.1, which
+//! is told by its own attributes.
 
 use std::fmt::Write as _;
 
@@ -8,8 +9,10 @@ use super::payload::{write_base64, write_text};
 use super::{Event, Payload};
 
 mod read;
+mod version01;
 
 pub use read::{Invalid, Mode, read_batch, read_binary, read_structured};
+pub use version01::read_binary_version_01;
 
 /// The media type of one event in structured mode.
 pub const STRUCTURED_TYPE: &str = "application/cloudevents+json";

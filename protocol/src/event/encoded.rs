@@ -28,12 +28,12 @@ impl Event {
                 (self.to_structured(), STRUCTURED_TYPE, Vec::new())
             }
             EventFormat::CloudeventsBinary => (
-                self.data.bytes().clone(),
+                self.data.bare_bytes(&self.data_type),
                 self.data_type.as_str(),
                 self.to_binary_headers(),
             ),
             EventFormat::Raw => (
-                self.data.bytes().clone(),
+                self.data.bare_bytes(&self.data_type),
                 self.data_type.as_str(),
                 Vec::new(),
             ),
@@ -53,6 +53,24 @@ impl Event {
                 },
                 ..Call::default()
             },
+        }
+    }
+}
+
+impl Event {
+    /// Writes the event in a function's form, for a typed subscription: the envelope of Event Gateway's last versions is
+    /// CloudEvents 0.1.
+    pub fn encode_typed(&self, format: EventFormat) -> Encoded {
+        match format {
+            EventFormat::Envelope => Encoded {
+                payload: self.to_version_01(),
+                content_type: STRUCTURED_TYPE.to_owned(),
+                call: Call {
+                    answer: AnswerRule::Envelope,
+                    ..Call::default()
+                },
+            },
+            _ => self.encode(format),
         }
     }
 }

@@ -43,6 +43,29 @@ impl Payload {
         }
     }
 
+    /// The bytes as a function gets them that is told no JSON around: a text in JSON whose media type is not JSON is that text.
+    pub fn bare_bytes(&self, data_type: &str) -> Bytes {
+        match self {
+            Self::Json(json) if json.first() == Some(&b'"') && !is_json(data_type) => {
+                let text = serde_json::from_slice::<String>(json);
+                text.map_or_else(|_| json.clone(), Bytes::from)
+            }
+            _ => self.bytes().clone(),
+        }
+    }
+
+    /// The text of a form, which typed subscriptions are told as it is.
+    pub fn form_text(&self, data_type: &str) -> Option<&str> {
+        let essence = data_type.split(';').next().unwrap_or("").trim();
+        let is_form = ["application/x-www-form-urlencoded", "multipart/form-data"]
+            .iter()
+            .any(|form| essence.eq_ignore_ascii_case(form));
+        match self {
+            Self::Bytes(bytes) if is_form => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.bytes().is_empty()

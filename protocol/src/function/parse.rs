@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
     ContainerProvider, DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec,
-    ProcessProvider, Provider, SandboxSpec, ScalingSpec, TYPES,
+    ProcessProvider, Provider, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES, URL_VARIABLE,
 };
 use crate::id::{FunctionId, InvalidId, Space};
 
@@ -275,6 +275,12 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
 }
 
 fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Invalid> {
+    let reserved = [URL_VARIABLE, TOKEN_VARIABLE];
+    if let Some(name) = reserved.iter().find(|name| env.contains_key(**name)) {
+        return Err(Invalid(format!(
+            "provider.env has \"{name}\", which the node itself sets"
+        )));
+    }
     match env
         .iter()
         .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))

@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::{Cors, EventType, Method, OneOrMany, Subscription, SubscriptionId};
 use crate::id::{FunctionId, InvalidId, Space};
 
+mod typed;
+
 /// Bytes a path may have: no request with a longer one would be read.
 pub const PATH_BYTES_MAX: usize = 8192;
 
@@ -27,6 +29,9 @@ pub enum Invalid {
 #[serde(rename_all = "camelCase")]
 struct Sent {
     event: Option<String>,
+    #[serde(rename = "type")]
+    mode: Option<Value>,
+    event_type: Option<String>,
     function_id: Option<String>,
     method: Option<String>,
     path: Option<String>,
@@ -45,19 +50,23 @@ struct SentCors {
 }
 
 impl Subscription {
-    /// Reads, normalises and checks a record.
+    /// Reads, normalises and checks a record. One with an `eventType`, or with a `type` and no `event`, is typed.
     ///
     /// # Errors
     /// [`Invalid`], all fields that fail in one text, a line each.
     pub fn parse(space: &str, body: &[u8]) -> Result<Self, Invalid> {
         let sent = read(body)?;
+        match (&sent.event_type, &sent.mode, &sent.event) {
+            (Some(_), ..) | (None, Some(_), None) => Self::of_typed(space, sent),
+            _ => Self::of_named(space, sent),
+        }
+    }
+
+    fn of_named(space: &str, sent: Sent) -> Result<Self, Invalid> {
         let mut lines = Lines::default();
         let name = sent.event.unwrap_or_default();
         let is_http = name == "http";
-        let mut path = sent.path.unwrap_or_default();
-        if !path.starts_with('/') {
-            path.insert(0, '/');
-        }
+        let path = lines.path(sent.path);
         let mut method = sent.method.unwrap_or_default();
         if is_http {
             method = method.to_uppercase();
@@ -70,16 +79,10 @@ impl Subscription {
         if function_id.is_empty() {
             lines.add("FunctionID", "required");
         }
-        let method = match Method::from_name(&method) {
-            None if !method.is_empty() => {
-                lines.add("Method", METHOD_TAG);
-                None
-            }
-            method => method,
+        let method = match method.as_str() {
+            "" => None,
+            method => lines.method(method),
         };
-        if path.len() > PATH_BYTES_MAX {
-            lines.add("Path", "max");
-        }
         if let Some(cors) = &cors {
             for (field, list) in [
                 ("Origins", &cors.origins),
@@ -107,6 +110,7 @@ impl Subscription {
         Ok(Self {
             subscription_id: SubscriptionId::of(&event, method, &function_id, &path),
             space,
+            mode: None,
             event,
             function_id,
             method,
@@ -119,7 +123,7 @@ impl Subscription {
 }
 
 /// What the validator of Event Gateway says of a method it does not know.
-const METHOD_TAG: &str = "eq=GET|eq=POST|eq=DELETE|eq=PUT|eq=PATCH|eq=HEAD|eq=OPTIONS";
+pub(crate) const METHOD_TAG: &str = "eq=GET|eq=POST|eq=DELETE|eq=PUT|eq=PATCH|eq=HEAD|eq=OPTIONS";
 
 /// One line for each field that fails, in the words of Event Gateway's validator.
 #[derive(Default)]
@@ -140,6 +144,26 @@ impl Lines {
 
     fn parsed<T>(&mut self, field: &str, parsed: Result<T, InvalidId>) -> Option<T> {
         parsed.map_err(|error| self.add(field, error.tag)).ok()
+    }
+
+    /// A path that begins with a slash.
+    fn path(&mut self, path: Option<String>) -> String {
+        let mut path = path.unwrap_or_default();
+        if !path.starts_with('/') {
+            path.insert(0, '/');
+        }
+        if path.len() > PATH_BYTES_MAX {
+            self.add("Path", "max");
+        }
+        path
+    }
+
+    fn method(&mut self, name: &str) -> Option<Method> {
+        let method = Method::from_name(name);
+        if method.is_none() {
+            self.add("Method", METHOD_TAG);
+        }
+        method
     }
 
     /// A filter that nothing can pass is a mistake.

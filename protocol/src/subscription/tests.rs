@@ -204,3 +204,130 @@ fn a_filter_passes_events_with_all_its_attributes() {
     check(json!({"type": "user.created", "source": "/other"}), false);
     check(json!({"subject": "x"}), false);
 }
+
+fn typed(body: &str, id: &str, key: &str, rest: &str) {
+    let subscription = parse(body).unwrap_or_else(|error| panic!("{body}: {error}"));
+    let expected = format!(r#"{{"space":"default","subscriptionId":"{id}",{rest}}}"#);
+    becomes(body, &expected);
+    assert_eq!(subscription.subscription_id.key(), key, "{body}");
+    assert!(subscription.is_typed() && subscription.subscription_id.is_typed());
+}
+
+/// Section 12 of the reference: the record, its defaults, and ids as base64 of the comma form.
+#[test]
+fn a_record_with_an_event_type_is_of_the_last_versions() {
+    typed(
+        r#"{"type":"async","eventType":"user.created","functionId":"f"}"#,
+        "YXN5bmMsdXNlci5jcmVhdGVkLGYsJTJGLFBPU1Q",
+        "user.created,f,%2F,POST",
+        r#""type":"async","eventType":"user.created","functionId":"f","path":"/","method":"POST""#,
+    );
+    typed(
+        r#"{"space":"x","type":"sync","eventType":"user.created","functionId":"f","path":"a","method":"put","metadata":{"a":"b"},"event":"c","cors":null}"#,
+        "c3luYyx1c2VyLmNyZWF0ZWQsJTJGYSxQVVQ",
+        "user.created,,PUT,%2Fa",
+        r#""type":"sync","eventType":"user.created","functionId":"f","path":"/a","method":"PUT","metadata":{"a":"b"}"#,
+    );
+    typed(
+        r#"{"type":"sync","eventType":"http.request","functionId":"f","path":"/users/:id","method":"GET"}"#,
+        "c3luYyxodHRwLnJlcXVlc3QsJTJGdXNlcnMlMkY6aWQsR0VU",
+        "http,GET,%2Fusers%2F:id",
+        r#""type":"sync","eventType":"http.request","functionId":"f","path":"/users/:id","method":"GET""#,
+    );
+    typed(
+        r#"{"type":"async","eventType":"a","functionId":"f","filter":{"source":"/x"}}"#,
+        "YXN5bmMsYSxmLCUyRixQT1NU",
+        "a,f,%2F,POST",
+        r#""type":"async","eventType":"a","functionId":"f","path":"/","method":"POST","filter":{"source":"/x"}"#,
+    );
+}
+
+/// Section 12 of the reference: what a record of the last versions must have.
+#[test]
+fn a_typed_record_is_refused_in_the_words_of_its_versions() {
+    refuses(
+        r#"{"type":"async"}"#,
+        &[tag("EventType", "required"), tag("FunctionID", "required")].join("\n"),
+    );
+    refuses(
+        r#"{"eventType":"a","functionId":"f"}"#,
+        &tag("Type", "required"),
+    );
+    for mode in ["\"both\"", "1"] {
+        let body = format!(r#"{{"type":{mode},"eventType":"a","functionId":"f"}}"#);
+        refuses(&body, &tag("Type", "eq=async|eq=sync"));
+    }
+    for name in ["a b", "user.*", "*"] {
+        refuses(
+            &json!({"type": "async", "eventType": name, "functionId": "f"}).to_string(),
+            &tag("EventType", "eventType"),
+        );
+    }
+    refuses(
+        r#"{"type":"sync","eventType":"a","functionId":"f","method":"TRACE"}"#,
+        &tag("Method", METHOD),
+    );
+    refuses(
+        r#"{"type":"sync","eventType":"a","functionId":"f","filter":{"source":"x"}}"#,
+        "filter is set, expected none: a sync subscription answers all events of its type, path and method",
+    );
+    refuses(
+        r#"{"type":"sync","eventType":"a","functionId":"f","cors":{}}"#,
+        "cors is set, expected none: what pages may do with events of a type is a CORS configuration of its own",
+    );
+    refuses(
+        r#"{"type":"sync","eventType":"a","functionId":"a b"}"#,
+        "Function \"a b\" not found.",
+    );
+}
+
+mod ids {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn method() -> impl Strategy<Value = Method> {
+        proptest::sample::select(Method::ALL.to_vec())
+    }
+
+    proptest! {
+        /// Section 12 of the reference: whatever a record says, its id is the same when it is read again, its key tells it from all
+        /// others, and in the key it stands beside those that an event looks up together.
+        #[test]
+        fn of_typed_records_survive_and_name_one_key(
+            is_sync: bool,
+            event in "[a-zA-Z0-9._-]{1,12}",
+            function in "[a-zA-Z0-9._-]{1,12}",
+            path in "(/[a-zA-Z0-9,:*% é-]{0,6}){0,3}",
+            method in method(),
+        ) {
+            let mode = if is_sync { "sync" } else { "async" };
+            let body = json!({"type": mode, "eventType": event, "functionId": function, "path": path, "method": method});
+            let subscription = parse(&body.to_string()).unwrap();
+            let text = serde_json::to_string(&subscription).unwrap();
+            let read: Subscription = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&read, &subscription);
+            let id = &subscription.subscription_id;
+            prop_assert!(id.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
+            let from_url = SubscriptionId::from_url(id.as_str());
+            prop_assert_eq!(from_url.key(), id.key());
+            let path = escape_segment(&subscription.path);
+            let key = match (is_sync, event.as_str()) {
+                (true, "http.request") => format!("http,{method},{path}"),
+                (true, event) => format!("{event},,{method},{path}"),
+                (false, event) => format!("{event},{function},{path},{method}"),
+            };
+            prop_assert_eq!(id.key(), key);
+        }
+
+        /// An id of one dialect is never taken for one of the other.
+        #[test]
+        fn of_other_records_are_their_own_keys(event in "[a-zA-Z0-9._-]{1,12}", function in "[a-zA-Z0-9._-]{1,12}", path in "/[a-z,]{0,6}") {
+            prop_assume!(event != "http");
+            let body = json!({"event": event, "functionId": function, "path": path});
+            let id = parse(&body.to_string()).unwrap().subscription_id;
+            prop_assert!(!id.is_typed());
+            prop_assert_eq!(id.key(), id.as_str());
+        }
+    }
+}

@@ -7,6 +7,7 @@ use protocol::InstanceId;
 
 use super::Docker;
 use crate::Error;
+use crate::callers::Badge;
 use crate::contract::End;
 
 /// Owns a container from before its creation until [`Guard::disarm`]; dropped earlier, it has a tracked task remove it.
@@ -37,12 +38,10 @@ impl Guard {
     }
 
     /// The engine confirmed the creation. From now on the death of the container is noticed, and told by what is returned.
-    pub(super) fn created(&mut self, id: &InstanceId) -> Arc<End> {
-        let end = Arc::new(End::default());
-        self.docker
-            .shared
-            .instances
-            .insert(id.clone(), Arc::clone(&end));
+    pub(super) fn created(&mut self, id: &InstanceId, badge: Option<Badge>) -> Arc<End> {
+        let instances = &self.docker.shared.instances;
+        let end = instances.insert(id);
+        instances.admit(id, badge);
         self.id = Some(id.clone());
         end
     }

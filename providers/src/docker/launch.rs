@@ -1,4 +1,4 @@
-//! Starting and adopting containers of the `http` contract.
+//! Creating containers, and starting those of the `http` contract.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, HostConfig, HostConfigLogConfig,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, EndpointSettings, HostConfig,
+    HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use protocol::function::{Contract, Provider};
@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use super::engine::CallError;
 use super::guard::Guard;
 use super::image::{self, micros};
-use super::name::{self, labels};
+use super::name;
 use super::{Docker, logs};
+use crate::callers::Badge;
 use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
 use crate::contract::{End, HttpInstance};
 use crate::output::Running;
-use crate::{Error, Found, Invoke, LaunchSpec, Launched};
+use crate::{Error, LaunchSpec, Launched};
 
 /// A container that exists and does not run yet.
 #[derive(Debug)]
@@ -112,50 +113,6 @@ async fn start_until(
     })
 }
 
-/// Takes over a container of an earlier generation.
-pub(super) async fn adopt(
-    docker: &Docker,
-    found: &Found,
-    function: &Function,
-) -> Result<Arc<dyn Invoke>, Error> {
-    let instances = &docker.shared.instances;
-    let end = Arc::new(End::default());
-    // Before the look, so that a death after it is noticed.
-    instances.insert(found.id.clone(), Arc::clone(&end));
-    let address = match running_address(docker, &found.id, function).await {
-        Ok(address) => address,
-        Err(error) => {
-            instances.remove(&found.id);
-            return Err(error);
-        }
-    };
-    let running = Arc::new(Running::default());
-    let follow = logs::follow(
-        docker,
-        function,
-        &found.id,
-        Arc::clone(&running),
-        logs::From::Now,
-    );
-    docker.shared.setup.tasks.spawn(follow);
-    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let instance = HttpInstance::new(address, None, function, answer_bytes_max, running, end);
-    Ok(Arc::new(instance))
-}
-
-async fn running_address(
-    docker: &Docker,
-    id: &InstanceId,
-    function: &Function,
-) -> Result<SocketAddr, Error> {
-    let inspected = inspect(docker, id).await?;
-    if let Err(NotRunning(why)) = runs(&inspected) {
-        return Err(Error::StartFailed { why });
-    }
-    let port = port_of(&inspected).unwrap_or_else(|| port(function));
-    address(&inspected, port)
-}
-
 /// Creates a container; a missing image is pulled and a missing network is made.
 pub(super) async fn create(
     docker: &Docker,
@@ -170,15 +127,23 @@ pub(super) async fn create(
     let name = name::container(&shared.setup, spec);
     let mut guard = Guard::new(docker, &name);
     let mut is_second = false;
-    let id = loop {
-        let network = network(docker, &spec.function, contract).await?;
-        let body = body(docker, spec, contract, image.clone(), network)?;
+    let (id, badge) = loop {
+        let (network, gateway) = network(docker, &spec.function, contract).await?;
+        let callers = &shared.setup.callers;
+        let badge = gateway.and_then(|gateway| callers.admit_container(&spec.function, gateway));
+        let body = body(
+            docker,
+            spec,
+            contract,
+            (image.clone(), network),
+            badge.as_ref(),
+        )?;
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let call = shared.engine.call("creating a container", |client| {
             client.create_container(Some(options), body)
         });
         match call.await {
-            Ok(created) => break created.id,
+            Ok(created) => break (created.id, badge),
             // The image or the network was removed behind our back.
             Err(CallError::Answered {
                 status: 404,
@@ -199,7 +164,7 @@ pub(super) async fn create(
     let id: InstanceId = id.parse().map_err(|_| Error::StartFailed {
         why: format!("the engine named the container {id:?}"),
     })?;
-    let end = guard.created(&id);
+    let end = guard.created(&id, badge);
     Ok(Created { id, guard, end })
 }
 
@@ -226,6 +191,15 @@ pub(super) async fn start_created(
     }
 }
 
+/// Notes where a container that was started is, for the calls that it makes itself. One that ended by then makes none.
+pub(super) async fn note_address(docker: &Docker, id: &InstanceId) {
+    let inspected = inspect(docker, id).await;
+    let address = inspected.and_then(|inspected| address(&inspected, PORT_DEFAULT));
+    if let Ok(address) = address {
+        docker.shared.instances.is_at(id, address.ip());
+    }
+}
+
 async fn wait_until_ready(
     docker: &Docker,
     function: &Function,
@@ -237,6 +211,7 @@ async fn wait_until_ready(
         return Err(start_failed(function, &why, &logs::end(docker, id).await));
     }
     let address = address(&inspected, port(function))?;
+    docker.shared.instances.is_at(id, address.ip());
     // A little before the deadline, so that there is time to say why.
     let until =
         until - (until.saturating_duration_since(Instant::now()) / 8).min(Duration::from_secs(1));
@@ -287,9 +262,9 @@ pub(super) async fn inspect(
     }
 }
 
-struct NotRunning(String);
+pub(super) struct NotRunning(pub(super) String);
 
-fn runs(inspected: &ContainerInspectResponse) -> Result<(), NotRunning> {
+pub(super) fn runs(inspected: &ContainerInspectResponse) -> Result<(), NotRunning> {
     let Some(state) = &inspected.state else {
         return Err(NotRunning("the engine tells no state".into()));
     };
@@ -336,29 +311,28 @@ fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
     Error::StartFailed { why }
 }
 
-/// A run that reaches nothing needs no network at all; an instance without one is still reached by its node.
+/// The network of a container, and the address at which it may call its node. A run that reaches nothing needs no network at all;
+/// an instance without one is still reached by its node.
 async fn network(
     docker: &Docker,
     function: &Function,
     contract: Contract,
-) -> Result<String, Error> {
+) -> Result<(String, Option<IpAddr>), Error> {
     let reaches_outside = function.sandbox().network;
     if !reaches_outside && contract == Contract::Stdio {
-        return Ok("none".to_owned());
+        return Ok(("none".to_owned(), None));
     }
-    Ok(docker
-        .shared
-        .networks
-        .id(&docker.shared.engine, reaches_outside)
-        .await?)
+    let networks = &docker.shared.networks;
+    let found = networks.of(&docker.shared.engine, reaches_outside).await?;
+    Ok((found.id, found.gateway.filter(|_| reaches_outside)))
 }
 
 fn body(
     docker: &Docker,
     spec: &LaunchSpec,
     contract: Contract,
-    image: String,
-    network: String,
+    (image, network): (String, String),
+    badge: Option<&Badge>,
 ) -> Result<ContainerCreateBody, Error> {
     let function = &spec.function;
     let Provider::Container(container) = &function.provider else {
@@ -370,9 +344,11 @@ fn body(
         });
     };
     let port = port(function);
-    let mut env: Vec<String> = container
-        .env
-        .iter()
+    let given = container.env.iter();
+    let given = given.map(|(name, value)| (name.as_str(), value.as_str()));
+    let told = badge.into_iter().flat_map(Badge::variables);
+    let mut env: Vec<String> = given
+        .chain(told)
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     env.push(format!("PORT={port}"));
@@ -447,33 +423,26 @@ fn host_config(
     }
 }
 
-fn port(function: &Function) -> u16 {
+pub(super) fn port(function: &Function) -> u16 {
     match &function.provider {
         Provider::Container(container) => container.port.unwrap_or(PORT_DEFAULT),
         _ => PORT_DEFAULT,
     }
 }
 
-fn port_of(inspected: &ContainerInspectResponse) -> Option<u16> {
-    inspected
-        .config
-        .as_ref()?
-        .labels
-        .as_ref()?
-        .get(labels::PORT)?
-        .parse()
-        .ok()
+pub(super) fn networks(
+    inspected: &ContainerInspectResponse,
+) -> impl Iterator<Item = &EndpointSettings> {
+    let settings = inspected.network_settings.as_ref();
+    let networks = settings.and_then(|settings| settings.networks.as_ref());
+    networks.into_iter().flat_map(HashMap::values)
 }
 
-fn address(inspected: &ContainerInspectResponse, port: u16) -> Result<SocketAddr, Error> {
-    let networks = inspected
-        .network_settings
-        .as_ref()
-        .and_then(|settings| settings.networks.as_ref());
-    let mut addresses = networks
-        .into_iter()
-        .flat_map(HashMap::values)
-        .filter_map(|network| network.ip_address.as_deref());
+pub(super) fn address(
+    inspected: &ContainerInspectResponse,
+    port: u16,
+) -> Result<SocketAddr, Error> {
+    let mut addresses = networks(inspected).filter_map(|network| network.ip_address.as_deref());
     let address = addresses.find_map(|address| address.parse::<IpAddr>().ok());
     let address = address.ok_or_else(|| Error::StartFailed {
         why: "the container has no address on its network".into(),

@@ -1,6 +1,7 @@
 //! The networks of function containers: ours, with inter-container traffic off.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bollard::models::{Network, NetworkCreateRequest};
@@ -19,12 +20,20 @@ pub(super) struct Networks {
     internal: Kept,
 }
 
-/// One network, and its id once it is known. The lock is held while it is made, so that a burst of starts makes one.
+/// One network, once it is known. The lock is held while it is made, so that a burst of starts makes one.
 #[derive(Debug)]
 struct Kept {
     name: String,
     is_internal: bool,
-    id: Mutex<Option<String>>,
+    found: Mutex<Option<Found>>,
+}
+
+/// A network of the engine's.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) id: String,
+    /// The machine's own address on it.
+    pub(super) gateway: Option<IpAddr>,
 }
 
 impl Networks {
@@ -35,45 +44,46 @@ impl Networks {
             internal: Kept {
                 name: format!("{name}-internal"),
                 is_internal: true,
-                id: Mutex::default(),
+                found: Mutex::default(),
             },
             open: Kept {
                 name,
                 is_internal: false,
-                id: Mutex::default(),
+                found: Mutex::default(),
             },
         }
     }
 
-    /// The id of the network whose containers reach the outside, or of the one whose containers reach only their node.
-    pub(super) async fn id(
+    /// The network whose containers reach the outside, or the one whose containers reach nothing.
+    pub(super) async fn of(
         &self,
         engine: &Engine,
         reaches_outside: bool,
-    ) -> Result<String, CallError> {
+    ) -> Result<Found, CallError> {
         let kept = if reaches_outside {
             &self.open
         } else {
             &self.internal
         };
-        let mut id = kept.id.lock().await;
-        if let Some(id) = &*id {
-            return Ok(id.clone());
+        let mut found = kept.found.lock().await;
+        if let Some(found) = &*found {
+            return Ok(found.clone());
         }
-        Ok(id.insert(self.find_or_create(engine, kept).await?).clone())
+        let made = self.find_or_create(engine, kept).await?;
+        Ok(found.insert(made).clone())
     }
 
-    /// Forgets the ids: the engine said that a network is missing, or was away.
+    /// Forgets both: the engine said that a network is missing, or was away.
     pub(super) async fn forget(&self) {
-        *self.open.id.lock().await = None;
-        *self.internal.id.lock().await = None;
+        *self.open.found.lock().await = None;
+        *self.internal.found.lock().await = None;
     }
 
     /// Nodes that share the engine may all make the network at once. The engine allows equal names, but no two bridges of one name,
     /// so exactly one of them makes it.
-    async fn find_or_create(&self, engine: &Engine, kept: &Kept) -> Result<String, CallError> {
-        if let Some(id) = oldest(engine, &kept.name).await? {
-            return Ok(id);
+    async fn find_or_create(&self, engine: &Engine, kept: &Kept) -> Result<Found, CallError> {
+        if let Some(found) = oldest(engine, &kept.name).await? {
+            return Ok(found);
         }
         let options = [
             ("com.docker.network.bridge.enable_icc", "false"),
@@ -100,18 +110,23 @@ impl Networks {
             })
             .await;
         let refused = match created {
-            Ok(created) => return Ok(created.id),
-            Err(refused @ CallError::Answered { .. }) => refused,
+            Ok(_) => None,
+            Err(refused @ CallError::Answered { .. }) => Some(refused),
             Err(error) => return Err(error),
         };
-        // Another node makes it; it is listed a moment later.
+        // The listing tells the gateway. Where another node makes it, it is listed a moment later.
         for _ in 0..LISTINGS_MAX {
-            if let Some(id) = oldest(engine, &kept.name).await? {
-                return Ok(id);
+            if let Some(found) = oldest(engine, &kept.name).await? {
+                return Ok(found);
             }
             tokio::time::sleep(LISTING_PAUSE).await;
         }
-        Err(refused)
+        Err(refused.unwrap_or_else(|| {
+            CallError::Unavailable(format!(
+                "the engine made the network {} and does not list it",
+                kept.name
+            ))
+        }))
     }
 }
 
@@ -127,7 +142,7 @@ fn bridge(network: &str) -> String {
     format!("hth{}", &hash[..12])
 }
 
-async fn oldest(engine: &Engine, name: &str) -> Result<Option<String>, CallError> {
+async fn oldest(engine: &Engine, name: &str) -> Result<Option<Found>, CallError> {
     let filters = HashMap::from([("name", vec![name])]);
     let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
     let networks = engine
@@ -139,7 +154,18 @@ async fn oldest(engine: &Engine, name: &str) -> Result<Option<String>, CallError
     let same = networks
         .into_iter()
         .filter(|network| network.name.as_deref() == Some(name));
-    Ok(same.min_by_key(age).and_then(|network| network.id))
+    Ok(same.min_by_key(age).and_then(found))
+}
+
+fn found(network: Network) -> Option<Found> {
+    let pools = network.ipam.and_then(|ipam| ipam.config);
+    let gateways = pools.into_iter().flatten().filter_map(|pool| pool.gateway);
+    // Some engines write it with the length of the subnet's prefix.
+    let mut gateways = gateways.filter_map(|text| text.split('/').next()?.parse().ok());
+    Some(Found {
+        id: network.id?,
+        gateway: gateways.next(),
+    })
 }
 
 fn age(network: &Network) -> (String, Option<String>) {

@@ -75,6 +75,7 @@ async fn begin(
         })
         .await?;
     launch::start_created(docker, spec, &created.id).await?;
+    launch::note_address(docker, &created.id).await;
     phases.start = Some(micros(began));
     Ok((created, attached))
 }

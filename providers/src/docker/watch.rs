@@ -37,6 +37,7 @@ pub(super) async fn monitor(docker: Docker) {
                 has_told_missing = false;
                 tracing::info!(host = settings.host, "the container engine answers");
                 docker.shared.networks.forget().await;
+                docker.shared.setup.callers.forget_failures();
                 docker.shared.images.changed();
                 docker.shared.watchers.tell(Life::Restored);
             }

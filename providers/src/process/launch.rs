@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::guard::report::{KILLED, Report, TERMINATE};
 use super::{Process, Up};
+use crate::callers::Badge;
 use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
 use crate::contract::{End, HttpInstance};
@@ -89,11 +90,12 @@ async fn start_at(
     let setup = &process.shared.setup;
     let id = process.next_id();
     let began = Instant::now();
+    let badge = setup.callers.admit_process(&spec.function);
     let Spawned {
         handle,
         stdout,
         stderr,
-    } = spawn(process, &spec.function, Some(port), None)?;
+    } = spawn(process, &spec.function, &badge, Some(port), None)?;
     let running = Arc::new(Running::default());
     let writer = Writer::new(
         &setup.outputs,
@@ -158,6 +160,7 @@ async fn start_at(
         function_id: spec.function.function_id.clone(),
         key: spec.key,
         created_at: SystemTime::now(),
+        _badge: Arc::new(badge),
     };
     process.instances().insert(id.clone(), up);
     setup
@@ -200,6 +203,7 @@ async fn attend(
 pub(super) fn spawn(
     process: &Process,
     function: &Function,
+    badge: &Badge,
     port: Option<u16>,
     payload_bytes: Option<usize>,
 ) -> Result<Spawned, Error> {
@@ -241,6 +245,7 @@ pub(super) fn spawn(
                 .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
         )
         .envs(&provider.env)
+        .envs(badge.variables())
         .envs(port.map(|port| ("PORT", port.to_string())))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::piped())

@@ -23,9 +23,11 @@ pub(super) async fn run(
 ) -> (Phases, Result<Reply, Error>) {
     let mut phases = Phases::default();
     let began = Instant::now();
+    let badge = process.shared.setup.callers.admit_process(&spec.function);
     let spawned = match launch::spawn(
         process,
         &spec.function,
+        &badge,
         None,
         Some(invocation.payload.len()),
     ) {

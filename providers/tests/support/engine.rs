@@ -1,6 +1,7 @@
 //! A provider on the engine that `make test` starts, with a cluster of its own for each test.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use config::settings::{DockerSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Generation, NodeId};
 use providers::docker::{Docker, Setup};
-use providers::{Launch, Outputs};
+use providers::{Callers, Launch, Outputs};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +29,9 @@ pub(crate) struct Cluster {
     id: String,
     node: NodeId,
     data_dir: tempfile::TempDir,
+    pub(crate) callers: Callers,
+    /// The listeners that the providers made.
+    _listeners: mpsc::Receiver<TcpListener>,
     stop: CancellationToken,
 }
 
@@ -39,12 +45,15 @@ impl Cluster {
             .expect("the engine at HEARTH_TEST_DOCKER answers");
         import(&client).await;
         let random = NodeId::random();
+        let (sender, listeners) = mpsc::channel(4);
         Self {
             client,
             outputs: Outputs::new(&LogsSettings::default(), "n1"),
             id: format!("test-{}", &random.as_str()[..8]),
             node: NodeId::random(),
             data_dir: tempfile::tempdir().expect("a directory"),
+            callers: Callers::new(free_address(), sender),
+            _listeners: listeners,
             stop: CancellationToken::new(),
         }
     }
@@ -130,9 +139,18 @@ pub(crate) fn setup(
         generation: Generation(generation),
         data_dir: sandbox.data_dir.path().to_owned(),
         outputs: sandbox.outputs.clone(),
+        callers: sandbox.callers.clone(),
         tasks: TaskTracker::new(),
         stop: sandbox.stop.clone(),
     }
+}
+
+/// Loopback with a port that is free now.
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener
+        .local_addr()
+        .expect("a bound listener has an address")
 }
 
 fn host() -> String {

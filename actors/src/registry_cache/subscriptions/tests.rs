@@ -18,19 +18,14 @@ fn index(all: &[Arc<Subscribed>]) -> Subscriptions {
     let mut groups: BTreeMap<GroupKey, Vec<Arc<Subscribed>>> = BTreeMap::new();
     for subscribed in all {
         let subscription = &subscribed.subscription;
-        let key = GroupKey::of(&subscription.space, subscription.subscription_id.as_str());
+        let key = GroupKey::of(&subscription.space, &subscription.subscription_id.key());
         groups
             .entry(key.unwrap())
             .or_default()
             .push(Arc::clone(subscribed));
     }
     let mut index = Subscriptions::default();
-    for (key, mut group) in groups {
-        group.sort_by(|a, b| {
-            a.subscription
-                .subscription_id
-                .cmp(&b.subscription.subscription_id)
-        });
+    for (key, group) in groups {
         index.set_group(&key, group);
     }
     index

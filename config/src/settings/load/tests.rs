@@ -37,6 +37,30 @@ fn refused(file: &str, variables: &[(&str, &str)], flags: &[(&str, serde_json::V
 }
 
 #[test]
+fn the_text_of_a_flag_is_read_as_its_setting_is() {
+    let flags = [
+        ("queue.permits", json!("7")),
+        ("process.allow", json!("true")),
+        ("logs.format", json!("json")),
+        ("auth.origins", json!("http://a, http://b")),
+        ("store.etcd.user", json!("1")),
+        ("store.etcd.password", json!("1234")),
+        ("listen.inner_port", json!("28001")),
+    ];
+    let settings = load("", &[], &flags).unwrap();
+    assert_eq!((settings.queue.permits, settings.process.allow), (7, true));
+    assert_eq!(settings.auth.origins, ["http://a", "http://b"]);
+    assert_eq!(settings.listen.inner_port, 28_001);
+    let wrong = refused("", &[], &[("queue.permits", json!("many"))]);
+    assert!(
+        wrong.contains("queue.permits") && wrong.contains("flag"),
+        "{wrong}"
+    );
+    let wrong = refused("", &[], &[("listen.inner_port", json!("70000"))]);
+    assert!(wrong.contains("listen.inner_port"), "{wrong}");
+}
+
+#[test]
 fn defaults_are_valid_and_the_advertised_host_follows_the_peer_listener() {
     let settings = load("", &[], &[]).unwrap();
     assert_eq!(settings.node.advertise.as_deref(), Some("127.0.0.1"));

@@ -37,7 +37,11 @@ impl Invocations {
                 message,
             ));
         };
-        let encoded = event.encode(registered.function.event_format());
+        let format = registered.function.event_format();
+        let encoded = match delivery.subscription_id.is_typed() {
+            true => event.encode_typed(format),
+            false => event.encode(format),
+        };
         let extensions = &event.attributes.extensions;
         Ok(Request {
             id: InvocationId::random(),

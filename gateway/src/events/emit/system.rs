@@ -1,11 +1,12 @@
 //! What the gateway says of itself: events on the path `/` of every space, in a lane of their own, as far as there is room.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use bytes::Bytes;
 use protocol::event::Payload;
-use protocol::{Event, Failure, FunctionId, Space};
+use protocol::{Event, Failure, FunctionId, Space, Subscription};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,10 +15,31 @@ use super::{Emitter, delivery, write};
 /// The path that subscribers of system events are on.
 const PATH: &str = "/";
 
-const RECEIVED: &str = "gateway.event.received";
-const INVOKING: &str = "gateway.function.invoking";
-const INVOKED: &str = "gateway.function.invoked";
-const INVOCATION_FAILED: &str = "gateway.function.invocationFailed";
+/// The names of one system event.
+#[derive(Clone, Copy)]
+struct Name {
+    /// For subscriptions to its name.
+    named: &'static str,
+    /// For typed subscriptions.
+    typed: &'static str,
+}
+
+const RECEIVED: Name = Name {
+    named: "gateway.event.received",
+    typed: "eventgateway.event.received",
+};
+const INVOKING: Name = Name {
+    named: "gateway.function.invoking",
+    typed: "eventgateway.function.invoking",
+};
+const INVOKED: Name = Name {
+    named: "gateway.function.invoked",
+    typed: "eventgateway.function.invoked",
+};
+const INVOCATION_FAILED: Name = Name {
+    named: "gateway.function.invocationFailed",
+    typed: "eventgateway.function.invocationFailed",
+};
 
 #[derive(Serialize)]
 struct Received<'a> {
@@ -47,7 +69,7 @@ impl Emitter {
         &self,
         path: &str,
         event: &Event,
-        headers: impl FnOnce() -> Vec<(String, String)>,
+        headers: impl Fn() -> Vec<(String, String)>,
     ) {
         self.system(RECEIVED, None, event, |envelope| {
             serde_json::to_vec(&Received {
@@ -61,8 +83,9 @@ impl Emitter {
     /// Whether anybody hears that an event was received, so that one is not written for nobody.
     pub(crate) fn is_received_heard(&self) -> bool {
         let registry = self.node.registry();
-        let mut subscribers = registry.subscriptions.subscribers(None, RECEIVED, PATH);
-        subscribers.next().is_some()
+        let subscriptions = &registry.subscriptions;
+        let mut named = subscriptions.subscribers(None, RECEIVED.named, PATH);
+        named.next().is_some() || subscriptions.knows(RECEIVED.typed)
     }
 
     /// Says that a function is about to be called.
@@ -99,11 +122,11 @@ impl Emitter {
 
     fn call<'a>(
         &self,
-        name: &'static str,
+        name: Name,
         space: &Space,
         function_id: &FunctionId,
         event: &Event,
-        outcome: impl FnOnce() -> (Option<String>, Option<&'a str>),
+        outcome: impl Fn() -> (Option<String>, Option<&'a str>),
     ) {
         // The delivery of a system event has no events about it: they would never end.
         if event.is_system() {
@@ -124,16 +147,30 @@ impl Emitter {
     /// Tells the subscribers of a system event. `of` is the space it is about, for the count of what was received.
     fn system(
         &self,
-        name: &'static str,
+        name: Name,
         of: Option<&Space>,
         about: &Event,
-        data: impl FnOnce(&RawValue) -> serde_json::Result<Vec<u8>>,
+        data: impl Fn(&RawValue) -> serde_json::Result<Vec<u8>>,
     ) {
         let registry = self.node.registry();
-        let mut subscribers = registry
-            .subscriptions
-            .subscribers(None, name, PATH)
-            .peekable();
+        let subscriptions = &registry.subscriptions;
+        let named = subscriptions.subscribers(None, name.named, PATH);
+        let make = |now| event(name.named, &about.to_envelope(), &data, now);
+        self.tell(name, named, of, make);
+        let typed = subscriptions.async_subscribers(None, name.typed, "POST", PATH);
+        let make = |now| event(name.typed, &about.to_version_01(), &data, now);
+        self.tell(name, typed, of, make);
+    }
+
+    fn tell<'a>(
+        &self,
+        name: Name,
+        subscribers: impl Iterator<Item = &'a Arc<Subscription>>,
+        of: Option<&Space>,
+        make: impl FnOnce(SystemTime) -> serde_json::Result<Event>,
+    ) {
+        let name = name.named;
+        let mut subscribers = subscribers.peekable();
         if subscribers.peek().is_none() {
             return;
         }
@@ -143,7 +180,7 @@ impl Emitter {
                 .increment(1);
         }
         let now = SystemTime::now();
-        let event = match event(name, about, data, now) {
+        let event = match make(now) {
             Ok(event) => event,
             Err(error) => {
                 tracing::error!(name, %error, "a system event can not be written");
@@ -169,12 +206,11 @@ impl Emitter {
 
 fn event(
     name: &'static str,
-    about: &Event,
-    data: impl FnOnce(&RawValue) -> serde_json::Result<Vec<u8>>,
+    about: &[u8],
+    data: impl Fn(&RawValue) -> serde_json::Result<Vec<u8>>,
     now: SystemTime,
 ) -> serde_json::Result<Event> {
-    let envelope = about.to_envelope();
-    let data = data(serde_json::from_slice(&envelope)?)?;
+    let data = data(serde_json::from_slice(about)?)?;
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let received_at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     let data = Payload::Json(data.into());

@@ -1,4 +1,4 @@
-//! Reads CloudEvents as they come over HTTP. Every refusal names the attribute that is wrong.
+//! Reads CloudEvents as they come over HTTP, of version 1.0 or 0.1. Every refusal names the attribute that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,13 +10,15 @@ use serde_json::value::RawValue;
 use super::super::payload::is_json;
 use super::super::time::is_rfc3339;
 use super::super::{Attributes, Event, Payload};
-use super::{BATCH_TYPE, HEADER_PREFIX, STRUCTURED_TYPE};
+use super::{BATCH_TYPE, HEADER_PREFIX, STRUCTURED_TYPE, version01};
 
 /// The way a request carries CloudEvents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Attributes are headers, the body is the data.
     Binary,
+    /// The same in version 0.1.
+    BinaryVersion01,
     /// The body is one event as JSON.
     Structured,
     /// The body is a list of events as JSON.
@@ -40,6 +42,9 @@ pub enum Invalid {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Attributes of an event of version 0.1 are missing or wrong, a line each.
+    #[error("CloudEvent doesn't validate: {0}")]
+    Fields(String),
     /// The format of the events is not JSON.
     #[error("CloudEvent is not valid: the format {0} is not supported, only JSON is")]
     Format(String),
@@ -60,7 +65,7 @@ impl Mode {
     /// When it says that it carries some, in a format that nobody here reads.
     pub fn of<'a>(
         content_type: Option<&str>,
-        mut names: impl Iterator<Item = &'a str>,
+        names: impl Iterator<Item = &'a str>,
     ) -> Result<Option<Self>, Invalid> {
         let essence = content_type.and_then(|value| value.split(';').next());
         let essence = essence.unwrap_or_default().trim();
@@ -75,9 +80,16 @@ impl Mode {
             return Err(Invalid::Format(essence.to_owned()));
         }
         // One of the required attributes is enough to know that the others are missing.
-        let is_attribute =
-            |name| matches!(name, "ce-specversion" | "ce-id" | "ce-source" | "ce-type");
-        Ok(names.any(is_attribute).then_some(Self::Binary))
+        let mut found = None;
+        for name in names {
+            match name {
+                "ce-specversion" => return Ok(Some(Self::Binary)),
+                "ce-id" | "ce-source" | "ce-type" => found = found.or(Some(Self::Binary)),
+                name if version01::is_own_header(name) => found = Some(Self::BinaryVersion01),
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -98,15 +110,15 @@ pub fn read_binary<'a>(
             found.take(name, value, header)?;
         }
     }
-    let data = Payload::parse(content_type, body).map_err(|_| Invalid::Body {
-        expected: "valid JSON, as its content type says",
-    })?;
-    found.event(
-        HEADER_PREFIX,
-        data,
-        content_type.unwrap_or_default(),
-        received_at_ms,
-    )
+    let data = binary_data(content_type, body)?;
+    let data_type = content_type.unwrap_or_default();
+    found.event(HEADER_PREFIX, data, data_type, received_at_ms)
+}
+
+/// The data of an event in binary mode.
+pub(super) fn binary_data(content_type: Option<&str>, body: Bytes) -> Result<Payload, Invalid> {
+    let expected = "valid JSON, as its content type says";
+    Payload::parse(content_type, body).map_err(|_| Invalid::Body { expected })
 }
 
 /// Reads an event in structured mode.
@@ -117,6 +129,9 @@ pub fn read_structured(body: &Bytes, received_at_ms: u64) -> Result<Event, Inval
     let expected = "JSON object";
     let members: BTreeMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(body).map_err(|_| Invalid::Body { expected })?;
+    if version01::is_meant(&members) {
+        return version01::read_members(&members, body, received_at_ms);
+    }
     let mut found = Found::default();
     let (mut data, mut data_base64, mut data_type) = (None, None, None);
     for (name, value) in members {
@@ -243,7 +258,7 @@ impl Found {
     }
 }
 
-fn wrong(attribute: &str, why: &'static str) -> Invalid {
+pub(super) fn wrong(attribute: &str, why: &'static str) -> Invalid {
     Invalid::Attribute {
         attribute: attribute.to_owned(),
         why,

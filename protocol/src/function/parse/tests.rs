@@ -53,6 +53,29 @@ fn the_first_failing_check_is_named() {
     );
 }
 
+#[test]
+fn variables_of_the_node_can_not_be_set() {
+    for (provider, name) in [
+        (r#""command":["x"]"#, "HEARTH_URL"),
+        (r#""command":["x"]"#, "HEARTH_TOKEN"),
+        (r#""image":"x""#, "HEARTH_TOKEN"),
+    ] {
+        let type_name = if provider.contains("image") {
+            "container"
+        } else {
+            "process"
+        };
+        let record = |name: &str| {
+            format!(
+                r#"{{"functionId":"f","type":"{type_name}","provider":{{{provider},"env":{{"{name}":"x"}}}}}}"#
+            )
+        };
+        let expected = format!("provider.env has \"{name}\", which the node itself sets");
+        refuses(&record(name), &expected);
+        parse(&record("HEARTH_OTHER")).unwrap();
+    }
+}
+
 /// Sections 3 and 12 of the reference: provider types, and the tail of the message when something is missing.
 #[test]
 fn aws_types_are_kept_as_they_were_sent() {

@@ -1,0 +1,102 @@
+//! Event types in the shape of Event Gateway's last versions.
+
+use std::sync::Arc;
+
+use actors::catalog::{self, StoredEventType};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use config::Revision;
+use http::{HeaderMap, StatusCode, header};
+use protocol::{EventTypeRecord, api};
+
+use super::filter::MetadataFilter;
+use super::{Line, Segments, is_json, read_body, tags};
+use crate::error::Error;
+use crate::headers;
+use crate::surface::Shared;
+
+/// `POST /v1/spaces/{space}/eventtypes`
+pub(super) async fn create(
+    State(shared): State<Arc<Shared>>,
+    Segments(space): Segments<String>,
+    request: Request,
+) -> Result<Response, Error> {
+    let (_, body) = read_body(&shared, request).await?;
+    let event_type = parse(&space, None, &body)?;
+    let stored = shared.node.create_event_type(event_type).await?;
+    Ok((StatusCode::CREATED, record(stored)).into_response())
+}
+
+/// `GET /v1/spaces/{space}/eventtypes[?metadata.<key>=<value>]`
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Segments(space): Segments<String>,
+    filter: MetadataFilter,
+) -> Result<Line<api::EventTypes>, Error> {
+    let stored = shared.node.event_types(&space).await?;
+    let event_types = stored
+        .into_iter()
+        .map(|stored| Arc::unwrap_or_clone(stored.event_type))
+        .filter(|event_type| filter.accepts(event_type.metadata.as_ref()));
+    Ok(Line(api::EventTypes {
+        event_types: event_types.collect(),
+    }))
+}
+
+/// `GET /v1/spaces/{space}/eventtypes/{name}`
+pub(super) async fn read(
+    State(shared): State<Arc<Shared>>,
+    Segments((space, name)): Segments<(String, String)>,
+) -> Result<Response, Error> {
+    Ok(record(shared.node.event_type(&space, &name).await?))
+}
+
+/// `PUT /v1/spaces/{space}/eventtypes/{name}`
+pub(super) async fn replace(
+    State(shared): State<Arc<Shared>>,
+    Segments((space, name)): Segments<(String, String)>,
+    request: Request,
+) -> Result<Response, Error> {
+    let (fields, body) = read_body(&shared, request).await?;
+    let event_type = parse(&space, Some(&name), &body)?;
+    let at = expected_revision(&shared, &space, &name, &fields).await?;
+    Ok(record(shared.node.update_event_type(event_type, at).await?))
+}
+
+/// `DELETE /v1/spaces/{space}/eventtypes/{name}`
+pub(super) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Segments((space, name)): Segments<(String, String)>,
+    fields: HeaderMap,
+) -> Result<Response, Error> {
+    let at = expected_revision(&shared, &space, &name, &fields).await?;
+    shared.node.delete_event_type(&space, &name, at).await?;
+    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
+    Ok((StatusCode::NO_CONTENT, content_type).into_response())
+}
+
+fn parse(space: &str, name: Option<&str>, body: &[u8]) -> Result<EventTypeRecord, Error> {
+    EventTypeRecord::parse(space, name, body).map_err(|why| {
+        let error = Error::invalid_event_type(&why);
+        if is_json(body) {
+            error
+        } else {
+            error.undecodable()
+        }
+    })
+}
+
+fn record(stored: StoredEventType) -> Response {
+    tags::tagged(&*stored.event_type, stored.revision)
+}
+
+async fn expected_revision(
+    shared: &Shared,
+    space: &str,
+    name: &str,
+    fields: &HeaderMap,
+) -> Result<Option<Revision>, Error> {
+    let current = async { Ok(shared.node.event_type(space, name).await?.revision) };
+    let changed = catalog::Error::EventTypeChanged(name.to_owned());
+    tags::expected(fields, current, changed).await
+}

@@ -1,0 +1,68 @@
+//! The statuses of records that were not read or changed.
+
+use actors::catalog;
+use http::StatusCode;
+use protocol::{Component, Effect, ErrorCode, Failure};
+
+use super::Error;
+
+/// The status of a record that was not read or changed; where Event Gateway has one of its own, that.
+impl From<catalog::Error> for Error {
+    fn from(error: catalog::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            // The last versions of Event Gateway told what exists by the status.
+            catalog::Error::SubscriptionExists(id) if id.is_typed() => {
+                Self::refused(StatusCode::CONFLICT, ErrorCode::Conflict, message)
+            }
+            catalog::Error::EventTypeExists(_)
+            | catalog::Error::EventTypeNotFound(_)
+            | catalog::Error::CorsExists(_)
+            | catalog::Error::CorsNotFound(_)
+            | catalog::Error::NotFound(_)
+            | catalog::Error::SubscriptionNotFound(_)
+            | catalog::Error::Contended(_)
+            | catalog::Error::ProcessesOff => {
+                Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
+            }
+            catalog::Error::Exists(_)
+            | catalog::Error::InUse
+            | catalog::Error::IsAuthorizer { .. }
+            | catalog::Error::EventTypeInUse
+            | catalog::Error::CorsIdentity(_)
+            | catalog::Error::CorsPath(_)
+            | catalog::Error::UnknownAuthorizer
+            | catalog::Error::UnknownEventType(_)
+            | catalog::Error::UnknownFunction(_)
+            | catalog::Error::SubscriptionExists(_)
+            | catalog::Error::Identity(_)
+            | catalog::Error::Path(_) => {
+                Self::refused(StatusCode::BAD_REQUEST, error.code(), message)
+            }
+            catalog::Error::Changed(_)
+            | catalog::Error::SubscriptionChanged(_)
+            | catalog::Error::CorsChanged(_)
+            | catalog::Error::EventTypeChanged(_) => {
+                Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
+            }
+            catalog::Error::Image(failure) => {
+                let is_missing = failure.code == ErrorCode::ImageNotFound;
+                let status = if is_missing {
+                    StatusCode::NOT_FOUND
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
+                Self::new(status, Failure { message, ..failure })
+            }
+            catalog::Error::Store(error) => {
+                let mut failure = Failure::from(&error);
+                if failure.effect == Effect::Interrupted {
+                    failure
+                        .message
+                        .push_str("; the change may have been stored");
+                }
+                failure.into()
+            }
+        }
+    }
+}

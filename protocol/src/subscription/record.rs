@@ -1,0 +1,88 @@
+//! The record of a subscription as JSON, in the dialect that it was made in.
+
+use std::collections::BTreeMap;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Cors, EventType, Method, Mode, OneOrMany, Subscription, SubscriptionId};
+use crate::id::{FunctionId, Space};
+
+/// A field that was not set is absent. The order is Event Gateway's, where a typed record has its path before its method.
+impl Serialize for Subscription {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut record = serializer.serialize_struct("Subscription", 10)?;
+        record.serialize_field("space", &self.space)?;
+        record.serialize_field("subscriptionId", &self.subscription_id)?;
+        if let Some(mode) = self.mode {
+            record.serialize_field("type", &mode)?;
+            record.serialize_field("eventType", &self.event)?;
+            record.serialize_field("functionId", &self.function_id)?;
+            record.serialize_field("path", &self.path)?;
+            set(&mut record, "method", self.method.as_ref())?;
+        } else {
+            record.serialize_field("event", &self.event)?;
+            record.serialize_field("functionId", &self.function_id)?;
+            set(&mut record, "method", self.method.as_ref())?;
+            record.serialize_field("path", &self.path)?;
+        }
+        set(&mut record, "cors", self.cors.as_ref())?;
+        set(&mut record, "metadata", self.metadata.as_ref())?;
+        set(&mut record, "filter", self.filter.as_ref())?;
+        record.end()
+    }
+}
+
+fn set<R: SerializeStruct>(
+    record: &mut R,
+    name: &'static str,
+    value: Option<&impl Serialize>,
+) -> Result<(), R::Error> {
+    match value {
+        Some(value) => record.serialize_field(name, value),
+        None => record.skip_field(name),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    space: Space,
+    subscription_id: SubscriptionId,
+    #[serde(rename = "type")]
+    mode: Option<Mode>,
+    /// Of a record that is not typed.
+    event: Option<EventType>,
+    /// Of a typed record.
+    event_type: Option<EventType>,
+    function_id: FunctionId,
+    method: Option<Method>,
+    path: String,
+    cors: Option<Cors>,
+    metadata: Option<BTreeMap<String, String>>,
+    filter: Option<BTreeMap<String, OneOrMany>>,
+}
+
+impl<'de> Deserialize<'de> for Subscription {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let record = Record::deserialize(deserializer)?;
+        // What says `type` and no `eventType` is of a version that had no types.
+        let (mode, event) = match (record.event_type, record.event) {
+            (Some(event), _) => (record.mode, event),
+            (None, Some(event)) => (None, event),
+            (None, None) => return Err(serde::de::Error::missing_field("event")),
+        };
+        Ok(Self {
+            space: record.space,
+            subscription_id: record.subscription_id,
+            mode,
+            event,
+            function_id: record.function_id,
+            method: record.method,
+            path: record.path,
+            cors: record.cors,
+            metadata: record.metadata,
+            filter: record.filter,
+        })
+    }
+}

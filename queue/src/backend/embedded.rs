@@ -241,8 +241,12 @@ impl Queue for EmbeddedQueue {
             let mut index = self.shared.index();
             let lost = index.expire(now);
             let taken = index.take(permits, now);
-            for taken in &taken {
-                self.note(&Record::Leased(Id(taken.lease.id), taken.attempts + 1));
+            let leased = taken
+                .iter()
+                .map(|taken| (Id(taken.lease.id), taken.attempts + 1));
+            let leased: Vec<_> = leased.collect();
+            if !leased.is_empty() {
+                self.note(&Record::Leased(leased));
             }
             self.trim(&mut index, now);
             self.shared.meters.tell(&mut index);

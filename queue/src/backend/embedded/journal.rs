@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::disk::{Disk, DiskFile};
 use super::record::Record;
-use super::segment::{self, Damage, HEAD_BYTES, Place, Rest};
+use super::segment::{self, Damage, HEAD_BYTES, Headless, Place, Rest};
 
 /// Why the queue can not be opened. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,17 @@ pub enum OpenError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// Another version of this program wrote it.
+    #[error(
+        "the queue can not be read: {} has format {format}, and this version reads {}; start the version that wrote it, and let it deliver what waits",
+        file.display(), segment::VERSION
+    )]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// What it says.
+        format: u32,
     },
     /// What was acknowledged can not be read any more.
     #[error(
@@ -270,7 +281,11 @@ impl<'a> Reading<'a> {
             let (head, bytes) = self.head(number).map_err(|source| self.failed(source))?;
             match segment::read_head(&head, number) {
                 Ok(previous_bytes) => heads.push(previous_bytes),
-                Err(damage) => {
+                Err(Headless::Unknown(format)) => {
+                    let file = self.disk.path().join(segment::file_name(number));
+                    return Err(OpenError::Format { file, format });
+                }
+                Err(Headless::Damaged(damage)) => {
                     let is_last = numbers.last() == Some(&number);
                     let is_empty = bytes <= u64::from(HEAD_BYTES);
                     if !(is_last && is_empty && segment::is_torn(&head)) {

@@ -54,7 +54,7 @@ impl EmbeddedQueue {
     fn leave_alone(&self, lease: &Lease, error: &Unreadable, now: u64) {
         tracing::error!(
             delivery = %lease.id, %error, again_after = ?UNREADABLE_PAUSE,
-            "a delivery can not be read from the queue's journal"
+            "a delivery can not be read from the queue's journal: if it is not the disk, that file is damaged and has to be restored"
         );
         let mut index = self.shared.index();
         index.wait_again(lease, now + micros(UNREADABLE_PAUSE), now);

@@ -15,9 +15,9 @@ pub(super) enum Record<'a> {
     /// Deliveries that wait from now on, all or none; or where they are kept from now on, as they are by now.
     #[serde(rename = "p", borrow)]
     Put(Put<'a>),
-    /// It was leased, so many times by now.
+    /// These were leased, each so many times by now.
     #[serde(rename = "l")]
-    Leased(Id, u32),
+    Leased(Vec<(Id, u32)>),
     /// It is leased no sooner than this.
     #[serde(rename = "a")]
     Again(Id, u64),

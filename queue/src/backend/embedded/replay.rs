@@ -31,7 +31,11 @@ impl Replay {
     pub(super) fn add(&mut self, place: Place, record: Record<'_>) -> Result<(), &'static str> {
         match record {
             Record::Put(put) => return self.put(place, &put),
-            Record::Leased(id, attempts) => self.change(id.0, |entry| entry.attempts = attempts),
+            Record::Leased(leased) => {
+                for (id, attempts) in leased {
+                    self.change(id.0, |entry| entry.attempts = attempts);
+                }
+            }
             Record::Again(id, due) => self.change(id.0, |entry| entry.due = due),
             Record::Ended(id) => {
                 self.index.remove(id.0);

@@ -26,6 +26,15 @@ pub(super) struct Place {
     pub(super) bytes: u32,
 }
 
+/// Why the head of a segment can not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Headless {
+    /// It is not what was written.
+    Damaged(Damage),
+    /// It is of a format that this version does not know.
+    Unknown(u32),
+}
+
 /// A segment as it was read.
 #[derive(Debug)]
 pub(super) struct Scan {
@@ -47,7 +56,8 @@ pub(super) enum Rest {
 }
 
 const MAGIC: &[u8; 8] = b"HEARTHQ\n";
-const VERSION: u32 = 1;
+/// The version of the format that is written, and the only one that is read.
+pub(super) const VERSION: u32 = 1;
 const SUFFIX: &str = ".segment";
 
 /// Bytes before the first record.
@@ -79,8 +89,8 @@ pub(super) fn head(number: u32, previous_bytes: u32) -> [u8; HEAD_BYTES as usize
 }
 
 /// Reads the head of a segment: the length that the segment before it had.
-pub(super) fn read_head(bytes: &[u8], number: u32) -> Result<u32, Damage> {
-    let damaged = |offset, found| Damage { offset, found };
+pub(super) fn read_head(bytes: &[u8], number: u32) -> Result<u32, Headless> {
+    let damaged = |offset, found| Headless::Damaged(Damage { offset, found });
     let Some(head) = bytes.get(..HEAD_BYTES as usize) else {
         return Err(damaged(0, "the head of the segment is cut off"));
     };
@@ -93,11 +103,9 @@ pub(super) fn read_head(bytes: &[u8], number: u32) -> Result<u32, Damage> {
             "the head of the segment does not match its checksum",
         ));
     }
-    if get(head, 8) != VERSION {
-        return Err(damaged(
-            8,
-            "another version of this program wrote the segment",
-        ));
+    match get(head, 8) {
+        VERSION => {}
+        unknown => return Err(Headless::Unknown(unknown)),
     }
     if get(head, 12) != number {
         return Err(damaged(12, "the segment has the name of another one"));

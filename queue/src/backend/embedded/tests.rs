@@ -12,6 +12,7 @@ mod backlog;
 mod crash;
 mod damage;
 mod faults;
+mod kill;
 mod sim;
 mod space;
 

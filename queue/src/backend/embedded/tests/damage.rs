@@ -169,3 +169,24 @@ async fn the_message_names_the_file_and_the_way_out() {
         assert!(message.contains(part), "{part}: {message}");
     }
 }
+
+/// A node that was taken back to an older version says so, instead of calling the files damaged.
+#[tokio::test]
+async fn a_later_format_is_named() {
+    let (disk, _) = journal(1).await;
+    let (name, mut bytes) = segments(&disk).remove(0);
+    bytes[8] = 2;
+    let crc = crc32fast::hash(&bytes[..20]);
+    bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+    disk.replace(&name, bytes);
+    let refused = try_open(&disk).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Format { format: 2, .. }),
+        "{refused}"
+    );
+    assert!(
+        refused
+            .to_string()
+            .contains("start the version that wrote it")
+    );
+}

@@ -74,7 +74,7 @@ impl Writer {
                 Ok(job) => jobs.extend(job),
                 Err(error) => {
                     self.release.stuck = Some(moving.segment);
-                    tracing::error!(%error, "a segment of the queue's journal can not be read, so it is kept");
+                    tracing::error!(%error, "a segment of the queue's journal can not be read, so it is kept; the queue will not open again after a restart until that file is restored");
                     return Ok(());
                 }
             }

@@ -149,7 +149,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// Takes all of these or none. When it returns they are as safe as the backend makes them.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::Unavailable`]; nothing was taken then.
+    /// [`Error::Full`], [`Error::TooLarge`] and [`Error::Unavailable`]; nothing was taken then.
     async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error>;
 
     /// Leases what may be delivered now, one for each free permit at most. Functions are served in turn, each as
@@ -221,6 +221,14 @@ pub enum Error {
     /// Another one has the delivery meanwhile, or it is done with.
     #[error("the lease of delivery {} was lost", .0.id)]
     LeaseLost(Lease),
+    /// No queue of this kind takes so much at once; nothing was taken.
+    #[error("{bytes} bytes are too much to be queued at once, at most {max} are taken")]
+    TooLarge {
+        /// What it would take.
+        bytes: usize,
+        /// What it may take.
+        max: usize,
+    },
     /// What keeps the deliveries failed.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
@@ -317,6 +325,7 @@ impl Error {
         match self {
             Self::Full(_) => ErrorCode::Overloaded,
             Self::LeaseLost(_) => ErrorCode::Conflict,
+            Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
             Self::Unavailable(_) => ErrorCode::StoreUnavailable,
         }
     }
@@ -324,7 +333,9 @@ impl Error {
     /// Whether something may have been changed.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Full(_) | Self::LeaseLost(_) | Self::Unavailable(_) => Effect::Refused,
+            Self::Full(_) | Self::LeaseLost(_) | Self::TooLarge { .. } | Self::Unavailable(_) => {
+                Effect::Refused
+            }
         }
     }
 }

@@ -118,7 +118,7 @@ impl DeliveryLoop {
     /// Ends by the deadline at the latest; what runs then is cut off. Before that it waits for what runs, and where what waits
     /// would be lost, delivers that too: whoever enqueues must have stopped by now. Returns what is left.
     pub async fn drain(self, deadline: Instant) -> Stats {
-        let Args { queue, meters, .. } = &self.shared.args;
+        let queue = &self.shared.args.queue;
         let promise = queue.promise();
         if promise == Promise::AtLeastOnce {
             self.stop.cancel();
@@ -139,9 +139,7 @@ impl DeliveryLoop {
         self.tasks.close();
         self.tasks.wait().await;
         let left = queue.stats();
-        if promise == Promise::AtMostOnce {
-            meters.lost.increment((left.waiting + left.leased) as u64);
-        }
+        self.shared.count_lost(left.waiting + left.leased);
         left
     }
 }
@@ -186,7 +184,7 @@ async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
         Some(Ok(())) => Outcome::Delivered,
         Some(Err(failure)) => shared.judge(&leased, failure),
         None => {
-            meters.lost.increment(1);
+            shared.count_lost(1);
             return;
         }
     };
@@ -194,7 +192,7 @@ async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
     match queue.settle(&leased.lease, outcome).await {
         Ok(()) => ended.increment(1),
         Err(error) => {
-            meters.lost.increment(1);
+            shared.count_lost(1);
             shared.failures.warn(
                 |more| tracing::warn!(%error, more, "a delivery ended and can not be settled"),
             );
@@ -232,6 +230,14 @@ impl Shared {
                     }
                 }
             }
+        }
+    }
+
+    /// Counts deliveries of which nobody will know how they ended. Where they are kept they are made once more.
+    fn count_lost(&self, count: usize) {
+        let Args { queue, meters, .. } = &self.args;
+        if queue.promise() == Promise::AtMostOnce {
+            meters.lost.increment(count as u64);
         }
     }
 

@@ -207,7 +207,10 @@ impl Queue for EmbeddedQueue {
         let now = self.shared.clock.now();
         let body = Record::Put(Put::accepted(&deliveries, now)).write();
         if body.len() > BATCH_BYTES_MAX {
-            return Err(Error::Full(Bound::Bytes(BATCH_BYTES_MAX)));
+            return Err(Error::TooLarge {
+                bytes: body.len(),
+                max: BATCH_BYTES_MAX,
+            });
         }
         let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.handover).acquire_many_owned(bytes).await;

@@ -275,12 +275,22 @@ async fn every_point_of_a_run_is_a_point_to_crash_at() {
 /// Runs of random operations that are cut short at random points, several times each.
 #[test]
 fn random_crashes_lose_nothing() {
+    random_crashes(60);
+}
+
+#[test]
+fn long_random_crashes_lose_nothing() {
+    random_crashes(300);
+}
+
+fn random_crashes(cases: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
+    // What fails is printed with its seed. Another run of the same input is about the same run, so nothing is made smaller.
     let mut runner = TestRunner::new(Config {
-        cases: 60,
+        cases,
         failure_persistence: None,
         max_shrink_iters: 0,
         ..Config::default()

@@ -100,6 +100,41 @@ async fn a_queue_that_filled_its_disk_comes_out_of_it() {
     }
 }
 
+/// A start on a full disk is a start: what is there is delivered, and nothing else is taken.
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_node_from_starting() {
+    let disk = SimDisk::default();
+    let sent = conformance::deliveries("f", 3);
+    open(&disk).enqueue(sent.clone()).await.unwrap();
+    disk.forget_reserve();
+    disk.set_capacity(2_000);
+    let queue = open(&disk);
+    let refused = queue.enqueue(conformance::deliveries("f", 1)).await;
+    assert!(unavailable(&refused), "{refused:?}");
+    for leased in queue.lease(MANY).await.unwrap() {
+        queue
+            .settle(&leased.lease, Outcome::Delivered)
+            .await
+            .unwrap();
+    }
+    drop(queue);
+    assert_eq!(open(&disk).stats(), Stats::default());
+    disk.set_capacity(10_000_000);
+    enqueue_at_last(&open(&disk), &sent).await;
+}
+
+/// What no queue would take is told apart from what does not fit now.
+#[tokio::test]
+async fn a_batch_has_its_bound() {
+    let queue = open(&SimDisk::default());
+    let mut sent = conformance::deliveries("f", 1);
+    sent[0].event = Bytes::from(vec![0; BATCH_BYTES_MAX]);
+    let refused = queue.enqueue(sent).await.unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { max, .. } if max == BATCH_BYTES_MAX));
+    assert_eq!(refused.code(), ErrorCode::PayloadTooLarge);
+    assert_eq!(queue.stats(), Stats::default());
+}
+
 /// Whatever operation fails, once: it costs one answer at most, and no delivery.
 #[tokio::test]
 async fn any_operation_may_fail() {

@@ -108,6 +108,10 @@ impl SimDisk {
         };
     }
 
+    pub(super) fn forget_reserve(&self) {
+        self.lose("reserve");
+    }
+
     pub(super) fn lose(&self, name: &str) {
         let mut state = self.state();
         state.names.remove(name);

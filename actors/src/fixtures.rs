@@ -94,7 +94,7 @@ impl Invoke for Echo {
             status: 200,
             content_type: None,
             headers: Vec::new(),
-            body: invocation.payload.clone(),
+            body: invocation.payload.clone().into(),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::PeerClient;
-use protocol::invocation::{Call, StartKind, TraceContext};
+use protocol::invocation::{Body, Call, StartKind, TraceContext};
 use protocol::{
     Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
     NodeId, Phases, Reply, Space,
@@ -52,8 +52,8 @@ pub struct Request {
     pub trace: TraceContext,
 }
 
-/// An invocation that the function answered.
-#[derive(Debug, Clone)]
+/// An invocation that the function answered, or has begun to answer where its body streams.
+#[derive(Debug)]
 pub struct Completed {
     /// What the function answered.
     pub reply: Reply,
@@ -173,29 +173,43 @@ impl Invoker {
         }
     }
 
-    /// Runs a function once and waits for its answer, at most its `timeoutMs` plus `node.start_timeout`.
+    /// Runs a function once and waits for its answer, at most its `timeoutMs` plus `node.start_timeout`. A body that streams goes on
+    /// after the future is done, until the same deadline; what the invocation holds, it holds until then.
     ///
     /// # Errors
     /// [`Failed`], with the code to answer with.
     ///
     /// # Cancel safety
-    /// Dropping the future cancels the invocation; an instance that had its payload is recycled.
+    /// Dropping the future, or a body that streams, cancels the invocation; an instance that had its payload is recycled.
     pub async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>> {
-        let _counted = self.parts.in_flight.count_one();
+        let counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
-        let result = self.attempts(&request, &mut attempt).await;
-        result.map_err(|failure| {
-            let Attempt {
-                phases,
-                is_forwarded,
-                ..
-            } = attempt;
-            Box::new(Failed {
-                failure: failure.at_node(&self.parts.node_name),
-                is_forwarded,
-                phases,
-            })
-        })
+        match self.attempts(&request, &mut attempt).await {
+            Ok(mut completed) => {
+                if let Body::Stream(stream) = completed.reply.body {
+                    let node = Arc::clone(&completed.node);
+                    completed.reply.body = Body::Stream(stream.on_end(move |ended| {
+                        drop(counted);
+                        if let Err(failure) = ended {
+                            failure.node.get_or_insert_with(|| node.as_ref().to_owned());
+                        }
+                    }));
+                }
+                Ok(completed)
+            }
+            Err(failure) => {
+                let Attempt {
+                    phases,
+                    is_forwarded,
+                    ..
+                } = attempt;
+                Err(Box::new(Failed {
+                    failure: failure.at_node(&self.parts.node_name),
+                    is_forwarded,
+                    phases,
+                }))
+            }
+        }
     }
 
     async fn attempts(

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::PeerHandler;
 use futures_util::stream::BoxStream;
+use protocol::invocation::Body;
 use protocol::peer::{InvokeHead, ReplyHead};
 use protocol::{FunctionId, Space};
 
@@ -31,7 +32,7 @@ impl Serving {
 
 #[async_trait]
 impl PeerHandler for Serving {
-    async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes) {
+    async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Body) {
         self.invoker.serve(head, payload).await
     }
 

@@ -1,10 +1,11 @@
 //! A real etcd with one member.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::io::AsyncWriteExt;
 
 use crate::process::Process;
 use crate::wait::until;
@@ -86,16 +87,56 @@ impl Etcd {
     /// # Panics
     /// When it fails.
     pub async fn etcdctl(&self, arguments: &[&str]) -> String {
-        let output = tokio::process::Command::new("etcdctl")
+        self.etcdctl_with(arguments, String::new()).await
+    }
+
+    async fn etcdctl_with(&self, arguments: &[&str], input: String) -> String {
+        let mut child = tokio::process::Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.url()))
             .args(arguments)
-            .output()
-            .await
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("run etcdctl: it comes with etcd (make deps)");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        let written = stdin.write_all(input.as_bytes()).await;
+        written.expect("etcdctl reads its input");
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("etcdctl ends");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "etcdctl {arguments:?}: {errors}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Writes many records of ASCII, a hundred in a transaction.
+    ///
+    /// # Panics
+    /// When etcd refuses one.
+    pub async fn put_all(&self, records: impl Iterator<Item = (String, String)>) {
+        let records: Vec<_> = records.collect();
+        for chunk in records.chunks(100) {
+            let puts: String = chunk
+                .iter()
+                .map(|(key, value)| format!("put {key:?} {value:?}\n"))
+                .collect();
+            // No comparisons, these when they hold, and nothing when they do not.
+            self.etcdctl_with(&["txn"], format!("\n{puts}\n\n")).await;
+        }
+    }
+
+    /// The records whose keys begin with this, as keys and values.
+    ///
+    /// # Panics
+    /// When etcd does not answer.
+    pub async fn get_all(&self, prefix: &str) -> Vec<(String, String)> {
+        let told = self.etcdctl(&["get", "--prefix", prefix]).await;
+        let lines: Vec<_> = told.lines().map(str::to_owned).collect();
+        let pairs = lines.chunks_exact(2);
+        pairs
+            .map(|pair| (pair[0].clone(), pair[1].clone()))
+            .collect()
     }
 
     async fn wait_healthy(&self) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use protocol::invocation::Body;
 use protocol::peer::{InvokeHead, ReplyHead};
 use protocol::{Component, Deadline, Effect, ErrorCode, Failure, FunctionId, NodeId, Space};
 
@@ -46,7 +47,7 @@ impl fmt::Debug for Fingerprint {
 /// Calls peers. Dropping a call's future cancels it at the peer.
 #[async_trait]
 pub trait PeerClient: Send + Sync + fmt::Debug + 'static {
-    /// Forwards an invocation.
+    /// Forwards an invocation. A body that streams goes on after the future is done; dropping it cancels the run at the peer.
     ///
     /// # Errors
     /// [`Error`] when no answer came; an answer that says "failed" is `Ok`.
@@ -56,7 +57,7 @@ pub trait PeerClient: Send + Sync + fmt::Debug + 'static {
         head: InvokeHead,
         payload: Bytes,
         deadline: Deadline,
-    ) -> Result<(ReplyHead, Bytes), Error>;
+    ) -> Result<(ReplyHead, Body), Error>;
 
     /// Asks for a sign of life, on a connection of its own.
     ///
@@ -91,8 +92,8 @@ pub trait PeerClient: Send + Sync + fmt::Debug + 'static {
 /// Answers peers. A future that is dropped was cancelled by the caller.
 #[async_trait]
 pub trait PeerHandler: Send + Sync + fmt::Debug + 'static {
-    /// Runs a forwarded invocation, or refuses it.
-    async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes);
+    /// Runs a forwarded invocation, or refuses it. A body that streams is dropped when the caller hangs up.
+    async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Body);
 
     /// Says which digest this node's engine has for an image reference.
     async fn resolve_image(&self, image: &str) -> Option<String>;

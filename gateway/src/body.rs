@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use config::settings::LimitsSettings;
+use futures_util::StreamExt;
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use protocol::invocation::{Body as ReplyBody, BodyStream};
 use tokio::time;
 
 use crate::error::Error;
@@ -24,6 +26,8 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) enum AnswerBody {
     /// Up to three pieces in memory, sent with one system call and without joining them.
     Pieces([Bytes; 3]),
+    /// What a function answers, as it comes.
+    Stream(BodyStream),
     /// What a router's handler answered.
     Routed(axum::body::Body),
 }
@@ -48,6 +52,10 @@ impl Body for AnswerBody {
                 let next = pieces.iter_mut().find(|piece| !piece.is_empty());
                 Poll::Ready(next.map(|piece| Ok(Frame::data(std::mem::take(piece)))))
             }
+            Self::Stream(stream) => stream.poll_next_unpin(context).map(|item| {
+                // An error makes hyper end the connection without the end of the answer.
+                item.map(|piece| piece.map(Frame::data).map_err(axum::Error::new))
+            }),
             Self::Routed(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -55,6 +63,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Pieces(pieces) => pieces.iter().all(Bytes::is_empty),
+            Self::Stream(_) => false,
             Self::Routed(body) => body.is_end_stream(),
         }
     }
@@ -64,7 +73,19 @@ impl Body for AnswerBody {
             Self::Pieces(pieces) => {
                 SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
             }
+            Self::Stream(stream) => stream
+                .length()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Routed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl From<ReplyBody> for AnswerBody {
+    fn from(body: ReplyBody) -> Self {
+        match body {
+            ReplyBody::Whole(body) => Self::whole(body),
+            ReplyBody::Stream(stream) => Self::Stream(stream),
         }
     }
 }

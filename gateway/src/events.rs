@@ -24,6 +24,7 @@ mod invoke;
 mod names;
 mod response;
 mod sniff;
+mod streamed;
 mod target;
 mod typed;
 
@@ -106,7 +107,7 @@ async fn read_and_answer(
         },
         Err(error) => Err(error),
     };
-    let (target, _permit) = match refused {
+    let (target, permit) = match refused {
         Ok(admitted) => admitted,
         Err(error) => {
             body::discard(&parts.headers, &mut body).await;
@@ -123,12 +124,13 @@ async fn read_and_answer(
         received_at_ms,
         is_trusted,
     };
-    match kind {
+    let answered = match kind {
         Kind::Custom(name) => custom::answer(shared, id, &arrival, name).await,
         Kind::CloudEvents(mode) => custom::answer_cloud_events(shared, id, &arrival, mode).await,
         Kind::HttpOrTyped(mode) => answer_typed(shared, id, arrival, mode).await,
         Kind::CustomPreflight | Kind::Http => http_event::answer(shared, id, arrival).await,
-    }
+    };
+    answered.map(|answer| answer.map(|body| streamed::hold(body, shared, permit)))
 }
 
 /// Answers a request that carries an event with a method that only typed subscriptions take: if none does, it is a plain request.

@@ -258,7 +258,7 @@ fn fail(shared: &Shared, id: &InvocationId, failed: &Failed) -> Response<AnswerB
 /// The function's answer as the member `result`: its JSON as JSON, other text as a string, other bytes as base64 with a
 /// member `encoding` that says so, nothing as null.
 fn answer_body(completed: &Completed) -> Result<AnswerBody, Failure> {
-    let body = &completed.reply.body;
+    let body = completed.reply.body.whole();
     if body.is_empty() {
         return Ok(wrap(Bytes::from_static(b"null")));
     }

@@ -58,7 +58,7 @@ impl EventMeters {
     }
 }
 
-/// How long invocations took, from the whole request read to the answer made.
+/// How long invocations took, from the whole request read to the answer made, or to the end of one that streams.
 pub(crate) struct InvocationMeters {
     warm: Histogram,
     cold: Histogram,

@@ -23,7 +23,8 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// The `--name` of the node.
     fn name(&self) -> &Arc<str>;
 
-    /// Runs a function once and waits for its answer. Dropping the future cancels the invocation.
+    /// Runs a function once and waits for its answer, or for the head of one that streams. Dropping the future, or the stream,
+    /// cancels the invocation.
     ///
     /// # Errors
     /// [`Failed`], with the code to answer with.

@@ -18,7 +18,7 @@ use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::Webhook;
 use providers::process::{self, Process};
-use providers::{Callers, Launch, Outputs, Remote};
+use providers::{AnswerLimits, Callers, Launch, Outputs, Remote};
 use queue::backend::memory;
 use queue::{MemoryQueue, Queue};
 use tokio_util::sync::CancellationToken;
@@ -165,12 +165,12 @@ impl Backends<'_> {
             why: error.to_string(),
         })?;
         let outputs = Outputs::new(&settings.logs, &settings.node.name);
-        let answer_bytes_max = bytes(settings.limits.answer_max);
+        let answer_limits = AnswerLimits::new(&settings.limits);
         let container: Arc<dyn Launch> = Arc::new(providers::docker::Docker::connect(
             providers::docker::Setup {
                 settings: settings.docker.clone(),
                 stop_grace: settings.executor.stop_grace,
-                answer_bytes_max,
+                answer_limits,
                 cluster: settings.cluster.id.clone(),
                 node: self.identity.node_id().clone(),
                 generation: self.identity.generation(),
@@ -185,7 +185,7 @@ impl Backends<'_> {
             container: Some(container),
             process: self.processes(&outputs, tracker, stop)?,
         };
-        let http = self.webhooks(answer_bytes_max)?;
+        let http = self.webhooks(answer_limits)?;
         Ok(Parts {
             settings: Arc::clone(settings),
             node_id: self.identity.node_id().clone(),
@@ -227,7 +227,7 @@ impl Backends<'_> {
         Ok(Some(Arc::new(Process::new(process::Setup {
             guard: vec![program.into(), crate::dev::GUARD.into()],
             stop_grace: self.settings.executor.stop_grace,
-            answer_bytes_max: bytes(self.settings.limits.answer_max),
+            answer_limits: AnswerLimits::new(&self.settings.limits),
             generation: self.identity.generation(),
             outputs: outputs.clone(),
             callers: self.callers.clone(),
@@ -236,8 +236,8 @@ impl Backends<'_> {
         }))))
     }
 
-    fn webhooks(&self, answer_bytes_max: usize) -> Result<Option<Arc<dyn Remote>>, StartError> {
-        let webhook = Webhook::new(&self.settings.http, answer_bytes_max).map_err(cluster_error)?;
+    fn webhooks(&self, answer_limits: AnswerLimits) -> Result<Option<Arc<dyn Remote>>, StartError> {
+        let webhook = Webhook::new(&self.settings.http, answer_limits).map_err(cluster_error)?;
         Ok(Some(Arc::new(webhook)))
     }
 }

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{FunctionId, InvocationId, NodeId, Space};
 
+mod body;
 mod call;
 mod deadline;
 
+pub use body::{Body, BodyStream};
 pub use call::{AnswerRule, Call, is_hop_by_hop};
 pub use deadline::Deadline;
 
@@ -57,7 +59,7 @@ pub enum Hop {
 }
 
 /// What a function answered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The HTTP status of an `http` contract; 200 for a `stdio` run that exited with 0.
     pub status: u16,
@@ -66,8 +68,8 @@ pub struct Reply {
     /// Its other headers, by name in lower case, where [`AnswerRule::Whole`] asks for them; without those that belong to one
     /// connection.
     pub headers: Vec<(String, Bytes)>,
-    /// The body, whole and within the answer's limit.
-    pub body: Bytes,
+    /// The body, whole and within the answer's limit, or as it comes.
+    pub body: Body,
 }
 
 /// How long each phase of an invocation took, in microseconds; a phase that did not happen is absent.
@@ -94,7 +96,7 @@ pub struct Phases {
     /// Waiting until the instance took connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<u64>,
-    /// The function itself, from the payload handed over to its whole answer.
+    /// The function itself, from the payload handed over to its whole answer, or to the head of one that streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
 }

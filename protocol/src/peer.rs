@@ -62,6 +62,20 @@ pub struct ReplyHead {
     /// The answering node's phases.
     #[serde(default)]
     pub phases: Phases,
+    /// Set when the body comes piece by piece, which only a call that [may stream](Call::may_stream) is answered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamHead>,
+}
+
+/// What is known ahead of a body that comes piece by piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamHead {
+    /// Its length, where the function told one.
+    #[serde(default)]
+    pub length: Option<u64>,
+    /// Milliseconds until the run ends at the latest.
+    #[serde(default)]
+    pub remaining_ms: u64,
 }
 
 /// How a forwarded invocation went.
@@ -190,11 +204,13 @@ mod tests {
     }
 
     fn calls() -> impl Strategy<Value = Call> {
-        (any::<String>(), any::<String>(), headers()).prop_map(|(method, target, headers)| Call {
+        let parts = (any::<String>(), any::<String>(), headers(), any::<bool>());
+        parts.prop_map(|(method, target, headers, may_stream)| Call {
             method,
             target,
             headers,
             answer: AnswerRule::Whole,
+            may_stream,
         })
     }
 
@@ -232,8 +248,15 @@ mod tests {
                 })
             }),
         ];
-        (outcomes, any::<(u32, u32, Option<u64>, Option<u64>)>()).prop_map(
-            |(outcome, (free_slots, instances, queue, run))| ReplyHead {
+        let rest = any::<(
+            u32,
+            u32,
+            Option<u64>,
+            Option<u64>,
+            Option<(Option<u64>, u64)>,
+        )>();
+        (outcomes, rest).prop_map(|(outcome, (free_slots, instances, queue, run, stream))| {
+            ReplyHead {
                 outcome,
                 free_slots,
                 instances,
@@ -242,8 +265,12 @@ mod tests {
                     run,
                     ..Phases::default()
                 },
-            },
-        )
+                stream: stream.map(|(length, remaining_ms)| StreamHead {
+                    length,
+                    remaining_ms,
+                }),
+            }
+        })
     }
 
     /// The head of a later version: all that is known now, and a field that is not.
@@ -307,7 +334,7 @@ mod tests {
             };
             prop_assert_eq!(decode::<InvokeHead>(encode(&earlier, b"")).unwrap().0, expected);
             let read = decode::<ReplyHead>(encode(&EarlierReplyHead { outcome: &reply.outcome }, b"")).unwrap().0;
-            let expected = ReplyHead { free_slots: 0, instances: 0, phases: Phases::default(), ..reply };
+            let expected = ReplyHead { free_slots: 0, instances: 0, phases: Phases::default(), stream: None, ..reply };
             prop_assert_eq!(read, expected);
         }
 

@@ -39,7 +39,7 @@ use self::network::Networks;
 use crate::callers::{Badge, Callers};
 use crate::contract::End;
 use crate::watchers::Watchers;
-use crate::{Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
+use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
 /// What the provider is made from.
 #[derive(Debug, Clone)]
@@ -48,8 +48,8 @@ pub struct Setup {
     pub settings: DockerSettings,
     /// How long an instance gets between the signal to stop and the kill.
     pub stop_grace: Duration,
-    /// The largest answer of a function, in bytes.
-    pub answer_bytes_max: usize,
+    /// How large an answer may be, and how long silent.
+    pub answer_limits: AnswerLimits,
     /// The id of the cluster.
     pub cluster: String,
     /// The id of this node.

@@ -57,6 +57,14 @@ pub enum Error {
         /// The limit.
         timeout_ms: u64,
     },
+    /// It wrote nothing of an answer that is passed on as it comes for longer than it may, and was stopped.
+    #[error(
+        "the function wrote nothing of its answer for {idle_timeout:?} (limits.stream_idle_timeout) and was stopped"
+    )]
+    Silent {
+        /// The limit.
+        idle_timeout: std::time::Duration,
+    },
     /// The function ran and said that it failed: a status other than 2xx, or an exit code other than 0.
     #[error("the function failed: {why}")]
     Failed {
@@ -69,7 +77,7 @@ pub enum Error {
         /// What was found.
         why: String,
     },
-    /// The function's answer is larger than `limits.answer_max`.
+    /// The function's answer is larger than `limits.answer_max`, or `limits.stream_max` where it is passed on as it comes.
     #[error("the function's answer is larger than {bytes_max} bytes")]
     AnswerTooLarge {
         /// The limit.
@@ -87,7 +95,7 @@ impl Error {
             Self::Unreachable { .. } => ErrorCode::Unreachable,
             Self::Busy { .. } => ErrorCode::FunctionBusy,
             Self::Interrupted { .. } => ErrorCode::Interrupted,
-            Self::TimedOut { .. } => ErrorCode::DeadlineExceeded,
+            Self::TimedOut { .. } | Self::Silent { .. } => ErrorCode::DeadlineExceeded,
             Self::Died { .. } | Self::Failed { .. } => ErrorCode::FunctionFailed,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => ErrorCode::MalformedAnswer,
         }
@@ -99,7 +107,8 @@ impl Error {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Component::Provider,
             Self::Busy { .. } | Self::Interrupted { .. } => Component::Function,
-            Self::Died { .. } | Self::TimedOut { .. } | Self::Failed { .. } => Component::Function,
+            Self::Died { .. } | Self::TimedOut { .. } | Self::Silent { .. } => Component::Function,
+            Self::Failed { .. } => Component::Function,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Component::Function,
         }
     }
@@ -112,6 +121,7 @@ impl Error {
                 Effect::Refused
             }
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
+            Self::Silent { .. } => Effect::Interrupted,
             Self::Died { .. } | Self::Failed { .. } => Effect::Finished,
             Self::Malformed { .. } | Self::AnswerTooLarge { .. } => Effect::Finished,
         }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use protocol::{Function, Generation, InstanceId, Invocation, Phases, Reply};
+use futures_util::stream;
+use protocol::invocation::{Body, BodyStream};
+use protocol::{Failure, Function, Generation, InstanceId, Invocation, Phases, Reply};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +35,7 @@ struct Script {
     run_delay: Duration,
     start_failures: VecDeque<Error>,
     run_failures: VecDeque<Error>,
+    streams: VecDeque<mpsc::UnboundedReceiver<Result<Bytes, Failure>>>,
     stop_failures: VecDeque<Error>,
     images: Arc<Vec<String>>,
     up: BTreeMap<InstanceId, Up>,
@@ -75,6 +78,7 @@ impl FakeProvider {
             run_delay: Duration::ZERO,
             start_failures: VecDeque::new(),
             run_failures: VecDeque::new(),
+            streams: VecDeque::new(),
             stop_failures: VecDeque::new(),
             images: Arc::default(),
             up: BTreeMap::new(),
@@ -108,6 +112,13 @@ impl FakeProvider {
     /// Makes the next invocation fail, after its delay.
     pub fn fail_next_run(&self, error: Error) {
         self.script().run_failures.push_back(error);
+    }
+
+    /// Answers the next invocation piece by piece with what is sent; the sender hears when the stream is dropped.
+    pub fn stream_next_run(&self) -> mpsc::UnboundedSender<Result<Bytes, Failure>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.script().streams.push_back(receiver);
+        sender
     }
 
     /// Makes the next stop fail and leaves the instance up.
@@ -202,17 +213,26 @@ impl FakeProvider {
 
     /// Waits as the script says, and answers with the payload.
     async fn answer(&self, invocation: &Invocation) -> Result<Reply, Error> {
-        let (delay, failure) = {
+        let (delay, failure, stream) = {
             let mut script = self.script();
-            (script.run_delay, script.run_failures.pop_front())
+            let failure = script.run_failures.pop_front();
+            (script.run_delay, failure, script.streams.pop_front())
         };
         tokio::time::sleep(delay).await;
         let mut held = self.shared.held.subscribe();
         // The sender lives in `self`.
         let _ = held.wait_for(|is_held| !*is_held).await;
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(reply(invocation.payload.clone())),
+        match (failure, stream) {
+            (Some(error), _) => Err(error),
+            (None, None) => Ok(reply(invocation.payload.clone().into())),
+            (None, Some(pieces)) => {
+                let pieces = stream::unfold(pieces, |mut pieces| async move {
+                    let piece = pieces.recv().await?;
+                    Some((piece, pieces))
+                });
+                let stream = BodyStream::new(None, invocation.deadline, pieces);
+                Ok(reply(Body::Stream(stream)))
+            }
         }
     }
 
@@ -224,7 +244,7 @@ impl FakeProvider {
     }
 }
 
-fn reply(body: Bytes) -> Reply {
+fn reply(body: Body) -> Reply {
     Reply {
         status: 200,
         content_type: Some("application/json".into()),

@@ -1,6 +1,7 @@
 //! Functions of type `http`: a webhook that invocations are posted to.
 
 mod outlier;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,20 +11,24 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use config::settings::HttpSettings;
 use protocol::function::Provider;
-use protocol::invocation::{AnswerRule, Call as HttpCall};
+use protocol::invocation::{AnswerRule, Body, Call as HttpCall};
 use protocol::{Function, FunctionId, Invocation, Reply, Space};
 use tokio::time::Instant;
 
 use self::outlier::Outlier;
-use crate::contract::headers::{EventHeaders, answered_headers, answered_type, status_failure};
-use crate::{Error, Remote};
+use self::stream::Streaming;
+use crate::contract::WHOLE_BYTES_MAX;
+use crate::contract::headers::{
+    EventHeaders, answered_headers, answered_type, status_failure, timed_out,
+};
+use crate::{AnswerLimits, Error, Remote};
 
 /// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
 #[derive(Debug)]
 pub struct Webhook {
     client: reqwest::Client,
     settings: HttpSettings,
-    answer_bytes_max: usize,
+    limits: AnswerLimits,
     endpoints: Mutex<HashMap<(Space, FunctionId), Arc<Endpoint>>>,
 }
 
@@ -51,7 +56,7 @@ impl Webhook {
     ///
     /// # Panics
     /// When the process has not installed its rustls provider.
-    pub fn new(settings: &HttpSettings, answer_bytes_max: usize) -> Result<Self, BuildError> {
+    pub fn new(settings: &HttpSettings, limits: AnswerLimits) -> Result<Self, BuildError> {
         let builder = || {
             reqwest::Client::builder()
                 .connect_timeout(settings.connect_timeout)
@@ -75,7 +80,7 @@ impl Webhook {
         Ok(Self {
             client,
             settings: settings.clone(),
-            answer_bytes_max,
+            limits,
             endpoints: Mutex::default(),
         })
     }
@@ -103,12 +108,13 @@ impl Webhook {
         endpoint
     }
 
+    /// Calls the endpoint. Besides the reply it gives the response whose body is to be passed on as it comes, if it is.
     async fn call(
         &self,
         function: &Function,
         invocation: &Invocation,
         endpoint: &Endpoint,
-    ) -> Result<Reply, Error> {
+    ) -> Result<(Reply, Option<reqwest::Response>), Error> {
         let Provider::Http(provider) = &function.provider else {
             let why = format!("a function of type {} has no url", function.type_name());
             return Err(Error::Unreachable {
@@ -134,31 +140,38 @@ impl Webhook {
             None => Vec::new(),
             Some(call) => answered_headers(response.headers(), call.method == "HEAD"),
         };
+        let reply = Reply {
+            status: status.as_u16(),
+            content_type,
+            headers,
+            body: Body::default(),
+        };
+        let is_short = |bytes| bytes <= WHOLE_BYTES_MAX as u64;
+        let may_stream = call.is_some_and(|call| call.may_stream) && rule == AnswerRule::Whole;
+        if may_stream && !response.content_length().is_some_and(is_short) {
+            return Ok((reply, Some(response)));
+        }
         let body = self.collect(&mut response).await?;
         if !rule.takes(status.as_u16()) {
             return Err(status_failure(status.as_u16(), &body));
         }
-        Ok(Reply {
-            status: status.as_u16(),
-            content_type,
-            headers,
-            body,
-        })
+        let body = Body::Whole(body);
+        Ok((Reply { body, ..reply }, None))
     }
 
     async fn collect(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
         let too_large = || Error::AnswerTooLarge {
-            bytes_max: self.answer_bytes_max as u64,
+            bytes_max: self.limits.whole as u64,
         };
         if response
             .content_length()
-            .is_some_and(|bytes| bytes > self.answer_bytes_max as u64)
+            .is_some_and(|bytes| bytes > self.limits.whole as u64)
         {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if body.len() + chunk.len() > self.answer_bytes_max {
+            if body.len() + chunk.len() > self.limits.whole {
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
@@ -177,22 +190,28 @@ impl Webhook {
 impl Remote for Webhook {
     async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error> {
         let limits = function.limits();
-        let endpoint = self.endpoint(function);
-        let _call = endpoint.enter(limits.concurrency)?;
-        let attempt = endpoint.admit()?;
+        let mut attempt = Attempt::begin(self.endpoint(function), limits.concurrency)?;
         let began = Instant::now();
         let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
-        let outcome = match tokio::time::timeout_at(
-            until,
-            self.call(function, invocation, &endpoint),
-        )
-        .await
-        {
+        let call = self.call(function, invocation, &attempt.endpoint);
+        let outcome = match tokio::time::timeout_at(until, call).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(crate::contract::headers::timed_out(until - began)),
+            Err(_) => Err(timed_out(until - began)),
         };
-        attempt.finish(&outcome);
-        outcome
+        attempt.settle(outcome.as_ref().err());
+        let (reply, response) = outcome?;
+        let Some(response) = response else {
+            return Ok(reply);
+        };
+        let streaming = Streaming {
+            response,
+            _attempt: attempt,
+            limits: self.limits,
+            began,
+            until,
+        };
+        let body = Body::Stream(streaming.into_body()?);
+        Ok(Reply { body, ..reply })
     }
 
     fn forget(&self, space: &Space, function_id: &FunctionId) {
@@ -202,22 +221,33 @@ impl Remote for Webhook {
 }
 
 impl Endpoint {
-    fn enter(&self, calls_max: u32) -> Result<Call<'_>, Error> {
-        let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let call = Call(&self.in_flight);
-        if in_flight >= calls_max {
-            Err(Error::Busy { calls_max })
-        } else {
-            Ok(call)
-        }
+    fn outlier(&self) -> std::sync::MutexGuard<'_, Outlier> {
+        self.outlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn admit(&self) -> Result<Attempt<'_>, Error> {
-        match self.outlier().admit(Instant::now()) {
-            Ok(()) => Ok(Attempt {
-                endpoint: self,
-                is_settled: false,
-            }),
+/// One call in flight, whose outcome counts; dropped without one, as when the caller goes, it says nothing of the endpoint.
+struct Attempt {
+    endpoint: Arc<Endpoint>,
+    is_settled: bool,
+}
+
+impl Attempt {
+    fn begin(endpoint: Arc<Endpoint>, calls_max: u32) -> Result<Self, Error> {
+        let in_flight = endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        let mut attempt = Self {
+            endpoint,
+            is_settled: true,
+        };
+        if in_flight >= calls_max {
+            return Err(Error::Busy { calls_max });
+        }
+        let admitted = attempt.endpoint.outlier().admit(Instant::now());
+        match admitted {
+            Ok(()) => {
+                attempt.is_settled = false;
+                Ok(attempt)
+            }
             Err(wait) => Err(Error::Unreachable {
                 why: "its endpoint is ejected after repeated connection failures and timeouts"
                     .into(),
@@ -226,40 +256,22 @@ impl Endpoint {
         }
     }
 
-    fn outlier(&self) -> std::sync::MutexGuard<'_, Outlier> {
-        self.outlier.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One call in flight.
-struct Call<'a>(&'a AtomicU32);
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One attempt whose outcome counts; dropped without one, as when the caller goes, it says nothing of the endpoint.
-struct Attempt<'a> {
-    endpoint: &'a Endpoint,
-    is_settled: bool,
-}
-
-impl Attempt<'_> {
-    fn finish(mut self, outcome: &Result<Reply, Error>) {
+    fn settle(&mut self, error: Option<&Error>) {
         self.is_settled = true;
         let mut outlier = self.endpoint.outlier();
-        match outcome {
-            Err(Error::Unreachable { .. } | Error::TimedOut { .. }) => outlier.fail(Instant::now()),
-            // Any answer at all shows that somebody is there.
-            Ok(_) | Err(_) => outlier.succeed(),
+        match error {
+            Some(Error::Unreachable { .. } | Error::TimedOut { .. }) => {
+                outlier.fail(Instant::now());
+            }
+            // Any answer at all shows that somebody is there, however its body goes on.
+            None | Some(_) => outlier.succeed(),
         }
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.is_settled {
             self.endpoint.outlier().abandon(Instant::now());
         }

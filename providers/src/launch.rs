@@ -133,20 +133,21 @@ pub trait Launch: Send + Sync + fmt::Debug + 'static {
 /// One instance that is up: the hot side.
 #[async_trait]
 pub trait Invoke: Send + Sync + fmt::Debug + 'static {
-    /// Hands over one invocation and waits for the whole answer, at most the function's `timeoutMs` and the deadline.
+    /// Hands over one invocation and waits for the whole answer, at most the function's `timeoutMs` and the deadline. Where the call
+    /// may stream, it may wait for the head only: the body then goes on, within the same time.
     ///
     /// # Errors
     /// Of the run.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; the instance may go on running, so the caller treats it as suspect.
+    /// Dropping the future, or a body that streams, closes the connection; the instance may go on running, so the caller treats it as suspect.
     async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error>;
 }
 
 /// A remote provider: nothing to start, only calls.
 #[async_trait]
 pub trait Remote: Send + Sync + fmt::Debug + 'static {
-    /// Calls the function.
+    /// Calls the function; its body may go on afterwards, where the call may stream.
     ///
     /// # Errors
     /// Of the call.

@@ -19,6 +19,7 @@ mod watchers;
 
 #[cfg(any(feature = "docker", feature = "process"))]
 pub use callers::{Callers, Instance};
+pub use contract::AnswerLimits;
 pub use error::Error;
 pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
 pub use output::Outputs;

@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use self::keep::{Era, Keep};
-pub(crate) use self::running::{Running, now_us};
+pub(crate) use self::running::{OwnedRun, Running, now_us};
 pub use self::writer::Stream;
 pub(crate) use self::writer::Writer;
 

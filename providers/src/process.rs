@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use self::launch::Handle;
 use crate::callers::{Badge, Callers};
 use crate::watchers::Watchers;
-use crate::{Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
+use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
 /// What the provider is made from. It is only made where `process.allow` is set.
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ pub struct Setup {
     pub guard: Vec<OsString>,
     /// How long an instance gets between the signal to stop and the kill.
     pub stop_grace: Duration,
-    /// The largest answer of a function, in bytes.
-    pub answer_bytes_max: usize,
+    /// How large an answer may be, and how long silent.
+    pub answer_limits: AnswerLimits,
     /// The incarnation of this node.
     pub generation: Generation,
     /// Where the output of functions goes.

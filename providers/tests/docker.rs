@@ -39,7 +39,7 @@ fn http(more: serde_json::Value) -> Arc<Function> {
 }
 
 fn text(reply: &protocol::Reply) -> &str {
-    std::str::from_utf8(&reply.body).unwrap()
+    std::str::from_utf8(reply.body.whole()).unwrap()
 }
 
 #[tokio::test]

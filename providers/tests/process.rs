@@ -11,12 +11,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::LogsSettings;
+use config::settings::{LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Effect, Function, Generation};
 use providers::output::Line;
 use providers::process::{Process, Setup};
-use providers::{Callers, Error, Launch, Life, Outputs};
+use providers::{AnswerLimits, Callers, Error, Launch, Life, Outputs};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
@@ -38,7 +38,10 @@ fn with_callers(outputs: &Outputs, callers: &Callers) -> Process {
     Process::new(Setup {
         guard: vec![GUARD.into()],
         stop_grace: Duration::from_secs(1),
-        answer_bytes_max: 1 << 20,
+        answer_limits: AnswerLimits {
+            whole: 1 << 20,
+            ..AnswerLimits::new(&LimitsSettings::default())
+        },
         generation: Generation(1),
         outputs: outputs.clone(),
         callers: callers.clone(),
@@ -62,7 +65,7 @@ fn process(mode: &str, contract: &str, limits: serde_json::Value) -> Arc<Functio
 }
 
 fn text(reply: &protocol::Reply) -> &str {
-    std::str::from_utf8(&reply.body).unwrap()
+    std::str::from_utf8(reply.body.whole()).unwrap()
 }
 
 fn is_alive(pid: &str) -> bool {

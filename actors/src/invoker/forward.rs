@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cluster::peer::Error as PeerError;
 use config::recurring::Due;
-use protocol::invocation::StartKind;
+use protocol::invocation::Body;
 use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome};
 use protocol::{Effect, ErrorCode, Failure, Invocation, NodeId, Phases, Reply};
 use tokio::time::Instant;
@@ -54,9 +54,10 @@ impl Invoker {
                 .invoke(&route.peer, head, invocation.payload, invocation.deadline);
         let result = call.instrument(span).await;
         let took_us = micros(begun.elapsed());
-        drop(in_flight);
         match result {
             Ok((head, body)) => {
+                // A peer that has a stream of ours is probed until its end.
+                let body = body.on_end(|_| drop(in_flight));
                 route.health.note_answered();
                 // Gossip may have made the route anew since the call began.
                 let newest = self.parts.routes.load().peers.get(id).cloned();
@@ -77,6 +78,7 @@ impl Invoker {
                 )
             }
             Err(error) => {
+                drop(in_flight);
                 let failure = Failure::from(&error).at_node(&route.peer.name);
                 attempt.phases.forward = Some(took_us);
                 if let Some(Due { times, .. }) = route.health.note_failed_call() {
@@ -110,7 +112,7 @@ impl Invoker {
         peer: &str,
         (id, may_start): (&NodeId, bool),
         head: ReplyHead,
-        body: bytes::Bytes,
+        body: Body,
         took_us: u64,
         registered: &Registered,
         attempt: &mut Attempt,
@@ -159,32 +161,6 @@ impl Invoker {
                 };
                 attempt.step(id, failure.at_node(peer), may_retry)
             }
-        }
-    }
-
-    /// What a cold or warm start is called in a reply; here so that both ends read alike.
-    pub(super) fn outcome(
-        result: Result<(Reply, StartKind), Failure>,
-    ) -> (ReplyOutcome, bytes::Bytes) {
-        match result {
-            Ok((reply, start)) => {
-                let Reply {
-                    status,
-                    content_type,
-                    headers,
-                    body,
-                } = reply;
-                (
-                    ReplyOutcome::Replied {
-                        status,
-                        content_type,
-                        headers,
-                        start,
-                    },
-                    body,
-                )
-            }
-            Err(failure) => (ReplyOutcome::Failed(failure), bytes::Bytes::new()),
         }
     }
 }

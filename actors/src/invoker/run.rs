@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::invocation::StartKind;
+use protocol::invocation::{Body, StartKind};
 use protocol::{Component, Deadline, ErrorCode, Failure, Invocation};
 use providers::{Error as ProviderError, LaunchSpec};
 use tokio::time::Instant;
@@ -69,8 +69,15 @@ impl Invoker {
         attempt.phases.run = Some(micros(begun.elapsed()));
         let start = checkout.start();
         match result {
-            Ok(reply) => {
-                checkout.finish(true);
+            Ok(mut reply) => {
+                match reply.body {
+                    Body::Whole(_) => checkout.finish(true),
+                    // The slot is in use until the end. A stream that is dropped drops the slot, whose instance is suspect then.
+                    Body::Stream(stream) => {
+                        let stream = stream.on_end(move |ended| checkout.finish(ended.is_ok()));
+                        reply.body = Body::Stream(stream);
+                    }
+                }
                 Step::Done(self.completed(reply, start, attempt))
             }
             Err(error) => {

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::invocation::StartKind;
-use protocol::peer::{InvokeHead, ReplyHead};
+use protocol::invocation::{Body, BodyStream, StartKind};
+use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome, StreamHead};
 use protocol::{Component, Deadline, ErrorCode, Failure, Hop, Invocation, Reply};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -23,9 +23,9 @@ impl Invoker {
     /// Runs an invocation that a peer forwarded, or refuses it; the reply carries this node's fresh free slots.
     ///
     /// # Cancel safety
-    /// Dropping the future cancels the invocation; an instance that had its payload is recycled.
-    pub async fn serve(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes) {
-        let _counted = self.parts.in_flight.count_one();
+    /// Dropping the future, or a body that streams, cancels the invocation; an instance that had its payload is recycled.
+    pub async fn serve(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Body) {
+        let counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
         let (span, trace) = self.span(
             || tracing::info_span!("serve", otel.kind = "server", invocation = %head.invocation),
@@ -52,8 +52,31 @@ impl Invoker {
             }
             Err(failure) => Err(failure),
         };
-        let (outcome, body) =
-            Self::outcome(result.map_err(|failure| failure.at_node(&self.parts.node_name)));
+        let (outcome, body) = match result {
+            Ok((reply, start)) => {
+                let Reply {
+                    status,
+                    content_type,
+                    headers,
+                    body,
+                } = reply;
+                let outcome = ReplyOutcome::Replied {
+                    status,
+                    content_type,
+                    headers,
+                    start,
+                };
+                (outcome, body)
+            }
+            Err(failure) => {
+                let failure = failure.at_node(&self.parts.node_name);
+                (ReplyOutcome::Failed(failure), Body::default())
+            }
+        };
+        let stream = match &body {
+            Body::Whole(_) => None,
+            Body::Stream(stream) => Some(stream_head(stream)),
+        };
         let pools = self.parts.pools.load();
         let pool = pools.get(key);
         let reply = ReplyHead {
@@ -61,8 +84,9 @@ impl Invoker {
             free_slots: pool.map_or(0, PoolKind::free_slots),
             instances: pool.map_or(0, PoolKind::instances),
             phases: attempt.phases,
+            stream,
         };
-        (reply, body)
+        (reply, body.on_end(move |_| drop(counted)))
     }
 
     fn forwarded(
@@ -150,5 +174,13 @@ impl Invoker {
                 registered,
             )),
         }
+    }
+}
+
+fn stream_head(stream: &BodyStream) -> StreamHead {
+    let remaining = stream.deadline().remaining(Instant::now().into_std());
+    StreamHead {
+        length: stream.length(),
+        remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -12,6 +12,7 @@ use crate::fixtures::{TestNode, member, node_id, until};
 
 mod joining;
 mod serving;
+mod streams;
 
 type Outcome = Result<Completed, Box<Failed>>;
 
@@ -66,7 +67,7 @@ async fn a_cold_call_starts_an_instance_and_the_next_finds_it_warm() {
     let invoker = &node.running.control.invoker;
     let cold = invoker.invoke(node.request("echo", "one")).await.unwrap();
     assert_eq!(
-        (cold.start, &cold.reply.body[..], &*cold.node),
+        (cold.start, &cold.reply.body.whole()[..], &*cold.node),
         (StartKind::Cold, &b"one"[..], "n1")
     );
     assert_eq!(cold.phases.start, Some(200_000));
@@ -117,7 +118,7 @@ async fn a_free_slot_of_a_peer_beats_a_start_here() {
         .unwrap();
     assert_eq!(
         (
-            &outcome.reply.body[..],
+            &outcome.reply.body.whole()[..],
             outcome.is_forwarded,
             &*outcome.node
         ),
@@ -173,7 +174,7 @@ async fn a_peer_whose_free_slot_was_gone_is_asked_for_its_queue_when_nobody_else
         .script(&node_id("n2"), [busy(), PeerStep::reply("from n2")]);
     let invoker = &node.running.control.invoker;
     let outcome = invoker.invoke(node.request("echo", "one")).await.unwrap();
-    assert_eq!(&outcome.reply.body[..], b"from n2");
+    assert_eq!(&outcome.reply.body.whole()[..], b"from n2");
     let asked: Vec<_> = (node.peers.calls().iter())
         .map(|call| call.head.may_start)
         .collect();

@@ -15,6 +15,9 @@ use config::settings::ClusterSettings;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{Request, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use protocol::invocation::Body;
 use protocol::peer::{InvokeHead, ReplyHead};
 use protocol::{Deadline, FunctionId, Space};
 use tokio::sync::watch;
@@ -29,9 +32,11 @@ use crate::membership::Members;
 
 mod connection;
 mod pool;
+mod stream;
 
 use connection::{Connection, SendError};
 use pool::{Line, Lines};
+use stream::Streaming;
 
 /// How often connections that lay idle for long are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -96,7 +101,8 @@ impl HttpPeerClient {
         }
     }
 
-    /// Makes one request on a connection of the pool and reads its answer whole.
+    /// Makes one request on a connection of the pool and reads its answer whole, or, where it may come piece by piece and does,
+    /// its beginning.
     ///
     /// A connection from the pool may have been closed by the peer meanwhile. When it was before a byte of the request was
     /// written, the request goes on the next one, at last on a fresh one.
@@ -105,18 +111,32 @@ impl HttpPeerClient {
         peer: &Peer,
         deadline: Instant,
         bytes_max: usize,
+        may_stream: bool,
         mut request: impl FnMut() -> Request<Message>,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<(Bytes, Option<Streaming>), Error> {
         let line = self.lines.to(peer)?;
         loop {
             let (mut connection, is_reused) = connection(&line, deadline).await?;
-            let exchange = exchange(&mut connection, request(), bytes_max);
+            let exchange = exchange(&mut connection, request(), bytes_max, may_stream);
             match until_lost(&line, deadline, exchange).await? {
+                Ok(Answer {
+                    message,
+                    rest: Some(body),
+                    ..
+                }) => {
+                    let streaming = Streaming {
+                        line,
+                        connection,
+                        body,
+                        deadline,
+                    };
+                    return Ok((message, Some(streaming)));
+                }
                 Ok(answer) => {
                     if answer.is_reusable {
                         line.put(connection);
                     }
-                    return answer.into_message(peer);
+                    return Ok((answer.into_message(peer)?, None));
                 }
                 Err(ExchangeError::Unsent) if is_reused => {}
                 Err(error) => return Err(error.into_error(peer)),
@@ -133,7 +153,8 @@ impl PeerClient for HttpPeerClient {
         mut head: InvokeHead,
         payload: Bytes,
         deadline: Deadline,
-    ) -> Result<(ReplyHead, Bytes), Error> {
+    ) -> Result<(ReplyHead, Body), Error> {
+        let may_stream = frame::may_stream(&head);
         let bytes_max = self.body_bytes_max.saturating_add(FRAME_BYTES_MAX);
         let deadline = Instant::from_std(deadline.moment());
         let request = move || {
@@ -141,8 +162,14 @@ impl PeerClient for HttpPeerClient {
             head.remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
             frame::invoke_request(&head, payload.clone())
         };
-        let message = self.call(peer, deadline, bytes_max, request).await?;
-        frame::read_reply(peer, message)
+        let call = self.call(peer, deadline, bytes_max, may_stream, request);
+        let (message, streaming) = call.await?;
+        let (head, body) = frame::read_reply(peer, message)?;
+        let body = match streaming {
+            None => Body::Whole(body),
+            Some(streaming) => Body::Stream(streaming.into_body(&head, body)?),
+        };
+        Ok((head, body))
     }
 
     async fn probe(&self, peer: &Peer, timeout: Duration) -> Result<(), Error> {
@@ -160,14 +187,9 @@ impl PeerClient for HttpPeerClient {
             image: image.to_owned(),
         };
         let request = || frame::small_request(Operation::ResolveImage, &body);
-        let message = self
-            .call(
-                peer,
-                Instant::from_std(deadline.moment()),
-                SMALL_BYTES_MAX,
-                request,
-            )
-            .await?;
+        let deadline = Instant::from_std(deadline.moment());
+        let call = self.call(peer, deadline, SMALL_BYTES_MAX, false, request);
+        let (message, _) = call.await?;
         frame::read_resolved_image(peer, &message)
     }
 
@@ -202,10 +224,12 @@ impl PeerClient for HttpPeerClient {
     }
 }
 
-/// A whole answer.
+/// An answer, whole or as far as its head.
 struct Answer {
     status: StatusCode,
     message: Bytes,
+    /// What follows of it, piece by piece.
+    rest: Option<Incoming>,
     is_reusable: bool,
 }
 
@@ -236,6 +260,13 @@ impl From<SendError> for ExchangeError {
 }
 
 impl ExchangeError {
+    fn of_body(error: BodyError<hyper::Error>, bytes_max: usize) -> Self {
+        match error {
+            BodyError::TooLarge => Self::TooLarge(bytes_max),
+            BodyError::Lost(error) => Self::Lost(error),
+        }
+    }
+
     fn into_error(self, peer: &Peer) -> Error {
         let peer = peer.name.clone();
         match self {
@@ -260,9 +291,21 @@ async fn exchange(
     connection: &mut Connection,
     request: Request<Message>,
     bytes_max: usize,
+    may_stream: bool,
 ) -> Result<Answer, ExchangeError> {
     let response = connection.send(request).await?;
     let status = response.status();
+    // An answer that is whole says how long it is.
+    if may_stream && status == StatusCode::OK && response.body().size_hint().exact().is_none() {
+        let mut body = response.into_body();
+        let message = connection.read_start(&mut body).await;
+        return Ok(Answer {
+            status,
+            message: message.map_err(|error| ExchangeError::of_body(error, FRAME_BYTES_MAX))?,
+            rest: Some(body),
+            is_reusable: false,
+        });
+    }
     let bytes_max = if status == StatusCode::OK {
         bytes_max
     } else {
@@ -272,13 +315,11 @@ async fn exchange(
     let message = connection
         .read(&mut body, bytes_max)
         .await
-        .map_err(|error| match error {
-            BodyError::TooLarge => ExchangeError::TooLarge(bytes_max),
-            BodyError::Lost(error) => ExchangeError::Lost(error),
-        })?;
+        .map_err(|error| ExchangeError::of_body(error, bytes_max))?;
     Ok(Answer {
         status,
         message,
+        rest: None,
         is_reusable: connection.is_reusable().await,
     })
 }
@@ -323,7 +364,7 @@ async fn until_lost<T>(
 async fn probe(line: &Line, timeout: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;
     if let Some(mut kept) = line.take_probe() {
-        let exchange = exchange(&mut kept, frame::probe_request(), SMALL_BYTES_MAX);
+        let exchange = exchange(&mut kept, frame::probe_request(), SMALL_BYTES_MAX, false);
         match until_lost(line, deadline, exchange).await? {
             Ok(answer) => return finish_probe(line, kept, answer),
             // Nothing runs by a probe, so however the kept connection ended, a fresh one may tell more.
@@ -335,7 +376,7 @@ async fn probe(line: &Line, timeout: Duration) -> Result<(), Error> {
         }
     }
     let mut fresh = open(line, deadline).await?;
-    let exchange = exchange(&mut fresh, frame::probe_request(), SMALL_BYTES_MAX);
+    let exchange = exchange(&mut fresh, frame::probe_request(), SMALL_BYTES_MAX, false);
     match until_lost(line, deadline, exchange).await? {
         Ok(answer) => finish_probe(line, fresh, answer),
         Err(error) => Err(error.into_error(&line.peer)),

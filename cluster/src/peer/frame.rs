@@ -2,6 +2,9 @@
 //!
 //! `POST /peer/v1/invoke` carries `protocol::peer`'s frame both ways; the version in the path is `PROTOCOL_VERSION`. Status 200
 //! means that the handler answered. Every other one means that it was not asked, so that the caller may go elsewhere.
+//!
+//! A body that comes piece by piece has no length; a trailer says at its end how the run ended. Without the trailer the peer was
+//! lost. Only a caller that takes trailers gets such an answer, and one of an earlier version takes none.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,12 +12,12 @@ use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{CONNECTION, HOST, TE, TRAILER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use protocol::peer::{HEAD_BYTES_MAX, InvokeHead, PROTOCOL_VERSION, ReplyHead};
-use protocol::{FunctionId, Space};
+use protocol::{Failure, FunctionId, Space};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Peer, TLS_NAME};
@@ -24,6 +27,13 @@ pub(super) const SMALL_BYTES_MAX: usize = 64 * 1024;
 
 /// The most bytes a message has around its payload.
 pub(super) const FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + 4;
+
+/// The trailer that says how a run ended whose answer came piece by piece.
+const END: HeaderName = HeaderName::from_static("hearth-end");
+/// Its value when the run finished; else it is the failure, as msgpack in hex.
+const FINISHED: &str = "finished";
+/// The most characters of a failure's message in a trailer: in hex they are 8 KiB, and all trailers together may have 16 KiB.
+const END_MESSAGE_CHARS_MAX: usize = 1024;
 
 /// What a peer is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +130,18 @@ impl Operation {
 
 /// Builds the request that forwards an invocation.
 pub(super) fn invoke_request(head: &InvokeHead, payload: Bytes) -> Request<Message> {
-    request(
-        Operation::Invoke,
-        Message::new(protocol::peer::encode(head, &[]), payload),
-    )
+    let message = Message::new(protocol::peer::encode(head, &[]), payload);
+    let mut request = request(Operation::Invoke, message);
+    if may_stream(head) {
+        let trailers = HeaderValue::from_static("trailers");
+        request.headers_mut().insert(TE, trailers);
+    }
+    request
+}
+
+/// Whether the answer to an invocation may come piece by piece.
+pub(super) fn may_stream(head: &InvokeHead) -> bool {
+    head.call.as_ref().is_some_and(|call| call.may_stream)
 }
 
 /// Builds a request without a payload.
@@ -157,6 +175,41 @@ fn request(operation: Operation, message: Message) -> Request<Message> {
 /// Builds the answer to a forwarded invocation.
 pub(super) fn invoke_response(head: &ReplyHead, payload: Bytes) -> Response<Message> {
     Response::new(Message::new(protocol::peer::encode(head, &[]), payload))
+}
+
+/// Builds the answer to a forwarded invocation whose body comes piece by piece, out of what `body` makes of the head's bytes.
+pub(super) fn stream_response<B>(head: &ReplyHead, body: impl FnOnce(Bytes) -> B) -> Response<B> {
+    let mut response = Response::new(body(protocol::peer::encode(head, &[])));
+    let trailers = response.headers_mut();
+    trailers.insert(TRAILER, HeaderValue::from_name(END));
+    response
+}
+
+/// The trailer of an answer that came piece by piece.
+pub(super) fn end_trailer(ended: Result<(), Failure>) -> HeaderMap {
+    let value = match ended {
+        Ok(()) => HeaderValue::from_static(FINISHED),
+        Err(mut failure) => {
+            failure.message = failure
+                .message
+                .chars()
+                .take(END_MESSAGE_CHARS_MAX)
+                .collect();
+            let failure = rmp_serde::to_vec_named(&failure).expect("a failure is a map of texts");
+            HeaderValue::try_from(hex::encode(failure)).expect("hex digits are a header's value")
+        }
+    };
+    HeaderMap::from_iter([(END, value)])
+}
+
+/// Reads how a run ended; `None` when the trailer does not say it.
+pub(super) fn read_end(trailers: &HeaderMap) -> Option<Result<(), Failure>> {
+    let value = trailers.get(END)?.as_bytes();
+    if value == FINISHED.as_bytes() {
+        return Some(Ok(()));
+    }
+    let failure = hex::decode(value).ok()?;
+    rmp_serde::from_slice(&failure).ok().map(Err)
 }
 
 /// Builds an answer without a payload.
@@ -333,6 +386,28 @@ where
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
+}
+
+/// Reads a body until the head of its message is there, and whatever comes with it.
+pub(super) async fn read_start<B>(body: &mut B) -> Result<Bytes, BodyError<B::Error>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut start = BytesMut::new();
+    loop {
+        let announced = start.first_chunk::<4>();
+        let length = announced.map(|length| u32::from_be_bytes(*length) as usize);
+        match length {
+            Some(length) if length > HEAD_BYTES_MAX => return Err(BodyError::TooLarge),
+            Some(length) if start.len() >= 4 + length => return Ok(start.freeze()),
+            _ => {}
+        }
+        match next_piece(body).await? {
+            Some(piece) => start.extend_from_slice(&piece),
+            // What is there is no message, and whoever takes it apart says so.
+            None => return Ok(start.freeze()),
+        }
+    }
 }
 
 /// Reads and drops up to `bytes_max` of a body, so that a refusal is heard: a connection that is closed with unread bytes in it is

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use protocol::invocation::{Body, BodyStream};
 use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome};
 use protocol::{Deadline, Failure, FunctionId, NodeId, Phases, Space};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -19,6 +20,9 @@ use super::{Error, Peer, PeerClient};
 /// Makes an answer of head and payload.
 pub type Compute = Arc<dyn Fn(&InvokeHead, &Bytes) -> (ReplyHead, Bytes) + Send + Sync>;
 
+/// Makes an answer whose body comes piece by piece.
+pub type Stream = Arc<dyn Fn(&InvokeHead) -> (ReplyHead, BodyStream) + Send + Sync>;
+
 /// What a scripted peer does with one invocation.
 #[derive(Clone)]
 pub enum Step {
@@ -26,6 +30,8 @@ pub enum Step {
     Answer(Box<(ReplyHead, Bytes)>),
     /// It answers with what a function makes of head and payload.
     Compute(Compute),
+    /// It answers with a body that comes piece by piece.
+    Stream(Stream),
     /// It can not be reached.
     Refuse,
     /// It answers that it takes no call, as one that drains does.
@@ -58,6 +64,7 @@ impl Step {
                 free_slots: 0,
                 instances: 1,
                 phases: Phases::default(),
+                stream: None,
             },
             body,
         )
@@ -72,6 +79,7 @@ impl Step {
                 free_slots: 0,
                 instances: 0,
                 phases: Phases::default(),
+                stream: None,
             },
             Bytes::new(),
         )
@@ -83,6 +91,7 @@ impl fmt::Debug for Step {
         match self {
             Self::Answer(answer) => f.debug_tuple("Answer").field(&answer.0).finish(),
             Self::Compute(_) => f.write_str("Compute"),
+            Self::Stream(_) => f.write_str("Stream"),
             Self::Refuse => f.write_str("Refuse"),
             Self::Decline => f.write_str("Decline"),
             Self::Interrupt => f.write_str("Interrupt"),
@@ -217,7 +226,7 @@ impl PeerClient for ScriptedPeer {
         head: InvokeHead,
         payload: Bytes,
         deadline: Deadline,
-    ) -> Result<(ReplyHead, Bytes), Error> {
+    ) -> Result<(ReplyHead, Body), Error> {
         self.lock().calls.push(Call {
             peer: peer.id.clone(),
             head: head.clone(),
@@ -228,8 +237,15 @@ impl PeerClient for ScriptedPeer {
         let mut step = self.next(&peer.id);
         let outcome = loop {
             match step {
-                Step::Answer(answer) => break Ok(*answer),
-                Step::Compute(compute) => break Ok(compute(&head, &payload)),
+                Step::Answer(answer) => break Ok((answer.0, Body::Whole(answer.1))),
+                Step::Compute(compute) => {
+                    let (head, body) = compute(&head, &payload);
+                    break Ok((head, Body::Whole(body)));
+                }
+                Step::Stream(stream) => {
+                    let (head, body) = stream(&head);
+                    break Ok((head, Body::Stream(body)));
+                }
                 Step::Refuse => break Err(refused(peer, false)),
                 Step::Decline => break Err(refused(peer, true)),
                 Step::Interrupt => {

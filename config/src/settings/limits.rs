@@ -14,9 +14,15 @@ section! {
         /// The largest request body; a function's own `bodyBytes` may be less.
         #[serde(with = "size")]
         pub body_max: ByteSize = ByteSize::mib(6),
-        /// The largest answer of a function.
+        /// The largest answer of a function that is read whole.
         #[serde(with = "size")]
         pub answer_max: ByteSize = ByteSize::mib(6),
+        /// The most bytes of an answer that is passed on as it comes.
+        #[serde(with = "size")]
+        pub stream_max: ByteSize = ByteSize::gib(1),
+        /// How long a function may write nothing of an answer that is passed on as it comes.
+        #[serde(with = "humantime_serde")]
+        pub stream_idle_timeout: Duration = Duration::from_secs(60),
         /// Client invocations in flight on this node; more are shed with 503.
         pub in_flight_max: usize = 2048,
         /// Open client connections a listener.
@@ -44,7 +50,7 @@ section! {
 
 impl LimitsSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
-        above_zero!("limits", self: body_max, answer_max, in_flight_max, connections_max, head_timeout, idle_timeout, body_timeout, write_timeout, apply_timeout);
+        above_zero!("limits", self: body_max, answer_max, stream_max, stream_idle_timeout, in_flight_max, connections_max, head_timeout, idle_timeout, body_timeout, write_timeout, apply_timeout);
         require(
             self.refusals_max <= 10,
             "limits.refusals_max",

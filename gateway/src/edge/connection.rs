@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::head_timer::HeadTimer;
-use super::progress::Progress;
+use super::progress::{Progress, Streaming};
+use crate::body::AnswerBody;
 use crate::surface::Surface;
 
 /// The largest head of a request; a larger one is answered with 431.
@@ -122,9 +125,17 @@ async fn serve(
     // Answers are written whole, so waiting for more to send only delays them. A socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
     surface.meters.connections.increment(1.0);
-    let service = service_fn(|request| {
-        let surface = Arc::clone(&surface);
-        async move { Ok::<_, Infallible>(surface.answer(request, from).await) }
+    let streaming = Streaming::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (surface, streaming) = (Arc::clone(&surface), &streaming);
+        let version = request.version();
+        async move {
+            let response = surface.answer(request, from).await;
+            Ok::<_, Infallible>(match response.body() {
+                AnswerBody::Stream(_) => response.map(|body| streaming.watch(body, version)),
+                _ => response,
+            })
+        }
     });
     let mut builder = http1::Builder::new();
     let limits = &surface.shared.limits;
@@ -134,7 +145,7 @@ async fn serve(
         .timer(heads.clone())
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
-    let stream = Progress::new(stream, limits.write_timeout);
+    let stream = Progress::new(stream, limits.write_timeout, streaming.clone());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.closing.cancelled().await;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use actors::invoker::{self, Completed, Failed};
 use http::HeaderMap;
 use protocol::event::Encoded;
-use protocol::invocation::TraceContext;
+use protocol::invocation::{Body, TraceContext};
 use protocol::{Event, FunctionId, InvocationId, Space};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::streamed;
 use crate::error::Error;
 use crate::invoke;
 use crate::surface::Shared;
@@ -26,7 +27,7 @@ pub(super) struct FunctionCall<'a> {
 }
 
 impl FunctionCall<'_> {
-    /// Calls the function, and tells those who subscribed to such calls.
+    /// Calls the function, and tells those who subscribed to such calls; of an answer that streams, at its end.
     ///
     /// # Errors
     /// What the client is told; the cause is in the log.
@@ -34,12 +35,17 @@ impl FunctionCall<'_> {
         let begun = Instant::now();
         let emitter = &self.shared.emitter;
         emitter.invoking(self.space, self.function_id, self.event);
-        let outcome = self.invoke(encoded).await;
+        let outcome = match self.invoke(encoded).await {
+            Ok(completed) if matches!(completed.reply.body, Body::Stream(_)) => {
+                return Ok(completed);
+            }
+            outcome => outcome,
+        };
         let start = outcome.as_ref().ok().map(|completed| completed.start);
         let meters = &self.shared.invocations;
         meters.duration(start).record(begun.elapsed());
         if let Ok(completed) = &outcome {
-            let result = &completed.reply.body;
+            let result = completed.reply.body.whole();
             emitter.invoked(self.space, self.function_id, self.event, result);
         }
         outcome.map_err(|failed| {
@@ -54,6 +60,7 @@ impl FunctionCall<'_> {
 
     /// Calls the function and tells nobody.
     pub(super) async fn invoke(&self, encoded: Encoded) -> Result<Completed, Box<Failed>> {
+        let begun = Instant::now();
         let mut request = invoker::Request {
             id: self.id.clone(),
             space: self.space.clone(),
@@ -64,15 +71,16 @@ impl FunctionCall<'_> {
             trace: TraceContext::default(),
         };
         let span = invoke::open_span(self.shared, &mut request, self.fields);
-        let outcome = match span.is_none() {
+        let mut outcome = match span.is_none() {
             true => self.shared.node.invoke(request).await,
             false => {
                 let invoking = self.shared.node.invoke(request);
                 invoking.instrument(span.clone()).await
             }
         };
-        if let Err(failed) = &outcome {
-            invoke::note_failure(&span, failed.failure.code);
+        match &mut outcome {
+            Ok(completed) => streamed::tell_end(completed, self, begun, &span),
+            Err(failed) => invoke::note_failure(&span, failed.failure.code),
         }
         outcome
     }

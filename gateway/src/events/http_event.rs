@@ -270,6 +270,8 @@ pub(super) async fn run(
     };
     if format != EventFormat::Envelope {
         encoded.call.answer = AnswerRule::Whole;
+        // What is not sent anyway is not worth a stream.
+        encoded.call.may_stream = arrival.parts.method != Method::HEAD;
     }
     let rule = encoded.call.answer;
     Ok((call.run(encoded).await?, rule))
@@ -278,16 +280,17 @@ pub(super) async fn run(
 /// Tells the client what the function answered.
 pub(super) fn tell(
     shared: &Shared,
-    completed: Completed,
+    mut completed: Completed,
     rule: AnswerRule,
     method: &Method,
     fields: HeaderMap,
 ) -> Result<Response<AnswerBody>, Error> {
     let is_of_head = method == Method::HEAD;
+    let reply = std::mem::take(&mut completed.reply);
     let outcome = match rule {
-        AnswerRule::Whole => response::whole(completed.reply.clone(), fields.clone(), is_of_head),
+        AnswerRule::Whole => response::whole(reply, fields.clone(), is_of_head),
         AnswerRule::Envelope | AnswerRule::Success => {
-            response::from_object(&completed.reply.body, fields.clone())
+            response::from_object(reply.body.whole(), fields.clone())
         }
     };
     let mut response = outcome
@@ -350,7 +353,7 @@ impl Arrival {
                     false => format!("/{target}"),
                 },
                 headers: passed_headers(fields, &self.target.host, shared),
-                answer: AnswerRule::Whole,
+                ..Call::default()
             },
         }
     }

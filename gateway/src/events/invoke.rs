@@ -66,7 +66,7 @@ async fn run(
         function_id: &function_id,
     };
     let completed = call.run(event.encode(format)).await?;
-    let mut response = response::bare(completed.reply.body.clone(), HeaderMap::new());
+    let mut response = response::bare(completed.reply.body.whole().clone(), HeaderMap::new());
     shared.describe(response.headers_mut(), &completed);
     Ok(response)
 }

@@ -44,7 +44,8 @@ pub(super) fn from_object(
             .map_err(|_| Malformed)?
             .into(),
     };
-    let mut response = with_status(object.status.unwrap_or(200), body, fields)?;
+    let status = object.status.unwrap_or(200);
+    let mut response = with_status(status, AnswerBody::whole(body), fields)?;
     let fields = response.headers_mut();
     for (name, value) in object.headers {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
@@ -63,7 +64,7 @@ pub(super) fn whole(
     fields: HeaderMap,
     is_of_head: bool,
 ) -> Result<Response<AnswerBody>, Malformed> {
-    let mut response = with_status(reply.status, reply.body, fields)?;
+    let mut response = with_status(reply.status, reply.body.into(), fields)?;
     let fields = response.headers_mut();
     let mut replaced: Vec<HeaderName> = Vec::new();
     for (name, value) in reply.headers {
@@ -100,7 +101,7 @@ pub(super) fn bare(body: Bytes, fields: HeaderMap) -> Response<AnswerBody> {
 /// Statuses below 200 end no request.
 fn with_status(
     status: u16,
-    body: Bytes,
+    body: AnswerBody,
     fields: HeaderMap,
 ) -> Result<Response<AnswerBody>, Malformed> {
     let status = StatusCode::from_u16(status).map_err(|_| Malformed)?;
@@ -108,14 +109,18 @@ fn with_status(
         return Err(Malformed);
     }
     let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let body = if has_body { body } else { Bytes::new() };
-    let mut response = Response::new(AnswerBody::whole(body));
+    let body = if has_body {
+        body
+    } else {
+        AnswerBody::whole("")
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = fields;
     Ok(response)
 }
 
-/// Names the media type of a body whose function did not, but for one that is encoded.
+/// Names the media type of a body whose function did not, but for one that is encoded, or whose beginning is still to come.
 fn complete(response: &mut Response<AnswerBody>) {
     let is_told = [CONTENT_TYPE, CONTENT_ENCODING];
     if is_told

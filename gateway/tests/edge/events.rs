@@ -18,6 +18,7 @@ mod http_events;
 mod invoke;
 mod responses;
 mod shapes;
+pub(crate) mod streams;
 mod system;
 mod typed;
 
@@ -92,7 +93,7 @@ fn run(request: Request) -> Result<Completed, Box<Failed>> {
                     header("set-cookie", "b=2"),
                     header("x-hearth-node", "evil"),
                 ],
-                body: request.payload,
+                body: request.payload.into(),
             };
             Ok(Completed {
                 reply,

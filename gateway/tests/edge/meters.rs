@@ -41,6 +41,11 @@ async fn requests_connections_and_durations_are_counted() {
         sandbox.admin(Call::post(functions, body)).await;
     }
     sandbox.admin(Call::get("/v1/subscriptions")).await;
+    let event_types = "/v1/spaces/shop/eventtypes";
+    for body in ["{", "{}", r#"{"name":"a"}"#] {
+        sandbox.admin(Call::post(event_types, body)).await;
+    }
+    sandbox.admin(Call::get("/v1/spaces/shop/cors")).await;
     let text = handle.render();
     let created =
         r#"gateway_config_requests_total{space="shop",resource="function",operation="create"} 2"#;
@@ -54,6 +59,9 @@ async fn requests_connections_and_durations_are_counted() {
         r#"hearth_http_requests_total{listener="config",status="404"}"#,
         r#"hearth_http_connections{listener="functions"}"#,
         r#"gateway_config_requests_total{space="default",resource="subscription",operation="list"}"#,
+        r#"gateway_config_requests_total{space="shop",resource="eventtype",operation="create"} 2"#,
+        r#"gateway_config_requests_total{space="shop",resource="cors",operation="list"} 1"#,
+        r#"gateway_eventtypes_total{space="shop"} 1"#,
         "gateway_config_request_duration_seconds_count",
         r#"gateway_functions_total{space="shop"} 1"#,
         r#"hearth_invocation_duration_seconds_count{start="warm"}"#,

@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use gateway::{Addresses, Edge, InnerListener, Listeners, Node, Serving};
 use protocol::function::Provider;
-use protocol::invocation::StartKind;
+use protocol::invocation::{Body, StartKind};
 use protocol::{
     Component, CorsId, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function,
     FunctionId, NodeId, Phases, Reply, Space, Subscription, SubscriptionId, api,
@@ -156,7 +156,7 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
             status: 200,
             content_type: content_type.map(str::to_owned),
             headers: Vec::new(),
-            body: body.into(),
+            body: Body::Whole(body.into()),
         },
         node: "n1".into(),
         start: StartKind::Warm,

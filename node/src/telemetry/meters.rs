@@ -69,7 +69,7 @@ pub const METERS: &[Meter] = &[
         ..counter(
             "hearth_invocation_duration_seconds",
             &[("start", &["warm", "cold", "none"])],
-            "histogram, from the request read to the answer made; none: the function did not answer",
+            "histogram, from the request read to the answer made, or to the end of one that streams; none: the function did not answer, or broke off",
         )
     },
     Meter {
@@ -83,6 +83,11 @@ pub const METERS: &[Meter] = &[
             "histogram of how long the node took to read changed records and to make its index of them anew",
         )
     },
+    counter(
+        "hearth_streams_total",
+        &[("outcome", &["finished", "cut", "left"])],
+        "how answers that were passed on as they came ended: `finished`, `cut` (the function, its node or its time limit; the client's connection is cut with it), `left` (the client hung up)",
+    ),
     counter(
         "hearth_instances_lost_total",
         &[],

@@ -18,6 +18,9 @@ pub struct Call {
     /// What counts as an answer.
     #[serde(default)]
     pub answer: AnswerRule,
+    /// Whether the answer may come piece by piece, where it is told whole; else it is read to its end first.
+    #[serde(default)]
+    pub may_stream: bool,
 }
 
 /// What counts as an answer of a function, and what of it is told.
@@ -51,6 +54,7 @@ impl Default for Call {
             target: root(),
             headers: Vec::new(),
             answer: AnswerRule::default(),
+            may_stream: false,
         }
     }
 }
@@ -121,6 +125,7 @@ mod tests {
             target: target.to_owned(),
             headers: vec![(name.to_owned(), Bytes::from_static(value))],
             answer: AnswerRule::Whole,
+            may_stream: false,
         };
         assert_eq!(call.is_well_formed(), expected, "{call:?}");
     }

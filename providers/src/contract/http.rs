@@ -5,6 +5,7 @@
 
 mod answer;
 mod connection;
+mod stream;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,21 +13,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::invocation::AnswerRule;
+use protocol::invocation::{AnswerRule, Body};
 use protocol::{Function, Invocation, Reply};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use self::answer::Wanted;
+use self::answer::{Answer, Wanted};
 use self::connection::Connection;
 use super::End;
 use super::headers::{EventHeaders, status_failure, timed_out};
 use crate::output::Running;
-use crate::{Error, Invoke};
+use crate::{AnswerLimits, Error, Invoke};
+
+use self::stream::Streaming;
 
 /// One instance that listens at an address, with the connections kept to it.
 #[derive(Debug)]
 pub(crate) struct HttpInstance {
+    shared: Arc<Shared>,
+}
+
+/// What an instance shares with its answers that go on after their call.
+#[derive(Debug)]
+struct Shared {
     address: SocketAddr,
     /// What every request begins with.
     request_start: String,
@@ -35,9 +44,17 @@ pub(crate) struct HttpInstance {
     idle: Mutex<Vec<Connection>>,
     /// Calls at once, and so connections kept.
     concurrency: u32,
-    answer_bytes_max: usize,
+    limits: AnswerLimits,
     running: Arc<Running>,
     end: Arc<End>,
+}
+
+/// How long a run may take.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    until: Instant,
+    /// That, as a duration from its beginning.
+    limit: Duration,
 }
 
 /// How long a connection may take to be made; the way is local, so a longer silence means that nobody is there.
@@ -54,70 +71,106 @@ impl HttpInstance {
         address: SocketAddr,
         first: Option<TcpStream>,
         function: &Function,
-        answer_bytes_max: usize,
+        limits: AnswerLimits,
         running: Arc<Running>,
         end: Arc<End>,
     ) -> Self {
-        Self {
+        let shared = Shared {
             address,
             request_start: format!("POST / HTTP/1.1\r\nhost: {address}\r\n"),
             events: EventHeaders::new(function),
             idle: Mutex::new(first.into_iter().map(Connection::new).collect()),
             concurrency: function.limits().concurrency,
-            answer_bytes_max,
+            limits,
             running,
             end,
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
+}
 
-    async fn exchange(&self, invocation: &Invocation) -> Result<Reply, Error> {
-        while let Some(connection) = self.take_idle() {
-            if !connection.is_open() {
-                continue;
-            }
-            match self.exchange_on(connection, invocation).await {
-                // Closed between the look and the write: nothing ran.
-                Err(connection::Error::NotSent(_)) => {}
-                Err(error) => return Err(self.failure(error).await),
-                Ok(reply) => return reply,
-            }
-        }
-        let connection = self.connect().await?;
-        match self.exchange_on(connection, invocation).await {
-            Err(error) => Err(self.failure(error).await),
-            Ok(reply) => reply,
-        }
-    }
-
-    /// Makes one request; the inner outcome is what the answer comes to.
-    async fn exchange_on(
-        &self,
-        mut connection: Connection,
+impl Shared {
+    async fn exchange(
+        self: &Arc<Self>,
         invocation: &Invocation,
-    ) -> Result<Result<Reply, Error>, connection::Error> {
-        let payload = &invocation.payload;
-        let head = |request: &mut Vec<u8>| self.write_head(request, invocation);
+        bounds: Bounds,
+    ) -> Result<Reply, Error> {
+        let run = self.running.enter(&invocation.id);
         let call = invocation.call.as_deref();
         let rule = call.map_or(AnswerRule::Success, |call| call.answer);
+        let is_whole = rule == AnswerRule::Whole;
+        let may_stream = is_whole && call.is_some_and(|call| call.may_stream);
         let wanted = Wanted {
-            body_bytes_max: self.answer_bytes_max,
-            has_headers: rule == AnswerRule::Whole,
+            body_bytes_max: self.limits.whole,
+            stream_bytes_max: may_stream.then_some(self.limits.stream),
+            has_headers: is_whole,
             is_of_head: call.is_some_and(|call| call.method == "HEAD"),
         };
-        let exchange = connection.exchange(head, payload, wanted);
-        let (answer, is_reusable) = exchange.await?;
-        if is_reusable {
-            self.put_idle(connection);
-        }
+        let outcome = self.request(invocation, wanted).await;
+        let (answer, connection, is_reusable) = match outcome {
+            Ok(answered) => answered,
+            Err(connection::Error::TooLarge) => return Err(too_large(wanted.bytes_max())),
+            Err(error) => return Err(self.failure(error).await),
+        };
         if !rule.takes(answer.status) {
-            return Ok(Err(status_failure(answer.status, &answer.body)));
+            if is_reusable {
+                self.put_idle(connection);
+            }
+            return Err(status_failure(answer.status, &answer.body));
         }
-        Ok(Ok(Reply {
+        let body = match answer.rest {
+            None => {
+                if is_reusable {
+                    self.put_idle(connection);
+                }
+                Body::Whole(answer.body)
+            }
+            Some(rest) => {
+                let streaming = Streaming {
+                    shared: Arc::clone(self),
+                    connection,
+                    rest,
+                    is_reusable,
+                    kept_for: answer.kept_for,
+                    bounds,
+                    run: run.into_owned(&self.running),
+                };
+                Body::Stream(streaming.into_body())
+            }
+        };
+        Ok(Reply {
             status: answer.status,
             content_type: answer.content_type,
             headers: answer.headers,
-            body: answer.body,
-        }))
+            body,
+        })
+    }
+
+    /// Makes one request, on a connection that is kept or on a new one, which may take another afterwards.
+    async fn request(
+        &self,
+        invocation: &Invocation,
+        wanted: Wanted,
+    ) -> Result<(Answer, Connection, bool), connection::Error> {
+        let head = |request: &mut Vec<u8>| self.write_head(request, invocation);
+        while let Some(mut connection) = self.take_idle() {
+            if !connection.is_open() {
+                continue;
+            }
+            let exchange = connection.exchange(head, &invocation.payload, wanted);
+            match exchange.await {
+                // Closed between the look and the write: nothing ran.
+                Err(connection::Error::NotSent(_)) => {}
+                Err(error) => return Err(error),
+                Ok((answer, is_reusable)) => return Ok((answer, connection, is_reusable)),
+            }
+        }
+        let mut connection = self.connect().await?;
+        let exchange = connection.exchange(head, &invocation.payload, wanted);
+        let (answer, is_reusable) = exchange.await?;
+        Ok((answer, connection, is_reusable))
     }
 
     fn write_head(&self, request: &mut Vec<u8>, invocation: &Invocation) {
@@ -139,16 +192,17 @@ impl HttpInstance {
             .expect("a Vec takes all that is written");
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
-        let stream =
-            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(self.unreachable(&error)),
-                Err(_) => {
-                    return Err(self.unreachable(&format!("no answer within {CONNECT_TIMEOUT:?}")));
-                }
-            };
-        Ok(Connection::new(stream))
+    async fn connect(&self) -> Result<Connection, connection::Error> {
+        let connecting = TcpStream::connect(self.address);
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::Error::other(format!(
+                "no answer within {CONNECT_TIMEOUT:?}"
+            ))),
+        };
+        stream
+            .map(Connection::new)
+            .map_err(connection::Error::NotSent)
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
@@ -162,9 +216,7 @@ impl HttpInstance {
     async fn failure(&self, error: connection::Error) -> Error {
         match error {
             connection::Error::NotSent(error) => self.unreachable(&error),
-            connection::Error::TooLarge => Error::AnswerTooLarge {
-                bytes_max: self.answer_bytes_max as u64,
-            },
+            connection::Error::TooLarge => too_large(self.limits.stream),
             connection::Error::Malformed(why) => Error::Malformed {
                 why: format!("no HTTP answer: {why}"),
             },
@@ -205,11 +257,21 @@ impl Invoke for HttpInstance {
         let began = Instant::now();
         let limit = began + function.limits().timeout;
         let until = limit.min(Instant::from_std(invocation.deadline.moment()));
-        let _run = self.running.enter(&invocation.id);
-        match tokio::time::timeout_at(until, self.exchange(invocation)).await {
+        let bounds = Bounds {
+            until,
+            limit: until - began,
+        };
+        let exchange = self.shared.exchange(invocation, bounds);
+        match tokio::time::timeout_at(until, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(timed_out(until - began)),
+            Err(_) => Err(timed_out(bounds.limit)),
         }
+    }
+}
+
+fn too_large(bytes_max: usize) -> Error {
+    Error::AnswerTooLarge {
+        bytes_max: bytes_max as u64,
     }
 }
 

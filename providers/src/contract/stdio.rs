@@ -1,7 +1,8 @@
 //! The `stdio` contract: stdout is the result, stderr is output that is kept, exit code 0 is success.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use protocol::Reply;
+use protocol::invocation::Body;
 
 use crate::Error;
 use crate::output::{Stream, Writer};
@@ -46,7 +47,7 @@ impl Run {
     pub(crate) fn finish(mut self, exit_code: i64, note: Option<&str>) -> Result<Reply, Error> {
         self.output.flush();
         if exit_code == 0 {
-            let body: Bytes = self.result.freeze();
+            let body = Body::Whole(self.result.freeze());
             return Ok(Reply {
                 status: 200,
                 content_type: None,

@@ -43,8 +43,8 @@ pub(super) async fn adopt(
         logs::From::Now,
     );
     docker.shared.setup.tasks.spawn(follow);
-    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
-    let instance = HttpInstance::new(address, None, function, answer_bytes_max, running, end);
+    let limits = docker.shared.setup.answer_limits;
+    let instance = HttpInstance::new(address, None, function, limits, running, end);
     Ok(Arc::new(instance))
 }
 

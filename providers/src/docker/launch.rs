@@ -94,13 +94,13 @@ async fn start_until(
         Arc::clone(&running),
         logs::From::Start,
     );
-    let answer_bytes_max = docker.shared.setup.answer_bytes_max;
+    let limits = docker.shared.setup.answer_limits;
     let function = &spec.function;
     let instance = HttpInstance::new(
         address,
         Some(stream),
         function,
-        answer_bytes_max,
+        limits,
         running,
         created.end,
     );

@@ -100,7 +100,7 @@ async fn converse(
         &short,
         Arc::clone(&running),
     );
-    let mut run = stdio::Run::new(docker.shared.setup.answer_bytes_max, writer);
+    let mut run = stdio::Run::new(docker.shared.setup.answer_limits.whole, writer);
     let hand_over = async {
         // A function may end without reading its input; then the write fails, and the exit code tells the outcome.
         let _ = input.write_all(&invocation.payload).await;

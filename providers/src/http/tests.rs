@@ -9,24 +9,36 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 
-fn webhook() -> Webhook {
+pub(super) fn limits() -> AnswerLimits {
+    AnswerLimits {
+        whole: 1_000,
+        stream: 200_000,
+        stream_idle_timeout: Duration::from_secs(10),
+    }
+}
+
+pub(super) fn webhook() -> Webhook {
+    webhook_with(limits())
+}
+
+pub(super) fn webhook_with(limits: AnswerLimits) -> Webhook {
     // A second test of the process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = HttpSettings {
         ejection: Duration::from_secs(60),
         ..HttpSettings::default()
     };
-    Webhook::new(&settings, 1_000).unwrap()
+    Webhook::new(&settings, limits).unwrap()
 }
 
-fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
+pub(super) fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
     let record = format!(
         r#"{{"space":"default","functionId":"{id}","type":"http","provider":{{"url":"http://{address}/hook"}},"limits":{limits}}}"#
     );
     serde_json::from_str(&record).unwrap()
 }
 
-fn invocation() -> Invocation {
+pub(super) fn invocation() -> Invocation {
     Invocation {
         id: InvocationId::random(),
         space: Space::default_space(),
@@ -86,7 +98,11 @@ async fn posts_the_payload_with_the_headers_of_an_event() {
     let (function, invocation) = (function("f", address, "{}"), invocation());
     let reply = webhook().invoke(&function, &invocation).await.unwrap();
     assert_eq!(
-        (reply.status, reply.content_type.as_deref(), &reply.body[..]),
+        (
+            reply.status,
+            reply.content_type.as_deref(),
+            &reply.body.whole()[..]
+        ),
         (201, Some("text/x"), b"done".as_slice())
     );
     let request = requests.recv().await.unwrap();
@@ -117,7 +133,7 @@ async fn other_statuses_are_failures_and_redirects_are_followed() {
     let failed = webhook.invoke(&function, &invocation()).await.unwrap_err();
     assert_eq!(failed.to_string(), "the function failed: status 503: later");
     let reply = webhook.invoke(&function, &invocation()).await.unwrap();
-    assert_eq!(&reply.body[..], b"there");
+    assert_eq!(&reply.body.whole()[..], b"there");
     let request = requests.recv().await.unwrap();
     assert!(
         request.starts_with("POST /other") && request.ends_with("{\"a\":1}"),
@@ -254,6 +270,7 @@ fn call(method: &str, target: &str, answer: AnswerRule) -> Option<Arc<HttpCall>>
         target: target.to_owned(),
         headers: vec![header("x-mine", "1"), header("host", "client.example")],
         answer,
+        may_stream: false,
     }))
 }
 
@@ -277,7 +294,10 @@ async fn a_call_has_a_method_a_query_and_headers_and_is_told_whole() {
     let call = call("PUT", "/else?a=b", AnswerRule::Whole);
     let (reply, request) = called(call, answer).await;
     let reply = reply.unwrap();
-    assert_eq!((reply.status, &reply.body[..]), (404, b"no".as_slice()));
+    assert_eq!(
+        (reply.status, &reply.body.whole()[..]),
+        (404, b"no".as_slice())
+    );
     let names: Vec<_> = reply
         .headers
         .iter()

@@ -1,7 +1,7 @@
 //! Which invocations run on an instance, so that its output can be told apart.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::InvocationId;
@@ -62,6 +62,22 @@ impl Running {
             .collect()
     }
 
+    fn leave(&self, id: &InvocationId) {
+        let mut runs = self.lock();
+        let Some(index) = runs.now.iter().position(|(now, _)| now == id) else {
+            return;
+        };
+        let (id, began_us) = runs.now.swap_remove(index);
+        if runs.ended.len() == ENDED_MAX {
+            runs.ended.pop_front();
+        }
+        runs.ended.push_back(Ended {
+            id,
+            began_us,
+            ended_us: now_us(),
+        });
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,21 +90,35 @@ pub(crate) struct Run<'a> {
     id: &'a InvocationId,
 }
 
+/// One invocation that goes on when the call that began it has returned.
+#[derive(Debug)]
+pub(crate) struct OwnedRun {
+    running: Arc<Running>,
+    id: InvocationId,
+}
+
+impl Run<'_> {
+    /// Lets the run go on until what is given back is dropped.
+    pub(crate) fn into_owned(self, running: &Arc<Running>) -> OwnedRun {
+        let id = self.id.clone();
+        // It does not end here.
+        std::mem::forget(self);
+        OwnedRun {
+            running: Arc::clone(running),
+            id,
+        }
+    }
+}
+
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        let mut runs = self.running.lock();
-        let Some(index) = runs.now.iter().position(|(id, _)| id == self.id) else {
-            return;
-        };
-        let (id, began_us) = runs.now.swap_remove(index);
-        if runs.ended.len() == ENDED_MAX {
-            runs.ended.pop_front();
-        }
-        runs.ended.push_back(Ended {
-            id,
-            began_us,
-            ended_us: now_us(),
-        });
+        self.running.leave(self.id);
+    }
+}
+
+impl Drop for OwnedRun {
+    fn drop(&mut self) {
+        self.running.leave(&self.id);
     }
 }
 

@@ -150,7 +150,7 @@ async fn start_at(
         address,
         Some(stream),
         &spec.function,
-        setup.answer_bytes_max,
+        setup.answer_limits,
         running,
         Arc::clone(&end),
     );

@@ -69,7 +69,7 @@ async fn converse(
         id.as_str(),
         Arc::clone(&running),
     );
-    let mut run = stdio::Run::new(setup.answer_bytes_max, writer);
+    let mut run = stdio::Run::new(setup.answer_limits.whole, writer);
     let ((), read) = tokio::join!(
         handle.write(&invocation.payload),
         read(stdout, stderr, &mut run)

@@ -10,11 +10,11 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use config::settings::{DockerSettings, LogsSettings};
+use config::settings::{DockerSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Generation, NodeId};
 use providers::docker::{Docker, Setup};
-use providers::{Callers, Launch, Outputs};
+use providers::{AnswerLimits, Callers, Launch, Outputs};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,10 @@ pub(crate) fn setup(
             ..DockerSettings::default()
         },
         stop_grace: Duration::from_secs(1),
-        answer_bytes_max: 1 << 20,
+        answer_limits: AnswerLimits {
+            whole: 1 << 20,
+            ..AnswerLimits::new(&LimitsSettings::default())
+        },
         cluster: cluster.to_owned(),
         node: node.clone(),
         generation: Generation(generation),

@@ -4,7 +4,7 @@ use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome};
 
 use super::*;
 
-fn head(node: &TestNode, key: InstanceKey, may_start: bool) -> InvokeHead {
+pub(super) fn head(node: &TestNode, key: InstanceKey, may_start: bool) -> InvokeHead {
     let request = node.request("echo", "");
     InvokeHead {
         invocation: request.id,
@@ -50,7 +50,7 @@ async fn a_forwarded_call_is_served_or_refused_and_says_what_is_free() {
         }
     ));
     assert_eq!(
-        (&body[..], reply.free_slots, reply.instances),
+        (&body.whole()[..], reply.free_slots, reply.instances),
         (&b"payload"[..], 1, 1)
     );
 

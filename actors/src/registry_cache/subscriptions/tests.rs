@@ -199,3 +199,74 @@ fn ten_thousand_subscriptions_are_indexed_quickly() {
     println!("10,000 subscriptions: indexed in {built:?}, one group anew in {changed:?}");
     assert!(built < Duration::from_secs(2) && changed < Duration::from_millis(500));
 }
+
+fn typed(
+    space: &str,
+    mode: &str,
+    event: &str,
+    method: &str,
+    path: &str,
+    function: &str,
+    created: u64,
+) -> Arc<Subscribed> {
+    let body = json!({"type": mode, "eventType": event, "method": method, "path": path, "functionId": function});
+    subscribed(space, &body, created)
+}
+
+#[test]
+fn typed_subscriptions_stand_in_the_groups_of_the_others() {
+    let all = [
+        custom("one", "a", "/x", "named", 1),
+        typed("one", "async", "a", "POST", "/x", "queued", 2),
+        typed("one", "async", "a", "PUT", "/x", "put", 3),
+        typed("two", "sync", "a", "POST", "/:id", "old", 4),
+        typed("one", "sync", "a", "POST", "/:other", "young", 5),
+        typed("one", "sync", "http.request", "GET", "/page", "page", 6),
+        typed("one", "async", "http.request", "GET", "/page", "log", 7),
+    ];
+    let index = index(&all);
+    let one = space("one");
+    let names = |found: Vec<&Arc<Subscription>>| -> Vec<String> {
+        let names = found.into_iter();
+        names
+            .map(|subscription| subscription.function_id.to_string())
+            .collect()
+    };
+    assert_eq!(
+        names(index.subscribers(None, "a", "/x").collect()),
+        ["named"]
+    );
+    let queued = |event: &str, method: &str, path: &str| {
+        names(index.async_subscribers(None, event, method, path).collect())
+    };
+    assert_eq!(queued("a", "POST", "/x"), ["queued"]);
+    assert_eq!(queued("a", "PUT", "/x"), ["put"]);
+    assert_eq!(queued("a", "POST", "/y"), [""; 0]);
+    assert_eq!(queued("http.request", "GET", "/page"), ["log"]);
+    let answering = |space: Option<&Space>, method: &str| {
+        let matched = index.sync_route(space, "a", method, "/7");
+        matched.map(|matched| matched.subscription.function_id.to_string())
+    };
+    assert_eq!(
+        answering(None, "POST").as_deref(),
+        Some("old"),
+        "the oldest of all spaces"
+    );
+    assert_eq!(answering(Some(&one), "POST").as_deref(), Some("young"));
+    assert_eq!(answering(None, "PUT"), None);
+    let page = index.http_route(None, "GET", "/page").unwrap();
+    assert_eq!(page.subscription.function_id.as_str(), "page");
+    for subscribed in &all {
+        let subscription = &subscribed.subscription;
+        let found = index.get(&subscription.space, &subscription.subscription_id);
+        assert_eq!(found, Some(subscribed));
+    }
+    for (name, expected) in [("a", true), ("http.request", true), ("b", false)] {
+        assert_eq!(
+            index.uses_event_type(&one, &name.parse().unwrap()),
+            expected,
+            "{name}"
+        );
+    }
+    assert_eq!(index.of_space(&one).count(), 6);
+}

@@ -13,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -24,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::peer::frame::{BodyError, Message, read_body};
+use crate::peer::frame::{BodyError, Message, read_body, read_start};
 use crate::peer::tls;
 
 type Driver = Box<http1::Connection<TokioIo<TlsStream<TcpStream>>, Message>>;
@@ -86,6 +87,25 @@ impl Connection {
         bytes_max: usize,
     ) -> Result<Bytes, BodyError<hyper::Error>> {
         drive(&mut self.driver, pin!(read_body(body, bytes_max))).await
+    }
+
+    /// Reads the head of a message whose body comes piece by piece.
+    pub(super) async fn read_start(
+        &mut self,
+        body: &mut Incoming,
+    ) -> Result<Bytes, BodyError<hyper::Error>> {
+        drive(&mut self.driver, pin!(read_start(body))).await
+    }
+
+    /// Reads what comes next of a body; none when nothing more does.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub(super) async fn next(
+        &mut self,
+        body: &mut Incoming,
+    ) -> Option<hyper::Result<Frame<Bytes>>> {
+        drive(&mut self.driver, pin!(body.frame())).await
     }
 
     /// Whether another request may follow the one that was answered.

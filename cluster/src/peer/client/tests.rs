@@ -1,15 +1,17 @@
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::stream;
-use protocol::invocation::StartKind;
-use protocol::peer::ReplyOutcome;
-use protocol::{Effect, ErrorCode, Generation, InstanceKey, InvocationId, NodeId, Phases};
+use futures_util::stream as streams;
+use protocol::invocation::{BodyStream, Call, StartKind};
+use protocol::peer::{ReplyOutcome, StreamHead};
+use protocol::{Effect, ErrorCode, Failure, Generation, InstanceKey, InvocationId, NodeId, Phases};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -19,6 +21,7 @@ use crate::peer::server::{self, PeerServer};
 
 mod drain;
 mod faults;
+mod stream;
 
 const BOUND: Duration = Duration::from_secs(10);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -31,6 +34,8 @@ struct Scenario {
     finished: AtomicUsize,
     release: CancellationToken,
     remaining_ms: AtomicUsize,
+    /// What the next call is answered with piece by piece.
+    pieces: Mutex<Option<mpsc::UnboundedReceiver<Result<Bytes, Failure>>>>,
 }
 
 struct Running<'a>(&'a Scenario);
@@ -43,13 +48,14 @@ impl Drop for Running<'_> {
 
 #[async_trait]
 impl PeerHandler for Scenario {
-    async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Bytes) {
+    async fn invoke(&self, head: InvokeHead, payload: Bytes) -> (ReplyHead, Body) {
         let running = Running(self);
         self.started.fetch_add(1, Ordering::SeqCst);
         self.remaining_ms.store(
             usize::try_from(head.remaining_ms).unwrap(),
             Ordering::SeqCst,
         );
+        let pieces = self.pieces.lock().unwrap().take();
         let body = match &payload[..] {
             b"hang" => std::future::pending().await,
             b"wait" => {
@@ -67,15 +73,25 @@ impl PeerHandler for Scenario {
             headers: Vec::new(),
             start: StartKind::Warm,
         };
-        (
-            ReplyHead {
-                outcome,
-                free_slots: 3,
-                instances: 2,
-                phases: Phases::default(),
-            },
-            body,
-        )
+        let reply = ReplyHead {
+            outcome,
+            free_slots: 3,
+            instances: 2,
+            phases: Phases::default(),
+            stream: pieces.as_ref().map(|_| StreamHead {
+                length: None,
+                remaining_ms: 5_000,
+            }),
+        };
+        let Some(pieces) = pieces else {
+            return (reply, Body::Whole(body));
+        };
+        let pieces = streams::unfold(pieces, |mut pieces| async move {
+            let piece = pieces.recv().await?;
+            Some((piece, pieces))
+        });
+        let deadline = Deadline::at((Instant::now() + BOUND).into_std());
+        (reply, Body::Stream(BodyStream::new(None, deadline, pieces)))
     }
 
     async fn resolve_image(&self, image: &str) -> Option<String> {
@@ -88,12 +104,12 @@ impl PeerHandler for Scenario {
         _: &FunctionId,
         follow: bool,
     ) -> BoxStream<'static, io::Result<Bytes>> {
-        let lines = stream::iter([
+        let lines = streams::iter([
             Ok(Bytes::from_static(b"one\n")),
             Ok(Bytes::from_static(b"two\n")),
         ]);
         if follow {
-            lines.chain(stream::pending()).boxed()
+            lines.chain(streams::pending()).boxed()
         } else {
             lines.boxed()
         }
@@ -250,7 +266,8 @@ async fn invoke(
     time: Duration,
 ) -> Result<(ReplyHead, Bytes), Error> {
     let deadline = Deadline::at((Instant::now() + time).into_std());
-    client.invoke(peer, head(), payload, deadline).await
+    let (head, body) = client.invoke(peer, head(), payload, deadline).await?;
+    Ok((head, body.whole().clone()))
 }
 
 fn head() -> InvokeHead {

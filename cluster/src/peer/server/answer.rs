@@ -11,6 +11,7 @@ use futures_util::stream::BoxStream;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use protocol::invocation::{Body as ReplyBody, BodyStream};
 use protocol::peer::InvokeHead;
 
 use super::Shared;
@@ -67,7 +68,12 @@ async fn invoke(
         return Err(Refusal::TooLarge(shared.body_bytes_max));
     }
     let (head, body) = shared.handler.invoke(head, payload).await;
-    Ok(frame::invoke_response(&head, body).map(AnswerBody::Message))
+    Ok(match body {
+        ReplyBody::Whole(body) => frame::invoke_response(&head, body).map(AnswerBody::Message),
+        ReplyBody::Stream(pieces) => frame::stream_response(&head, |head| {
+            AnswerBody::Stream(Streaming::Head(head, pieces))
+        }),
+    })
 }
 
 async fn resolve_image(
@@ -109,6 +115,39 @@ async fn read(request: &mut Request<Incoming>, bytes_max: usize) -> Result<Bytes
 pub(super) enum AnswerBody {
     Message(Message),
     Pieces(BoxStream<'static, io::Result<Bytes>>),
+    Stream(Streaming),
+}
+
+/// The answer to an invocation whose body comes piece by piece.
+pub(super) enum Streaming {
+    /// The head is to be sent.
+    Head(Bytes, BodyStream),
+    Pieces(BodyStream),
+    /// The trailer was sent.
+    Ended,
+}
+
+impl Streaming {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        match std::mem::replace(self, Self::Ended) {
+            Self::Head(head, pieces) => {
+                *self = Self::Pieces(pieces);
+                Poll::Ready(Some(Frame::data(head)))
+            }
+            Self::Pieces(mut pieces) => {
+                let ended = match pieces.poll_next_unpin(context) {
+                    Poll::Ready(None) => Ok(()),
+                    Poll::Ready(Some(Err(failure))) => Err(failure),
+                    going_on => {
+                        *self = Self::Pieces(pieces);
+                        return going_on.map(|piece| piece.and_then(Result::ok).map(Frame::data));
+                    }
+                };
+                Poll::Ready(Some(Frame::trailers(frame::end_trailer(ended))))
+            }
+            Self::Ended => Poll::Ready(None),
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -127,20 +166,21 @@ impl Body for AnswerBody {
                 .as_mut()
                 .poll_next(cx)
                 .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Self::Stream(streaming) => streaming.poll_frame(cx).map(|frame| frame.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Message(message) => message.is_end_stream(),
-            Self::Pieces(_) => false,
+            Self::Pieces(_) | Self::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Message(message) => message.size_hint(),
-            Self::Pieces(_) => SizeHint::default(),
+            Self::Pieces(_) | Self::Stream(_) => SizeHint::default(),
         }
     }
 }

@@ -75,7 +75,7 @@ impl Deliver for Invocations {
         self.emitter.invoking(space, function_id, &event);
         match self.node.invoke(request).await {
             Ok(completed) => {
-                let result = &completed.reply.body;
+                let result = completed.reply.body.whole();
                 self.emitter.invoked(space, function_id, &event, result);
                 Ok(())
             }

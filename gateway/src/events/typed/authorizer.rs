@@ -116,7 +116,7 @@ impl Question<'_> {
             let failure = failed.failure;
             format!("the authorizer can not be asked: {failure}")
         })?;
-        let said: Said = serde_json::from_slice(&completed.reply.body)
+        let said: Said = serde_json::from_slice(completed.reply.body.whole())
             .map_err(|error| format!("the authorizer's answer can not be read: {error}"))?;
         match (said.error, said.authorization) {
             (Some(error), _) => Err(match error.get("message").and_then(Value::as_str) {

@@ -9,7 +9,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use protocol::invocation::is_hop_by_hop;
 
-/// A whole answer.
+mod body;
+
+pub(super) use self::body::Rest;
+use self::body::{Framing, Part};
+
+/// An answer, whole or as far as its body was there with its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -17,6 +22,8 @@ pub(super) struct Answer {
     /// The other headers, if they are wanted, without those of one connection.
     pub(super) headers: Vec<(String, Bytes)>,
     pub(super) body: Bytes,
+    /// What follows of the body.
+    pub(super) rest: Option<Rest>,
     /// Whether the other side takes another request on the connection.
     pub(super) is_kept: bool,
     /// For how long it said that it does.
@@ -39,10 +46,19 @@ pub(super) enum Error {
 pub(super) struct Wanted {
     /// The most bytes its body may have.
     pub(super) body_bytes_max: usize,
+    /// The most bytes its body may have where it may come piece by piece; none where it has to be whole.
+    pub(super) stream_bytes_max: Option<usize>,
     /// Whether its headers are.
     pub(super) has_headers: bool,
     /// Whether it is the answer to `HEAD`, which has the head of a body and no body.
     pub(super) is_of_head: bool,
+}
+
+impl Wanted {
+    /// The most bytes the body may have, however it comes.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.stream_bytes_max.unwrap_or(self.body_bytes_max)
+    }
 }
 
 /// An answer that is being read.
@@ -71,31 +87,9 @@ struct Head {
     kept_for: Option<Duration>,
 }
 
-/// Where the body ends.
-#[derive(Debug)]
-enum Framing {
-    Length(usize),
-    Chunked { part: Part, body: BytesMut },
-    UntilClose,
-}
-
-/// What of a chunked body comes next.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Size,
-    Data(usize),
-    DataEnd,
-    /// Bytes of trailers read so far.
-    Trailers(usize),
-}
-
 /// The largest head, and the most bytes of trailers.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
-/// The longest line with the size of a chunk; extensions of ours nobody sends.
-const SIZE_LINE_BYTES_MAX: usize = 1024;
-/// Up to this many bytes a body is copied, so that the connection keeps its buffer.
-const COPY_BYTES_MAX: usize = 16 * 1024;
 
 impl Parser {
     pub(super) fn new(wanted: Wanted) -> Self {
@@ -105,8 +99,8 @@ impl Parser {
         }
     }
 
-    /// Takes from the buffer what belongs to the answer; gives the answer once it is whole. What then is left in the buffer
-    /// does not belong to it.
+    /// Takes from the buffer what belongs to the answer; gives the answer once it is whole, or once its head is there and its
+    /// body is to be read as it comes. What then is left in the buffer does not belong to it.
     pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Answer>, Error> {
         while let State::Head { seen } = &mut self.state {
             match head(buffer, seen, self.wanted)? {
@@ -119,24 +113,19 @@ impl Parser {
         let State::Body(head, framing) = &mut self.state else {
             return Ok(None);
         };
-        let body_bytes_max = self.wanted.body_bytes_max;
-        let body = match framing {
-            Framing::Length(length) if *length > body_bytes_max => return Err(Error::TooLarge),
-            Framing::Length(length) if buffer.len() < *length => {
-                buffer.reserve(*length - buffer.len());
-                return Ok(None);
-            }
-            Framing::Length(length) => take_body(buffer, *length),
-            Framing::Chunked { part, body } => {
-                if !chunks(buffer, part, body, body_bytes_max)? {
-                    return Ok(None);
-                }
-                body.split().freeze()
-            }
-            Framing::UntilClose if buffer.len() > body_bytes_max => return Err(Error::TooLarge),
-            Framing::UntilClose => return Ok(None),
-        };
-        Ok(Some(head.answer(body)))
+        let bytes_max = self.wanted.bytes_max();
+        if let Some(body) = framing.take_whole(buffer, bytes_max)? {
+            return Ok(Some(head.answer(body)));
+        }
+        if self.wanted.stream_bytes_max.is_none() || !framing.may_stream() {
+            framing.reserve(buffer);
+            return Ok(None);
+        }
+        let rest = std::mem::replace(framing, Framing::UntilClose);
+        Ok(Some(Answer {
+            rest: Some(Rest::new(rest, bytes_max)),
+            ..head.answer(Bytes::new())
+        }))
     }
 
     /// Says what the bytes come to when no more follow; to be called when `take` had them all and gave no answer.
@@ -158,19 +147,11 @@ impl Head {
             content_type: self.content_type.take(),
             headers: std::mem::take(&mut self.headers),
             body,
+            rest: None,
             is_kept: self.is_kept,
             kept_for: self.kept_for,
         }
     }
-}
-
-fn take_body(buffer: &mut BytesMut, length: usize) -> Bytes {
-    if length > COPY_BYTES_MAX {
-        return buffer.split_to(length).freeze();
-    }
-    let body = Bytes::copy_from_slice(&buffer[..length]);
-    buffer.advance(length);
-    body
 }
 
 /// Takes a head from the buffer once it is whole there.
@@ -336,101 +317,6 @@ fn keep_alive(value: &[u8]) -> Option<Duration> {
         .parse::<u32>()
         .ok()
         .map(|seconds| Duration::from_secs(seconds.into()))
-}
-
-/// Takes what is there of a chunked body; true when it has ended.
-fn chunks(
-    buffer: &mut BytesMut,
-    part: &mut Part,
-    body: &mut BytesMut,
-    bytes_max: usize,
-) -> Result<bool, Error> {
-    loop {
-        match part {
-            Part::Size => {
-                let Some(line) = line(buffer, SIZE_LINE_BYTES_MAX)? else {
-                    return Ok(false);
-                };
-                let size = chunk_size(&line)?;
-                if size > bytes_max.saturating_sub(body.len()) {
-                    return Err(Error::TooLarge);
-                }
-                *part = match size {
-                    0 => Part::Trailers(0),
-                    size => Part::Data(size),
-                };
-            }
-            Part::Data(left) => {
-                let count = (*left).min(buffer.len());
-                body.extend_from_slice(&buffer[..count]);
-                buffer.advance(count);
-                *left -= count;
-                if *left > 0 {
-                    return Ok(false);
-                }
-                *part = Part::DataEnd;
-            }
-            Part::DataEnd => match buffer.get(..2) {
-                None => return Ok(false),
-                Some(b"\r\n") => {
-                    buffer.advance(2);
-                    *part = Part::Size;
-                }
-                Some(_) => {
-                    let why = "a chunk is longer than its size says";
-                    return Err(Error::Malformed(why.to_owned()));
-                }
-            },
-            // Trailers carry nothing of the contract.
-            Part::Trailers(read) => {
-                let Some(line) = line(buffer, HEAD_BYTES_MAX - *read)? else {
-                    return Ok(false);
-                };
-                if line.is_empty() {
-                    return Ok(true);
-                }
-                *read += line.len() + 2;
-                if *read >= HEAD_BYTES_MAX {
-                    return Err(Error::Malformed("the trailers have no end".to_owned()));
-                }
-            }
-        }
-    }
-}
-
-/// Takes a line without its end, once that is there.
-fn line(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, Error> {
-    let found = buffer
-        .iter()
-        .take(bytes_max)
-        .position(|byte| *byte == b'\n');
-    let Some(end) = found else {
-        if buffer.len() >= bytes_max {
-            let why = "a line of the chunked body is too long";
-            return Err(Error::Malformed(why.to_owned()));
-        }
-        return Ok(None);
-    };
-    let mut line = buffer.split_to(end + 1);
-    if !line.ends_with(b"\r\n") {
-        let why = "a line of the chunked body does not end as lines do";
-        return Err(Error::Malformed(why.to_owned()));
-    }
-    line.truncate(end - 1);
-    Ok(Some(line))
-}
-
-fn chunk_size(line: &[u8]) -> Result<usize, Error> {
-    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    let digits = digits.trim_ascii_end();
-    let text = std::str::from_utf8(digits).unwrap_or_default();
-    // `from_str_radix` would take a sign too.
-    let is_hex = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
-    let size = is_hex.then(|| usize::from_str_radix(text, 16).ok());
-    size.flatten().ok_or_else(|| {
-        let line = String::from_utf8_lossy(line);
-        Error::Malformed(format!("a chunk has the size {line:?}"))
-    })
 }
 
 #[cfg(test)]

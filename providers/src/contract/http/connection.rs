@@ -2,12 +2,12 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
-use super::answer::{self, Answer, Parser, Wanted};
+use super::answer::{self, Answer, Parser, Rest, Wanted};
 
 /// One connection. Nothing looks at it while it is idle; [`Connection::is_open`] finds out whether the other side closed it
 /// meanwhile.
@@ -18,6 +18,8 @@ pub(super) struct Connection {
     read: BytesMut,
     /// The head of the request, and a small payload behind it; kept for its memory.
     request: Vec<u8>,
+    /// What of the payload is to be sent yet, while an answer is read as it comes.
+    unsent: Bytes,
     /// Until when the other side said that it keeps the connection.
     kept_until: Option<Instant>,
 }
@@ -38,6 +40,8 @@ pub(super) enum Error {
 /// Free space in the buffer before each read.
 const READ_BYTES_MIN: usize = 1024;
 const READ_BYTES: usize = 4096;
+/// Free space before each read of a body that is read as it comes; with what is copied out of it, all that such an answer holds.
+const STREAM_READ_BYTES: usize = 32 * 1024;
 
 /// Up to this many bytes a payload is copied behind its head: one short write costs less than one of two pieces.
 const COPY_BYTES_MAX: usize = 8 * 1024;
@@ -54,6 +58,7 @@ impl Connection {
             stream,
             read: BytesMut::new(),
             request: Vec::new(),
+            unsent: Bytes::new(),
             kept_until: None,
         }
     }
@@ -68,7 +73,8 @@ impl Connection {
         self.read.is_empty() && looked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Sends a request, its head written by `head`, and reads the answer. Gives back whether the connection takes another.
+    /// Sends a request, its head written by `head`, and reads the answer. Gives back whether the connection takes another; where
+    /// a rest of the answer is to be read, only once [`Connection::next`] has had it all.
     ///
     /// # Cancel safety
     /// A connection whose exchange was dropped must not be used again.
@@ -80,6 +86,7 @@ impl Connection {
     ) -> Result<(Answer, bool), Error> {
         self.request.clear();
         head(&mut self.request);
+        let whole_payload = payload;
         let mut payload: &[u8] = payload;
         if payload.len() <= COPY_BYTES_MAX {
             self.request.extend_from_slice(payload);
@@ -94,17 +101,79 @@ impl Connection {
         while sent < request_len {
             match self.send_rest(payload, sent, &mut parser).await? {
                 Progress::Sent(count) => sent += count,
+                // The other side answers while it still reads.
+                Progress::Answered(answer) if answer.rest.is_some() => {
+                    let sent = sent.checked_sub(self.request.len());
+                    self.unsent = sent.map_or(Bytes::new(), |sent| whole_payload.slice(sent..));
+                    let is_kept = answer.is_kept && sent.is_some();
+                    return Ok((answer, is_kept));
+                }
                 // Before it had read the request; the other side takes no more of it.
                 Progress::Answered(answer) => return Ok((answer, false)),
                 Progress::Refused => break,
             }
         }
         let answer = self.receive(parser).await?;
-        if let Some(kept_for) = answer.kept_for {
+        let is_kept = answer.is_kept && sent == request_len;
+        let is_reusable = is_kept && (answer.rest.is_some() || self.is_reusable(answer.kept_for));
+        Ok((answer, is_reusable))
+    }
+
+    /// Reads the next piece of a body; none at its end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    pub(super) async fn next(&mut self, rest: &mut Rest) -> Result<Option<Bytes>, Error> {
+        while !rest.is_ended() {
+            let piece = rest.take(&mut self.read)?;
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+            if rest.is_ended() {
+                break;
+            }
+            self.read.reserve(STREAM_READ_BYTES);
+            let count = match self.unsent.is_empty() {
+                true => Some(self.stream.read_buf(&mut self.read).await.map_err(broken)?),
+                false => self.read_or_send().await?,
+            };
+            if count == Some(0) {
+                rest.end()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until there is something to read, and sends meanwhile of the payload what the socket takes; how much was read, if the
+    /// connection was.
+    async fn read_or_send(&mut self) -> Result<Option<usize>, Error> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let ready = self.stream.ready(both).await.map_err(broken)?;
+        if ready.is_writable() {
+            match self.stream.try_write(&self.unsent) {
+                Ok(count) => self.unsent.advance(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // It takes no more; what it answers is another matter.
+                Err(_) => self.unsent.clear(),
+            }
+        }
+        if !ready.is_readable() {
+            return Ok(None);
+        }
+        match self.stream.try_read_buf(&mut self.read) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    /// Whether another request may follow an answer that was read to its end; `kept_for` is how long the other side said that it
+    /// keeps the connection.
+    pub(super) fn is_reusable(&mut self, kept_for: Option<Duration>) -> bool {
+        if let Some(kept_for) = kept_for {
             self.kept_until = Some(Instant::now() + kept_for.saturating_sub(KEPT_MARGIN));
         }
-        let is_reusable = answer.is_kept && self.read.is_empty() && sent == request_len;
-        Ok((answer, is_reusable))
+        self.read.is_empty() && self.unsent.is_empty()
     }
 
     /// Writes what the socket takes now.

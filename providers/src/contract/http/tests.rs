@@ -16,14 +16,14 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 
-fn function(timeout_ms: u32) -> Function {
+pub(super) fn function(timeout_ms: u32) -> Function {
     let record = format!(
         r#"{{"space":"default","functionId":"f","type":"process","provider":{{"command":["x"]}},"limits":{{"timeoutMs":{timeout_ms},"concurrency":2}}}}"#
     );
     serde_json::from_str(&record).unwrap()
 }
 
-fn invocation(payload: &'static str) -> Invocation {
+pub(super) fn invocation(payload: &'static str) -> Invocation {
     Invocation {
         id: InvocationId::random(),
         space: "default".parse().unwrap(),
@@ -40,12 +40,21 @@ fn invocation(payload: &'static str) -> Invocation {
     }
 }
 
-fn instance(address: SocketAddr) -> HttpInstance {
+/// Small ones, so that tests reach them.
+pub(super) fn limits() -> AnswerLimits {
+    AnswerLimits {
+        whole: 1_000,
+        stream: 200_000,
+        stream_idle_timeout: Duration::from_secs(10),
+    }
+}
+
+pub(super) fn instance(address: SocketAddr) -> HttpInstance {
     HttpInstance::new(
         address,
         None,
         &function(5_000),
-        1_000,
+        limits(),
         Arc::default(),
         Arc::default(),
     )
@@ -125,7 +134,11 @@ async fn a_connection_serves_many_invocations() {
             .await
             .unwrap();
         assert_eq!(
-            (reply.status, &reply.body[..], reply.content_type.as_deref()),
+            (
+                reply.status,
+                &reply.body.whole()[..],
+                reply.content_type.as_deref()
+            ),
             (200, payload.as_bytes(), Some("text/x"))
         );
     }
@@ -161,7 +174,7 @@ async fn no_more_connections_are_kept_than_slots() {
         (0..8).map(|_| async { instance.invoke(&function, &invocation("x")).await.unwrap() });
     futures_util::future::join_all(calls).await;
     assert_eq!(connections.load(Ordering::Relaxed), 8);
-    assert_eq!(instance.idle.lock().unwrap().len(), 2);
+    assert_eq!(instance.shared.idle.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -173,7 +186,7 @@ async fn a_connection_closed_while_idle_is_replaced() {
             .invoke(&function(5_000), &invocation("x"))
             .await
             .unwrap();
-        assert_eq!(&reply.body[..], b"ok");
+        assert_eq!(&reply.body.whole()[..], b"ok");
         // The close arrives when the runtime next looks at its sockets.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -286,7 +299,7 @@ async fn a_dropped_call_closes_its_connection() {
             .is_err()
     );
     until_one(&closed).await;
-    assert!(instance.idle.lock().unwrap().is_empty());
+    assert!(instance.shared.idle.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -297,7 +310,7 @@ async fn an_interruption_tells_how_the_instance_ended() {
         address,
         None,
         &function(5_000),
-        1_000,
+        limits(),
         Arc::default(),
         Arc::clone(&end),
     );
@@ -321,7 +334,7 @@ async fn an_interruption_waits_for_the_end_of_an_instance_that_does_not_listen_a
         address,
         None,
         &function(5_000),
-        1_000,
+        limits(),
         Arc::default(),
         Arc::clone(&end),
     );
@@ -373,7 +386,7 @@ async fn a_payload_larger_than_the_socket_takes_at_once_arrives() {
         .invoke(&function(5_000), &large())
         .await
         .unwrap();
-    assert_eq!(reply.body, LARGE.to_string());
+    assert_eq!(reply.body.whole(), &LARGE.to_string());
 }
 
 #[tokio::test]
@@ -381,8 +394,8 @@ async fn an_answer_before_the_end_of_the_payload_counts_and_ends_the_connection(
     let address = reads(2_000).await;
     let instance = instance(address);
     let reply = instance.invoke(&function(5_000), &large()).await.unwrap();
-    assert_eq!(reply.body, "0002000");
-    assert!(instance.idle.lock().unwrap().is_empty());
+    assert_eq!(reply.body.whole(), "0002000");
+    assert!(instance.shared.idle.lock().unwrap().is_empty());
 }
 
 async fn until_one(count: &AtomicUsize) {
@@ -414,6 +427,7 @@ async fn a_call_is_written_as_it_is_and_told_whole() {
         target: "/a%2Fb?c=d".to_owned(),
         headers: vec![header("host", "client.example"), header("x-mine", "1")],
         answer: AnswerRule::Whole,
+        may_stream: false,
     };
     let invocation = Invocation {
         id: "i".parse().unwrap(),
@@ -424,7 +438,10 @@ async fn a_call_is_written_as_it_is_and_told_whole() {
     let (instance, function) = (instance(address), function(5_000));
     let (reply, request) = tokio::join!(instance.invoke(&function, &invocation), serving);
     let reply = reply.unwrap();
-    assert_eq!((reply.status, &reply.body[..]), (404, b"no".as_slice()));
+    assert_eq!(
+        (reply.status, &reply.body.whole()[..]),
+        (404, b"no".as_slice())
+    );
     assert_eq!(reply.headers, [header("x-a", "1")]);
     let expected = "PATCH /a%2Fb?c=d HTTP/1.1\r\nhost: client.example\r\nx-mine: 1\r\nx-hearth-invocation: i\r\ntraceparent: 00-a-b-01\r\ncontent-length: 2\r\n\r\n{}";
     assert_eq!(request, expected);

@@ -268,7 +268,7 @@ async fn other_versions_paths_and_heads_are_refused() {
             let mut connection = open(&line, Instant::now() + BOUND).await.unwrap();
             let mut request = frame::raw_request(uri, Bytes::from_static(body));
             *request.method_mut() = method;
-            let answer = exchange(&mut connection, request, SMALL_BYTES_MAX)
+            let answer = exchange(&mut connection, request, SMALL_BYTES_MAX, false)
                 .await
                 .unwrap();
             assert_eq!(answer.status.as_u16(), status, "{uri}");

@@ -1,12 +1,14 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::body::SIZE_LINE_BYTES_MAX;
 use super::*;
 
 const MAX: usize = 100_000;
 
 const WANTED: Wanted = Wanted {
     body_bytes_max: MAX,
+    stream_bytes_max: None,
     has_headers: false,
     is_of_head: false,
 };
@@ -224,6 +226,77 @@ proptest! {
         prop_assert_eq!(&answer.body[..], &body[..]);
         prop_assert!(answer.is_kept && left == 0);
     }
+
+    #[test]
+    fn a_body_that_streams_is_the_same_however_the_bytes_are_cut(
+        length in 0..200_000_usize, chunk in 100..50_000_usize, cuts in vec(100..30_000_usize, 1..40), is_chunked: bool,
+    ) {
+        let body: Vec<u8> = (0..=250).cycle().take(length).collect();
+        let bytes = if is_chunked { chunked(&body, chunk) } else { sized(&body) };
+        let (streamed, left) = read_stream(&bytes, &cuts).unwrap();
+        prop_assert!(streamed == body, "{} bytes came as {}", body.len(), streamed.len());
+        prop_assert_eq!(left, 0);
+        let cut = bytes.len() - 1;
+        prop_assert_eq!(read_stream(&bytes[..cut], &cuts), Err(Error::Cut));
+    }
+}
+
+fn sized(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+    let mut bytes = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for chunk in body.chunks(size) {
+        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        bytes.extend_from_slice(chunk);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    bytes
+}
+
+/// Reads an answer that may stream out of bytes that come in pieces of these lengths, over and over; its body, and how many bytes
+/// do not belong to it.
+fn read_stream(bytes: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, usize), Error> {
+    let wanted = Wanted {
+        stream_bytes_max: Some(200_000),
+        ..WANTED
+    };
+    let (mut parser, mut rest) = (Parser::new(wanted), None::<Rest>);
+    let (mut buffer, mut body) = (BytesMut::new(), Vec::new());
+    let mut bytes = bytes;
+    for cut in cuts.iter().cycle() {
+        let Some(stream) = &mut rest else {
+            let Some(answer) = parser.take(&mut buffer)? else {
+                if bytes.is_empty() {
+                    return parser.end(&mut buffer).map(|_| (body, 0));
+                }
+                let (piece, left) = bytes.split_at((*cut).min(bytes.len()));
+                bytes = left;
+                buffer.extend_from_slice(piece);
+                continue;
+            };
+            body.extend_from_slice(&answer.body);
+            rest = answer.rest;
+            if rest.is_none() {
+                return Ok((body, buffer.len() + bytes.len()));
+            }
+            continue;
+        };
+        body.extend_from_slice(&stream.take(&mut buffer)?);
+        if stream.is_ended() {
+            return Ok((body, buffer.len() + bytes.len()));
+        }
+        if bytes.is_empty() {
+            return stream.end().map(|()| (body, 0));
+        }
+        let (piece, left) = bytes.split_at((*cut).min(bytes.len()));
+        bytes = left;
+        buffer.extend_from_slice(piece);
+    }
+    unreachable!("the cuts are repeated")
 }
 
 #[test]

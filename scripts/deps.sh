@@ -76,6 +76,10 @@ for group in "${groups[@]}"; do
       need iptables has iptables
       need iproute2 has ip
       need curl has curl
+      # For the example plugins. A rustup that has the target (rustup target add wasm32-unknown-unknown) needs none of the three.
+      need rustc scripts/plugins.sh --rustc
+      need libstd-rust-dev-wasm32 scripts/plugins.sh --rustc
+      need lld scripts/plugins.sh --rustc
       need nodejs has node
       need npm has npm
       need python3-venv has_venv

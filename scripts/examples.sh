@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 
 names=("$@")
-[ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd examples && printf '%s\n' */ | tr -d /)
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd examples && printf '%s\n' */Cargo.toml | xargs dirname)
 
 for name in "${names[@]}"; do
   [ -e "examples/$name/Cargo.toml" ] || {

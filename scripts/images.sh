@@ -13,7 +13,7 @@ if [ "${1:-}" = --docker-host ]; then
 fi
 
 names=("$@")
-[ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd examples && printf '%s\n' */ | tr -d /)
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd examples && printf '%s\n' */Cargo.toml | xargs dirname)
 scripts/examples.sh "${names[@]}"
 
 command -v docker >/dev/null || {

@@ -20,6 +20,7 @@ cargo fmt --all --check
 # Built and installed before the engine starts, since its network namespace has no way to a package registry. The binaries come
 # along in the same build as the tests, which run them.
 cargo build --workspace --bins --tests
+scripts/plugins.sh
 scripts/clients.sh
 scripts/with-engine.sh cargo nextest run --workspace --profile "$profile" "$@"
 # Says nothing when all is well, so that the summary of the tests stays the last word.

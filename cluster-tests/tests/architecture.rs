@@ -9,14 +9,18 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const GROUPS: [&[&str]; 6] = [
     &["protocol"],
     &["config"],
-    &["cluster", "providers", "queue"],
+    &["cluster", "providers", "queue", "plugins"],
     &["actors"],
     &["gateway"],
     &["node"],
 ];
 
 /// What stands to the left and is not to be named all the same.
-const NEVER: [(&str, &str); 2] = [("actors", "queue"), ("gateway", "providers")];
+const NEVER: [(&str, &str); 3] = [
+    ("actors", "queue"),
+    ("actors", "plugins"),
+    ("gateway", "providers"),
+];
 
 /// What each of our crates beside that line may name of ours.
 const BESIDE: [(&str, &[&str]); 2] = [
@@ -28,12 +32,13 @@ const BESIDE: [(&str, &[&str]); 2] = [
 const BESIDES: [(&str, &str); 1] = [("node", "cli")];
 
 /// Third-party crates and those of ours that may name them.
-const OWNERS: [(&str, &[&str]); 5] = [
+const OWNERS: [(&str, &[&str]); 6] = [
     ("ractor", &["actors"]),
     ("etcd-client", &["config", "queue"]),
     ("chitchat", &["cluster"]),
     ("bollard", &["providers"]),
     ("axum", &["gateway"]),
+    ("wasmtime", &["plugins"]),
 ];
 
 #[test]
@@ -105,14 +110,16 @@ fn only_node_turns_backend_features_on() {
             .dependencies
             .iter()
             .filter(|dependency| dependency.kind == DependencyKind::Normal);
-        for dependency in runtime.filter(|dependency| dependency.name == "providers") {
+        let has_backends = ["providers", "plugins"];
+        for dependency in runtime.filter(|it| has_backends.contains(&it.name.as_str())) {
             let on: Vec<_> = dependency
                 .features
                 .iter()
                 .filter(|on| backends.contains(&on.as_str()))
                 .collect();
             if dependency.uses_default_features || !on.is_empty() {
-                wrong.push(format!("{} -> providers with {on:?}", package.name));
+                let (from, to) = (&package.name, &dependency.name);
+                wrong.push(format!("{from} -> {to} with {on:?}"));
             }
         }
     }

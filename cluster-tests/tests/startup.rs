@@ -67,6 +67,43 @@ fn a_wrong_setting_exits_64_and_names_key_value_and_what_was_expected() {
 }
 
 #[test]
+fn a_plugin_that_can_not_be_loaded_exits_64_and_says_why() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let text = dir.path().join("text.wasm");
+    std::fs::write(&text, "no module").expect("write a file");
+    let text = text.to_str().expect("temporary directories are UTF-8");
+    check(
+        &[],
+        &["--plugin", "/nonexistent.wasm"],
+        &[
+            "plugins.load.0.path is \"/nonexistent.wasm\"",
+            "it can not be read: No such file",
+        ],
+    );
+    check(
+        &[],
+        &["--plugin", text],
+        &["plugins.load.0.path", "it is no WebAssembly module"],
+    );
+    check(
+        &[(
+            "HEARTH_PLUGINS__LOAD",
+            "[{path=\"/a/x.wasm\"}, {path=\"/b/x.wasm\"}]",
+        )],
+        &[],
+        &["plugins.load.1.name", "\"x\"", "no other plugin"],
+    );
+    check(
+        &[(
+            "HEARTH_PLUGINS__LOAD",
+            "[{path=\"/a/x.wasm\", on_failure=\"pray\"}]",
+        )],
+        &[],
+        &["plugins.load.0.on_failure", "pray", "refuse, continue"],
+    );
+}
+
+#[test]
 fn a_bind_beyond_loopback_without_auth_is_refused_with_the_way_out() {
     for flag in ["--functions-listen", "--events-listen", "--config-listen"] {
         let said = check(&[], &[flag, "0.0.0.0:0"], &["0.0.0.0", "127.0.0.1"]);

@@ -70,10 +70,15 @@ async fn serves_while_store_is_down() {
         "the config store does not answer;",
         "the config store answers again",
     ] {
-        let log = caller.log();
         // Each watch tells it once, and says what it watches.
         for prefix in ["functions/", "subscriptions/"] {
             let told = |one: &&str| one.contains(line) && one.contains(prefix);
+            // The others are not asked about what one of them brought.
+            until(&format!("{prefix}: {line}"), ARRIVES, || async {
+                caller.log().lines().any(|one| told(&one))
+            })
+            .await;
+            let log = caller.log();
             assert_eq!(log.lines().filter(told).count(), 1, "{prefix}: {log}");
         }
     }

@@ -14,6 +14,7 @@ mod listen;
 mod load;
 mod logs;
 mod node;
+mod plugins;
 mod process;
 mod queue;
 mod secret;
@@ -32,6 +33,7 @@ pub use listen::ListenSettings;
 pub use load::Flags;
 pub use logs::{LogFormat, LogsSettings};
 pub use node::NodeSettings;
+pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
 pub use queue::QueueSettings;
 pub use secret::Secret;
@@ -66,6 +68,8 @@ section! {
         pub http: HttpSettings = HttpSettings::default(),
         /// Events on their way to their subscribers.
         pub queue: QueueSettings = QueueSettings::default(),
+        /// Plugins: WebAssembly modules that see, change or refuse events.
+        pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.
         pub logs: LogsSettings = LogsSettings::default(),
         /// Traces.

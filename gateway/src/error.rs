@@ -433,7 +433,7 @@ impl Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let status = match failure.code {
-            ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
+            ErrorCode::InvalidRequest | ErrorCode::Vetoed => StatusCode::BAD_REQUEST,
             ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorCode::Forbidden => StatusCode::FORBIDDEN,
             ErrorCode::FunctionNotFound | ErrorCode::NotFound => StatusCode::NOT_FOUND,
@@ -458,7 +458,7 @@ impl From<Failure> for Error {
             | ErrorCode::Interrupted
             | ErrorCode::Cancelled
             | ErrorCode::PeerProtocol => StatusCode::BAD_GATEWAY,
-            ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Internal | ErrorCode::PluginFailed => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, failure)
     }

@@ -22,6 +22,7 @@ mod hosted;
 mod http_event;
 mod invoke;
 mod names;
+mod plugins;
 mod response;
 mod sniff;
 mod streamed;
@@ -38,6 +39,7 @@ use crate::error::{Error, Shape};
 use crate::surface::Shared;
 
 /// A request that was read.
+#[derive(Clone)]
 struct Arrival {
     parts: Parts,
     target: Target,

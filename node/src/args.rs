@@ -77,6 +77,9 @@ pub struct NodeArguments {
     /// Lets functions of type process run here [setting: process.allow].
     #[arg(long)]
     pub allow_process: bool,
+    /// A plugin, a WebAssembly module; may be repeated, and stands for all that other settings name [setting: plugins.load].
+    #[arg(long, value_name = "FILE")]
+    pub plugin: Vec<PathBuf>,
     /// The container engine [setting: docker.host].
     #[arg(long, value_name = "URL")]
     pub docker_host: Option<String>,
@@ -135,10 +138,13 @@ impl NodeArguments {
             .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| (key, json!(value)));
         let allow = self.allow_process.then_some(("process.allow", json!(true)));
+        let plugins = self.plugin.iter().map(|path| json!({ "path": path }));
+        let plugins = (!self.plugin.is_empty()).then(|| ("plugins.load", plugins.collect()));
         let set = self.set.iter();
         let set = set.map(|(key, value)| (key.as_str(), json!(value)));
         // A flag that names a setting counts more than one for any.
-        let given = set.chain(texts).chain(paths).chain(lists).chain(allow);
+        let named = texts.chain(paths).chain(lists).chain(allow).chain(plugins);
+        let given = set.chain(named);
         given.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 

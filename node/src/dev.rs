@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 
 use crate::args::DevArguments;
 use crate::telemetry::Telemetry;
-use crate::{Node, NodeHandle, shutdown};
+use crate::{Node, NodeHandle, StartError, shutdown};
 
 /// The word that makes the binary a guard of one command, which ends it with the process that started it.
 pub const GUARD: &str = "instance-guard";
@@ -63,7 +63,11 @@ pub async fn run(arguments: &DevArguments) -> anyhow::Result<ExitCode> {
 /// The exit code for an error of [`run`]: 64 for a wrong setting, else 69.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let is_setting = error.downcast_ref::<config::settings::Error>().is_some();
-    if is_setting { 64 } else { 69 }
+    let is_of_start = matches!(
+        error.downcast_ref(),
+        Some(StartError::Settings(_) | StartError::Plugin(_))
+    );
+    if is_setting || is_of_start { 64 } else { 69 }
 }
 
 async fn in_process(all: Vec<Settings>, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
@@ -240,6 +244,10 @@ fn node_arguments(arguments: &DevArguments, node: &Settings, secret: &Path) -> V
     flag("--peer-listen", node.listen.peer.to_string().into());
     flag("--cluster-secret-file", secret.into());
     flag("--docker-host", node.docker.host.clone().into());
+    // Those of the file come with it, settings of their own included.
+    for plugin in &arguments.node.plugin {
+        flag("--plugin", plugin.into());
+    }
     for seed in &node.cluster.seeds {
         flag("--seed", seed.into());
     }

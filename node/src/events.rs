@@ -9,7 +9,7 @@ use queue::delivery::{self, Retry};
 use queue::{Deliver, DeliveryLoop, MemoryQueue, Queue, Stats};
 use tokio::time::Instant;
 
-use crate::wire;
+use crate::wire::{self, Plugins};
 
 /// Events on their way to subscribers.
 #[derive(Debug)]
@@ -22,7 +22,11 @@ pub(crate) struct Events {
 
 impl Events {
     /// Starts to deliver through the node. The recorder of metrics must be installed by then.
-    pub(crate) fn start(settings: &QueueSettings, control: &actors::Control) -> Self {
+    pub(crate) fn start(
+        settings: &QueueSettings,
+        control: &actors::Control,
+        plugins: &Plugins,
+    ) -> Self {
         let (custom_meters, system_meters) =
             (delivery::Meters::custom(), delivery::Meters::system());
         let backlog = metrics::gauge!("gateway_events_backlog");
@@ -38,7 +42,10 @@ impl Events {
         let system = Arc::new(MemoryQueue::new(limits, system_told));
         let node: Arc<dyn Node> = Arc::new(control.clone());
         let emitter = Emitter::new(Arc::clone(&node), Arc::clone(&custom), Arc::clone(&system));
-        let emitter = Arc::new(emitter);
+        let emitter = Arc::new(match plugins.hooks() {
+            Some(hooks) => emitter.with_plugins(hooks),
+            None => emitter,
+        });
         let deliver: Arc<dyn Deliver> = Arc::new(Invocations::new(node, Arc::clone(&emitter)));
         let start = |queue, permits, meters| {
             DeliveryLoop::start(delivery::Args {

@@ -75,7 +75,9 @@ async fn run_node(settings: Settings) -> ExitCode {
     };
     let handle = match Node::new(settings).start(&telemetry.metrics).await {
         Ok(handle) => handle,
-        Err(error @ StartError::Settings(_)) => return fail(&error.to_string(), EXIT_SETTINGS),
+        Err(error @ (StartError::Settings(_) | StartError::Plugin(_))) => {
+            return fail(&error.to_string(), EXIT_SETTINGS);
+        }
         Err(error) => return fail(&error.to_string(), EXIT_UNAVAILABLE),
     };
     let has_failed = tokio::select! {

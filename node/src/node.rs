@@ -40,6 +40,9 @@ pub enum StartError {
         /// What was tried, and what came back.
         why: String,
     },
+    /// A plugin can not be loaded.
+    #[error("{0}")]
+    Plugin(String),
     /// A client listener can not be bound.
     #[error(transparent)]
     Bind(#[from] gateway::BindError),
@@ -77,6 +80,7 @@ pub struct NodeHandle {
     peer_address: SocketAddr,
     running: actors::supervisor::Running,
     events: Events,
+    plugins: wire::Plugins,
     edge: gateway::Serving,
     edge_shutdown: CancellationToken,
     peer_server: PeerServer,
@@ -110,6 +114,7 @@ impl Node {
         let admin_token = settings.auth.read_admin_token()?;
         let identity = wire::identity(&settings)?;
         let secret = wire::secret(&settings)?;
+        let plugins = wire::Plugins::start(&settings.plugins).await?;
         // Every port is bound before anything starts: a port that is taken leaves nothing behind.
         let listeners = Listeners::bind(&settings)?;
         let inner = InnerListener::bind(settings.listen.inner_port, identity.node_id())?;
@@ -169,7 +174,7 @@ impl Node {
         })
         .map_err(wire::cluster_error)?;
         let addresses = listeners.addresses();
-        let events = Events::start(&settings.queue, &running.control);
+        let events = Events::start(&settings.queue, &running.control, &plugins);
         let edge = Edge::new(
             listeners,
             &settings,
@@ -195,6 +200,7 @@ impl Node {
             peer_address,
             running,
             events,
+            plugins,
             edge,
             edge_shutdown,
             peer_server,
@@ -238,6 +244,7 @@ impl NodeHandle {
         let own = async {
             let is_drained = self.edge.finish(deadline).await;
             self.events.drain(events_until).await;
+            self.plugins.drain(events_until).await;
             is_drained
         };
         let (is_drained, ()) = tokio::join!(own, self.peer_server.drain(deadline));

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use bytesize::ByteSize;
 use cluster::identity::{ClusterSecret, Identity};
 use cluster::{LocalState, Membership, PeerClient};
-use config::settings::QueueSettings;
+use config::settings::{PluginsSettings, QueueSettings};
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
 use gateway::Stranger;
 use metrics::{Counter, Gauge};
+use plugins::Hooks;
 use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::Webhook;
@@ -21,6 +22,7 @@ use providers::process::{self, Process};
 use providers::{AnswerLimits, Callers, Launch, Outputs, Remote};
 use queue::backend::memory;
 use queue::{MemoryQueue, Queue};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -99,6 +101,59 @@ pub(crate) fn queue_limits(settings: &QueueSettings) -> memory::Limits {
         function_share: settings.function_share,
         lease_timeout: settings.lease_timeout,
     }
+}
+
+/// The plugins of this node; nothing where there are none.
+#[cfg(feature = "plugins")]
+#[derive(Debug)]
+pub(crate) struct Plugins(Option<Arc<plugins::wasm::Plugins>>);
+
+#[cfg(feature = "plugins")]
+impl Plugins {
+    /// Loads those that the settings name.
+    pub(crate) async fn start(settings: &PluginsSettings) -> Result<Self, StartError> {
+        if settings.load.is_empty() {
+            return Ok(Self(None));
+        }
+        let loaded = plugins::wasm::Plugins::start(settings).await;
+        let loaded = loaded.map_err(|error| StartError::Plugin(error.to_string()))?;
+        Ok(Self(Some(Arc::new(loaded))))
+    }
+
+    pub(crate) fn hooks(&self) -> Option<Arc<dyn Hooks>> {
+        let plugins = self.0.as_ref()?;
+        Some(Arc::clone(plugins) as Arc<dyn Hooks>)
+    }
+
+    /// Tells async plugins what waits for them.
+    pub(crate) async fn drain(&self, deadline: Instant) {
+        if let Some(plugins) = &self.0 {
+            plugins.drain(deadline).await;
+        }
+    }
+}
+
+/// A node that was built without plugins has none.
+#[cfg(not(feature = "plugins"))]
+#[derive(Debug)]
+pub(crate) struct Plugins;
+
+#[cfg(not(feature = "plugins"))]
+impl Plugins {
+    pub(crate) async fn start(settings: &PluginsSettings) -> Result<Self, StartError> {
+        match settings.load.is_empty() {
+            true => Ok(Self),
+            false => Err(StartError::Plugin(
+                "setting plugins.load is set, expected none: this hearth was built without the feature plugins".to_owned(),
+            )),
+        }
+    }
+
+    pub(crate) fn hooks(&self) -> Option<Arc<dyn Hooks>> {
+        None
+    }
+
+    pub(crate) async fn drain(&self, _deadline: Instant) {}
 }
 
 pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) -> LocalState {

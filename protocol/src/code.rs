@@ -50,6 +50,10 @@ pub enum ErrorCode {
     Cancelled,
     /// The config store can not be reached.
     StoreUnavailable,
+    /// A plugin did not let the event pass.
+    Vetoed,
+    /// A plugin that has to be asked failed or took too long.
+    PluginFailed,
     /// A peer speaks another protocol version or sent something that can not be understood.
     PeerProtocol,
     /// A bug or a broken invariant; the log says more.
@@ -81,6 +85,8 @@ impl ErrorCode {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Cancelled => "cancelled",
             Self::StoreUnavailable => "store_unavailable",
+            Self::Vetoed => "vetoed",
+            Self::PluginFailed => "plugin_failed",
             Self::PeerProtocol => "peer_protocol",
             Self::Internal => "internal",
         }
@@ -121,6 +127,8 @@ pub enum Component {
     Store,
     /// The queue.
     Queue,
+    /// A plugin.
+    Plugin,
 }
 
 impl Component {
@@ -133,6 +141,7 @@ impl Component {
             Self::Function => "function",
             Self::Store => "store",
             Self::Queue => "queue",
+            Self::Plugin => "plugin",
         }
     }
 }

@@ -279,6 +279,7 @@ fn is_lasting(code: ErrorCode) -> bool {
             | ErrorCode::Unauthorized
             | ErrorCode::Forbidden
             | ErrorCode::MethodNotAllowed
+            | ErrorCode::Vetoed
             | ErrorCode::Internal
     )
 }

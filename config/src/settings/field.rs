@@ -38,6 +38,10 @@ pub(super) enum Kind {
     /// A table whose keys are the user's, such as host names.
     Map(&'static Kind),
     Section(&'static [Field]),
+    /// A list of tables.
+    Sections(&'static [Field]),
+    /// A table that is the user's altogether.
+    Free,
 }
 
 impl Kind {
@@ -54,8 +58,11 @@ impl Kind {
             Self::Address => "an address such as 127.0.0.1:3000".into(),
             Self::Choice(names) => format!("one of: {}", names.join(", ")),
             Self::List => "a list of texts such as [\"a\", \"b\"]".into(),
-            Self::Map(_) => "a table".into(),
+            Self::Map(_) | Self::Free => "a table".into(),
             Self::Section(fields) => format!("a table with the keys {}", names(fields)),
+            Self::Sections(fields) => {
+                format!("a list of tables with the keys {}", names(fields))
+            }
         }
     }
 

@@ -92,6 +92,7 @@ impl Settings {
             }
             self.node.advertise = Some(host.to_string());
         }
+        self.plugins.derive();
         Ok(())
     }
 
@@ -110,6 +111,7 @@ impl Settings {
         self.docker.check()?;
         self.http.check()?;
         self.queue.check()?;
+        self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;
         self.check_exposure()
@@ -213,7 +215,7 @@ fn from_variable(text: &str, path: &[String]) -> Value {
                 .filter(|item| !item.is_empty());
             Value::from(items.map(str::to_owned).collect::<Vec<_>>())
         }
-        Some(Kind::Map(_) | Kind::Section(_)) => parsed(),
+        Some(Kind::Map(_) | Kind::Section(_) | Kind::Sections(_) | Kind::Free) => parsed(),
         _ => Value::from(text),
     }
 }
@@ -260,7 +262,7 @@ impl Layers {
             let value = error
                 .path
                 .iter()
-                .try_fold(&tree, |value, name| value.as_dict()?.get(name));
+                .try_fold(&tree, |value, name| under(value, name));
             let shown = value.map_or_else(String::new, show);
             let expected = format!("a value in range: {}", error.kind);
             Error::new(error.path.join("."), shown, expected)
@@ -273,7 +275,7 @@ impl Layers {
                 let given = error
                     .key
                     .split('.')
-                    .try_fold(&tree, |value, name| value.as_dict()?.get(name));
+                    .try_fold(&tree, |value, name| under(value, name));
                 let origin = given.map(|value| self.origin(value)).unwrap_or_default();
                 error.given_by(origin)
             })?;
@@ -315,15 +317,31 @@ impl Layers {
             }
             return Ok(());
         }
+        if let (Some(items), Kind::Sections(fields)) = (value.as_array(), kind) {
+            for (index, item) in items.iter().enumerate() {
+                self.check_shape(item, &Kind::Section(fields), &format!("{key}.{index}"))?;
+            }
+            return Ok(());
+        }
         if fits(value, kind) {
             return Ok(());
         }
         let shown = match kind {
             // What stands where a table belongs may be a password.
-            Kind::Secret | Kind::Section(_) | Kind::Map(_) => Secret::REDACTED.to_owned(),
+            Kind::Secret | Kind::Section(_) | Kind::Sections(_) | Kind::Map(_) | Kind::Free => {
+                Secret::REDACTED.to_owned()
+            }
             _ => show(value),
         };
         Err(Error::new(key, shown, kind.expected()).given_by(self.origin(value)))
+    }
+}
+
+/// What stands under a key of a table, or at a place of a list.
+fn under<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value.as_array() {
+        Some(items) => items.get(name.parse::<usize>().ok()?),
+        None => value.as_dict()?.get(name),
     }
 }
 
@@ -346,7 +364,8 @@ fn fits(value: &Value, kind: &Kind) -> bool {
         Kind::List => value
             .as_array()
             .is_some_and(|items| items.iter().all(|item| item.as_str().is_some())),
-        Kind::Map(_) | Kind::Section(_) => false,
+        Kind::Free => value.as_dict().is_some(),
+        Kind::Map(_) | Kind::Section(_) | Kind::Sections(_) => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Settings;
-use super::field::{Kind, Setting};
+use super::field::{Field, Kind, Setting};
 use super::load::VARIABLE_PREFIX;
 
 /// Returns the page with all settings: key, variable, default, and what it is.
@@ -45,21 +45,29 @@ fn rows(page: &mut String, key: &str, kind: &Kind, default: Option<&toml::Value>
                 let default = default.and_then(|table| table.get(field.name));
                 match &field.kind {
                     Kind::Section(_) | Kind::Map(_) => rows(page, &key, &field.kind, default),
-                    leaf => {
-                        let _ = writeln!(
-                            page,
-                            "| `{key}` | `{}` | {} | {} |",
-                            variable(&key),
-                            shown(default, leaf),
-                            field.doc.trim().replace('|', "\\|")
-                        );
+                    _ => {
+                        row(page, &key, &variable(&key), field, default);
+                        rows(page, &key, &field.kind, None);
                     }
                 }
+            }
+        }
+        // The items of a list have no variables of their own.
+        Kind::Sections(fields) => {
+            for field in *fields {
+                let of_item = format!("{key}[].{}", field.name);
+                row(page, &of_item, &variable(key), field, None);
             }
         }
         Kind::Map(kind) => rows(page, &format!("{key}.<HOST>"), kind, None),
         _ => {}
     }
+}
+
+fn row(page: &mut String, key: &str, variable: &str, field: &Field, default: Option<&toml::Value>) {
+    let default = shown(default, &field.kind);
+    let doc = field.doc.trim().replace('|', "\\|");
+    let _ = writeln!(page, "| `{key}` | `{variable}` | {default} | {doc} |");
 }
 
 fn variable(key: &str) -> String {

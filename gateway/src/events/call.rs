@@ -6,7 +6,7 @@ use actors::invoker::{self, Completed, Failed};
 use http::HeaderMap;
 use protocol::event::Encoded;
 use protocol::invocation::{Body, TraceContext};
-use protocol::{Event, FunctionId, InvocationId, Space};
+use protocol::{Event, Failure, FunctionId, InvocationId, Phases, Space};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -27,6 +27,15 @@ pub(super) struct FunctionCall<'a> {
 }
 
 impl FunctionCall<'_> {
+    /// What a client is told when a plugin did not let the call be made; those who subscribed are told as well.
+    pub(super) fn refused(&self, failure: Failure) -> Error {
+        self.failed(Failed {
+            failure,
+            is_forwarded: false,
+            phases: Phases::default(),
+        })
+    }
+
     /// Calls the function, and tells those who subscribed to such calls; of an answer that streams, at its end.
     ///
     /// # Errors
@@ -48,14 +57,17 @@ impl FunctionCall<'_> {
             let result = completed.reply.body.whole();
             emitter.invoked(self.space, self.function_id, self.event, result);
         }
-        outcome.map_err(|failed| {
-            let failure = &failed.failure;
-            emitter.invocation_failed(self.space, self.function_id, self.event, failure);
-            let (space, function, invocation) = (self.space, self.function_id, self.id);
-            let (code, component) = (failure.code, failure.component);
-            tracing::info!(%space, %function, %invocation, %code, %component, error = %failure, "a function's call failed");
-            Error::function_call(*failed)
-        })
+        outcome.map_err(|failed| self.failed(*failed))
+    }
+
+    fn failed(&self, failed: Failed) -> Error {
+        let failure = &failed.failure;
+        let emitter = &self.shared.emitter;
+        emitter.invocation_failed(self.space, self.function_id, self.event, failure);
+        let (space, function, invocation) = (self.space, self.function_id, self.id);
+        let (code, component) = (failure.code, failure.component);
+        tracing::info!(%space, %function, %invocation, %code, %component, error = %failure, "a function's call failed");
+        Error::function_call(failed)
     }
 
     /// Calls the function and tells nobody.

@@ -56,9 +56,9 @@ pub(super) async fn answer_cloud_events(
             take(shared, id, arrival, event).await
         }
         Mode::Batch => {
-            let events = cloudevents::read_batch(&arrival.body, now).map_err(invalid)?;
+            let mut events = cloudevents::read_batch(&arrival.body, now).map_err(invalid)?;
             let space = named_space(&arrival.parts.headers)?;
-            answer_batch(shared, id, arrival, &events, space.as_ref()).await
+            answer_batch(shared, id, arrival, &mut events, space.as_ref()).await
         }
     }
 }
@@ -80,12 +80,12 @@ async fn answer_batch(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
-    events: &[Event],
+    events: &mut [Event],
     space: Option<&Space>,
 ) -> Result<Response<AnswerBody>, Error> {
     let registry = shared.node.registry();
     let mut heard = Heard::new(shared, id, arrival, &registry, space);
-    for event in events {
+    for event in &*events {
         if event.event_type == event::INVOKE || heard.is_answered(event) {
             let name = &event.event_type;
             let why = format!(
@@ -95,8 +95,9 @@ async fn answer_batch(
         }
         check_name(event)?;
     }
+    arrival.ask_received(shared, events).await?;
     let mut emissions = Vec::with_capacity(events.len());
-    for event in events {
+    for event in &*events {
         arrival.tell_received(shared, event);
         emissions.push(Emission {
             event,
@@ -124,12 +125,15 @@ pub(super) async fn take(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
-    event: Event,
+    mut event: Event,
 ) -> Result<Response<AnswerBody>, Error> {
     check_name(&event)?;
+    arrival
+        .ask_received(shared, std::slice::from_mut(&mut event))
+        .await?;
     arrival.tell_received(shared, &event);
     if event.event_type == event::INVOKE {
-        return invoke::answer(shared, id, arrival, &event).await;
+        return invoke::answer(shared, id, arrival, event).await;
     }
     let space = named_space(&arrival.parts.headers)?;
     let registry = shared.node.registry();

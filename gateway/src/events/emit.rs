@@ -9,14 +9,17 @@ use std::time::SystemTime;
 use actors::Registry;
 use bytes::Bytes;
 use metrics::Counter;
-use protocol::{Event, Failure, Space, Subscription};
+use plugins::{Hooks, Stage};
+use protocol::{Event, Failure, FunctionId, Space, Subscription};
 use queue::{Delivery, DeliveryId, MemoryQueue, Queue};
 
 mod deliver;
 mod system;
 
 pub use deliver::Invocations;
+pub(super) use system::About;
 
+use super::plugins::{EventSubject, Plugins};
 use crate::error::Error;
 use crate::node::Node;
 
@@ -26,6 +29,8 @@ pub struct Emitter {
     queue: Arc<dyn Queue>,
     /// System events wait apart, so that they can not crowd out any other.
     system: Arc<MemoryQueue>,
+    /// Asked and told on the way.
+    pub(super) plugins: Plugins,
     meters: Meters,
 }
 
@@ -55,6 +60,7 @@ impl Emitter {
             node,
             queue,
             system,
+            plugins: Plugins::default(),
             meters: Meters {
                 received: custom("gateway_events_received_total"),
                 processed: custom("gateway_events_processed_total"),
@@ -62,6 +68,34 @@ impl Emitter {
                 system_dropped: metrics::counter!("hearth_system_events_dropped_total"),
             },
         }
+    }
+
+    /// Lets plugins take part.
+    #[must_use]
+    pub fn with_plugins(self, hooks: Arc<dyn Hooks>) -> Self {
+        Self {
+            plugins: Plugins::new(hooks),
+            ..self
+        }
+    }
+
+    /// Asks the plugins about an event that a function is about to be called for; they may change its data.
+    ///
+    /// # Errors
+    /// When one does not let it pass.
+    pub(super) async fn ask_invoking(
+        &self,
+        space: &Space,
+        function_id: &FunctionId,
+        event: &mut Event,
+    ) -> Result<(), Failure> {
+        // Nor are they told of the delivery of a system event.
+        if event.is_system() {
+            return Ok(());
+        }
+        let about = About::invoking(space, function_id);
+        let mut subject = EventSubject { event, about };
+        self.plugins.ask(Stage::Invoking, &mut subject).await
     }
 
     /// Accepts events that came in one request: all of them for all their subscribers, or nothing. Of custom events, with a space only

@@ -16,7 +16,7 @@ use super::call::FunctionCall;
 use super::cors::{self, Rules};
 use super::target::{self, Target};
 use super::typed::Heard;
-use super::{Arrival, custom, dispatch, names, response};
+use super::{Arrival, custom, dispatch, names, plugins, response};
 use crate::body::AnswerBody;
 use crate::error::Error;
 use crate::surface::Shared;
@@ -25,22 +25,23 @@ use crate::surface::Shared;
 pub(super) async fn answer(
     shared: &Shared,
     id: &InvocationId,
-    arrival: Arrival,
+    mut arrival: Arrival,
 ) -> Result<Response<AnswerBody>, Error> {
+    shared.events.received_http.increment(1);
+    let mut payload = Payload::parse(arrival.content_type(), arrival.body.clone())
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    if arrival.is_trusted {
+        plugins::ask_received(shared, id, &mut arrival, &mut payload).await?;
+        if shared.emitter.is_received_heard() {
+            let event = arrival.http_event(shared, id, payload.clone(), None);
+            arrival.tell_received(shared, &event);
+        }
+    }
     let Arrival {
         ref parts,
         ref target,
-        ref body,
-        is_trusted,
         ..
     } = arrival;
-    shared.events.received_http.increment(1);
-    let payload = Payload::parse(arrival.content_type(), body.clone())
-        .map_err(|error| Error::invalid(error.to_string()))?;
-    if is_trusted && shared.emitter.is_received_heard() {
-        let event = arrival.http_event(shared, id, payload.clone(), None);
-        arrival.tell_received(shared, &event);
-    }
     let registry = shared.node.registry();
     if !registry.is_loaded {
         return Err(Error::not_loaded());
@@ -255,14 +256,21 @@ pub(super) async fn run(
     let registered = registry.function(&subscription.space, &subscription.function_id);
     let registered = registered.ok_or_else(|| Error::not_found("resource not found"))?;
     let format = registered.function.event_format();
+    let (space, function_id) = (&subscription.space, &subscription.function_id);
+    let asked = plugins::ask_invoking(shared, arrival, event, space, function_id).await;
+    let (arrival, event) = asked
+        .changed
+        .as_ref()
+        .map_or((arrival, event), |changed| (&changed.0, &changed.1));
     let call = FunctionCall {
         shared,
         id,
         fields: &arrival.parts.headers,
         event,
-        space: &subscription.space,
-        function_id: &subscription.function_id,
+        space,
+        function_id,
     };
+    asked.outcome.map_err(|failure| call.refused(failure))?;
     let mut encoded = match format {
         EventFormat::Raw if subscription.is_http() => arrival.as_sent(shared),
         _ if subscription.is_typed() => event.encode_typed(format),
@@ -369,15 +377,9 @@ impl Arrival {
 }
 
 /// The headers that the data of an event tells: all but the host's and those of one connection, repeated ones joined.
-fn told_headers(fields: &HeaderMap, shared: &Shared) -> Vec<(String, String)> {
+pub(super) fn told_headers(fields: &HeaderMap, shared: &Shared) -> Vec<(String, String)> {
     let dropped = connection_options(fields);
-    let is_told = |name: &&HeaderName| {
-        **name != header::HOST
-            && !is_hop_by_hop(name.as_str())
-            && !is_credential(name, shared)
-            && !dropped.iter().any(|option| option == name.as_str())
-    };
-    let names = fields.keys().filter(is_told);
+    let names = fields.keys().filter(|name| is_told(name, &dropped, shared));
     names
         .map(|name| {
             let values = fields.get_all(name).iter();
@@ -389,6 +391,14 @@ fn told_headers(fields: &HeaderMap, shared: &Shared) -> Vec<(String, String)> {
             )
         })
         .collect()
+}
+
+/// Whether the data of an event tells this header; `dropped` are those of the connection only.
+pub(super) fn is_told(name: &HeaderName, dropped: &[String], shared: &Shared) -> bool {
+    *name != header::HOST
+        && !is_hop_by_hop(name.as_str())
+        && !is_credential(name, shared)
+        && !dropped.iter().any(|option| option == name.as_str())
 }
 
 /// The headers that are handed on with a request as it was sent. Its length, media type and trace context are told otherwise;
@@ -424,7 +434,7 @@ fn is_credential(name: &HeaderName, shared: &Shared) -> bool {
 }
 
 /// The headers that a client declared to be for its connection only.
-fn connection_options(fields: &HeaderMap) -> Vec<String> {
+pub(super) fn connection_options(fields: &HeaderMap) -> Vec<String> {
     let values = fields.get_all(header::CONNECTION).iter();
     let values = values.filter_map(|value| value.to_str().ok());
     values

@@ -14,7 +14,7 @@ pub(super) async fn answer(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
-    event: &Event,
+    event: Event,
 ) -> Result<Response<AnswerBody>, Error> {
     let fields = &arrival.parts.headers;
     let registry = shared.node.registry();
@@ -42,7 +42,7 @@ async fn run(
     shared: &Shared,
     id: &InvocationId,
     arrival: &Arrival,
-    event: &Event,
+    mut event: Event,
     space: &Space,
 ) -> Result<Response<AnswerBody>, Error> {
     let not_found = || Error::not_found("function or subscription not found");
@@ -57,14 +57,17 @@ async fn run(
     }
     let registered = registry.function(space, &function_id);
     let format = registered.ok_or_else(not_found)?.function.event_format();
+    let asked = shared.emitter.ask_invoking(space, &function_id, &mut event);
+    let asked = asked.await;
     let call = FunctionCall {
         shared,
         id,
         fields,
-        event,
+        event: &event,
         space,
         function_id: &function_id,
     };
+    asked.map_err(|failure| call.refused(failure))?;
     let completed = call.run(event.encode(format)).await?;
     let mut response = response::bare(completed.reply.body.whole().clone(), HeaderMap::new());
     shared.describe(response.headers_mut(), &completed);

@@ -18,6 +18,7 @@ mod invoke;
 mod limits;
 mod meters;
 mod parsers;
+mod plugins;
 mod spaceless;
 mod subscriptions;
 mod support;

@@ -443,6 +443,21 @@ impl Sandbox {
         change: impl FnOnce(&mut Settings),
         propagate: Option<gateway::Propagate>,
     ) -> Self {
+        Self::with_all(change, propagate, None)
+    }
+
+    pub(crate) fn with_hooks(
+        change: impl FnOnce(&mut Settings),
+        hooks: Option<Arc<dyn ::plugins::Hooks>>,
+    ) -> Self {
+        Self::with_all(change, None, hooks)
+    }
+
+    fn with_all(
+        change: impl FnOnce(&mut Settings),
+        propagate: Option<gateway::Propagate>,
+        hooks: Option<Arc<dyn ::plugins::Hooks>>,
+    ) -> Self {
         let mut settings = Settings::default();
         for address in [
             &mut settings.listen.functions,
@@ -453,7 +468,7 @@ impl Sandbox {
         }
         change(&mut settings);
         let node = ScriptedNode::new();
-        let (queues, emitter) = Queues::start(&settings, &node);
+        let (queues, emitter) = Queues::start(&settings, &node, hooks);
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
         let token = Some(Secret::new("0123456789abcdef"));
         let edge = Edge::new(

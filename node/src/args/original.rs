@@ -29,6 +29,8 @@ enum Becomes {
     Word(&'static str),
     /// A flag of ours with the same value.
     Flag(&'static str),
+    /// The same, and each time it comes counts.
+    Each(&'static str),
     /// A flag of ours for an address on loopback; the value is its port.
     Port(&'static str),
     /// The client URLs of etcd, from hosts with their ports.
@@ -112,8 +114,8 @@ const FLAGS: [Flag; 18] = [
     valued(
         "plugin",
         "PATH",
-        Becomes::Refused,
-        "refused: its plugins are Go programs, which can not be loaded; leave it out",
+        Becomes::Each("--plugin"),
+        "may be repeated; a WebAssembly module, since the original's plugins, Go programs, can not be loaded",
     ),
 ];
 
@@ -190,7 +192,9 @@ pub fn table() -> String {
         let here = match flag.becomes {
             Becomes::Dev => "`hearth dev`".to_owned(),
             Becomes::Word(ours) => format!("`hearth {ours}`"),
-            Becomes::Flag(ours) => format!("`{ours}{}`", value.as_deref().unwrap_or("")),
+            Becomes::Flag(ours) | Becomes::Each(ours) => {
+                format!("`{ours}{}`", value.as_deref().unwrap_or(""))
+            }
             Becomes::Port(ours) => format!("`{ours} 127.0.0.1:PORT`"),
             Becomes::Etcd => "`--etcd http://HOST:PORT,..`".to_owned(),
             Becomes::Setting(key) | Becomes::Choice(key, _) => {
@@ -255,6 +259,7 @@ impl Translated {
                 let why = format!("expected one of {}", known.join(", "));
                 return Err(flag.wrong(Some(&value), why));
             }
+            Becomes::Each(ours) => self.ours.extend([ours.into(), value.into()]),
             Becomes::Flag(name) | Becomes::Setting(name) | Becomes::Choice(name, _) => {
                 self.values.insert(name, (flag.becomes, value));
             }

@@ -178,6 +178,24 @@ pub const METERS: &[Meter] = &[
         "system events without room; part of `gateway_events_dropped_total`",
     ),
     counter(
+        "hearth_plugin_calls_total",
+        &[("plugin", &[]), ("stage", &[]), ("outcome", &[])],
+        "what plugins were asked or told: `passed`, `changed`, `vetoed`, `failed`, `timed_out`, `busy` (no turn in time), `dropped` (an async one whose lane was full)",
+    ),
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "hearth_plugin_call_duration_seconds",
+            &[("plugin", &[])],
+            "histogram of how long plugins took, the wait for a turn aside",
+        )
+    },
+    counter(
+        "hearth_plugin_reloads_total",
+        &[("plugin", &[]), ("outcome", &[])],
+        "files of plugins that changed: `loaded`, or `refused`, and the plugin goes on as it was",
+    ),
+    counter(
         "gateway_events_received_total",
         OF_SPACE_AND_TYPE,
         "events that came, as Event Gateway counts them; of the gateway's own (`gateway.function.…`) those that somebody subscribed to",

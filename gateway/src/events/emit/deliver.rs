@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actors::invoker::Request;
+use actors::invoker::{Completed, Request};
 use async_trait::async_trait;
+use protocol::function::EventFormat;
 use protocol::invocation::TraceContext;
-use protocol::{Component, Effect, ErrorCode, Event, Failure, InvocationId};
+use protocol::{Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space};
 use queue::{Deliver, Delivery};
 
 use super::Emitter;
@@ -25,43 +26,70 @@ impl Invocations {
         Self { node, emitter }
     }
 
-    fn request(&self, delivery: &Delivery, event: &Event) -> Result<Request, Failure> {
+    /// The form in which a function wants events.
+    fn format(&self, space: &Space, function_id: &FunctionId) -> Result<EventFormat, Failure> {
         let registry = self.node.registry();
-        let (space, function_id) = (&delivery.space, &delivery.function_id);
-        let Some(registered) = registry.function(space, function_id) else {
-            let message = format!("function {function_id} is not registered in space {space}");
-            return Err(Failure::new(
+        match registry.function(space, function_id) {
+            Some(registered) => Ok(registered.function.event_format()),
+            None => Err(Failure::new(
                 ErrorCode::FunctionNotFound,
                 Component::Gateway,
                 Effect::Refused,
-                message,
-            ));
+                format!("function {function_id} is not registered in space {space}"),
+            )),
+        }
+    }
+
+    async fn call(&self, delivery: &Delivery, event: &mut Event) -> Result<Completed, Failure> {
+        let (space, function_id) = (&delivery.space, &delivery.function_id);
+        let format = self.format(space, function_id)?;
+        let asked = self.emitter.ask_invoking(space, function_id, event).await;
+        let called = match asked {
+            Ok(()) => {
+                self.emitter.invoking(space, function_id, event);
+                let called = self.node.invoke(request(delivery, event, format)).await;
+                called.map_err(|failed| failed.failure)
+            }
+            Err(failure) => Err(failure),
         };
-        let format = registered.function.event_format();
-        let encoded = match delivery.subscription_id.is_typed() {
-            true => event.encode_typed(format),
-            false => event.encode(format),
-        };
-        let extensions = &event.attributes.extensions;
-        Ok(Request {
-            id: InvocationId::random(),
-            space: space.clone(),
-            function_id: function_id.clone(),
-            payload: encoded.payload,
-            content_type: encoded.content_type,
-            call: Some(Arc::new(encoded.call)),
-            trace: TraceContext {
-                parent: extensions.get("traceparent").cloned(),
-                state: extensions.get("tracestate").cloned(),
-            },
-        })
+        match &called {
+            Ok(completed) => {
+                let result = completed.reply.body.whole();
+                self.emitter.invoked(space, function_id, event, result);
+            }
+            Err(failure) => {
+                self.emitter
+                    .invocation_failed(space, function_id, event, failure);
+            }
+        }
+        called
+    }
+}
+
+fn request(delivery: &Delivery, event: &Event, format: EventFormat) -> Request {
+    let encoded = match delivery.subscription_id.is_typed() {
+        true => event.encode_typed(format),
+        false => event.encode(format),
+    };
+    let extensions = &event.attributes.extensions;
+    Request {
+        id: InvocationId::random(),
+        space: delivery.space.clone(),
+        function_id: delivery.function_id.clone(),
+        payload: encoded.payload,
+        content_type: encoded.content_type,
+        call: Some(Arc::new(encoded.call)),
+        trace: TraceContext {
+            parent: extensions.get("traceparent").cloned(),
+            state: extensions.get("tracestate").cloned(),
+        },
     }
 }
 
 #[async_trait]
 impl Deliver for Invocations {
     async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
-        let event: Event = rmp_serde::from_slice(&delivery.event).map_err(|error| {
+        let mut event: Event = rmp_serde::from_slice(&delivery.event).map_err(|error| {
             let message = format!("the event in the queue can not be read: {error}");
             Failure::new(
                 ErrorCode::Internal,
@@ -70,22 +98,7 @@ impl Deliver for Invocations {
                 message,
             )
         })?;
-        let (space, function_id) = (&delivery.space, &delivery.function_id);
-        let request = self.request(delivery, &event)?;
-        self.emitter.invoking(space, function_id, &event);
-        match self.node.invoke(request).await {
-            Ok(completed) => {
-                let result = completed.reply.body.whole();
-                self.emitter.invoked(space, function_id, &event, result);
-                Ok(())
-            }
-            Err(failed) => {
-                let failure = failed.failure;
-                self.emitter
-                    .invocation_failed(space, function_id, &event, &failure);
-                Err(failure)
-            }
-        }
+        self.call(delivery, &mut event).await.map(|_| ())
     }
 }
 

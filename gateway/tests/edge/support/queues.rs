@@ -19,7 +19,11 @@ pub(crate) struct Queues {
 
 impl Queues {
     /// Starts to deliver; what is emitted goes through the second of the two.
-    pub(super) fn start(settings: &Settings, node: &ScriptedNode) -> (Self, Arc<Emitter>) {
+    pub(super) fn start(
+        settings: &Settings,
+        node: &ScriptedNode,
+        hooks: Option<Arc<dyn ::plugins::Hooks>>,
+    ) -> (Self, Arc<Emitter>) {
         let settings = &settings.queue;
         let queue = |len_max| {
             let limits = memory::Limits {
@@ -37,7 +41,10 @@ impl Queues {
             Arc::clone(&custom) as Arc<dyn Queue>,
             Arc::clone(&system),
         );
-        let emitter = Arc::new(emitter);
+        let emitter = Arc::new(match hooks {
+            Some(hooks) => emitter.with_plugins(hooks),
+            None => emitter,
+        });
         let start = |queue: &Arc<MemoryQueue>, permits, meters| {
             DeliveryLoop::start(delivery::Args {
                 queue: Arc::clone(queue) as Arc<dyn Queue>,

@@ -66,6 +66,10 @@ fn flags_of_the_original_become_ours() {
             format!("{node} --config-listen 127.0.0.1:5001 --events-listen 127.0.0.1:5000"),
         ),
         (
+            "hearth -plugin a.wasm --plugin=b.wasm",
+            format!("{node} --plugin a.wasm --plugin b.wasm"),
+        ),
+        (
             "hearth -config-port 5001 -config-port 5002",
             format!("{node} --config-listen 127.0.0.1:5002"),
         ),
@@ -120,7 +124,6 @@ fn what_has_no_counterpart_is_refused_with_the_way_out() {
         "hearth -embed-cli-addr=u",
         "-embed-cli-addr: the store of a single node",
     );
-    refuses("hearth -plugin p", "-plugin: its plugins are Go programs");
     refuses(
         "hearth -dev -db-hosts a:1",
         "-db-hosts: -dev has a store of its own",

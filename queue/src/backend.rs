@@ -66,7 +66,7 @@ pub struct Leased {
     pub lease: Lease,
     /// The delivery.
     pub delivery: Arc<Delivery>,
-    /// How often it was leased before, since it was accepted or redriven.
+    /// How often it was leased before, since it was accepted or redriven, but for leases that did not count: see [`Outcome::Again`].
     pub attempts: u32,
     /// How long ago it was accepted or redriven, by the clock of the queue.
     pub age: Duration,
@@ -77,10 +77,12 @@ pub struct Leased {
 pub enum Outcome {
     /// The function took the event: the delivery is done with.
     Delivered,
-    /// Nothing ran: it is leased again, no sooner than after this long.
+    /// It is leased again, no sooner than after this long.
     Again {
         /// The pause.
         after: Duration,
+        /// Whether this was an attempt, for [`Leased::attempts`].
+        counts: bool,
     },
     /// It is over without success.
     DeadLetter {

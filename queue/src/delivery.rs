@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use protocol::{Effect, ErrorCode, Failure};
+use protocol::Failure;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -15,14 +14,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::{Delivery, Leased, Outcome, Permits, Promise, Queue, Stats};
 
+mod judge;
 mod meters;
 mod seldom;
 
+pub use judge::Retry;
 pub use meters::Meters;
 use seldom::Seldom;
-
-/// The longest pause between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Hands an event to a function.
 #[async_trait]
@@ -30,8 +28,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     /// Hands the event to the function, once, and waits for the end of it.
     ///
     /// # Errors
-    /// Why the function did not take it. The effect decides what becomes of the delivery: after [`Effect::Refused`] it is
-    /// tried again for a while, after any other it is over.
+    /// Why the function did not take it. What becomes of the delivery follows from that: see [`Retry`].
     ///
     /// # Cancel safety
     /// Dropping the future cancels the invocation.
@@ -49,19 +46,10 @@ pub struct Args {
     pub permits: usize,
     /// How long the queue's leases last.
     pub lease_timeout: Duration,
-    /// When a refused delivery is tried again.
+    /// When a delivery is tried again.
     pub retry: Retry,
     /// What it counts.
     pub meters: Meters,
-}
-
-/// When a delivery is tried again after nothing ran.
-#[derive(Debug, Clone, Copy)]
-pub struct Retry {
-    /// The first pause, doubled each time.
-    pub backoff: Duration,
-    /// For how long after its event was accepted.
-    pub until_age: Duration,
 }
 
 /// A running loop. Dropping it leaves its tasks to the runtime: use [`DeliveryLoop::drain`].
@@ -179,15 +167,18 @@ async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
 /// Makes one attempt, and tells the queue how it ended.
 async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
     let Args { queue, meters, .. } = &shared.args;
-    meters.taken(&leased);
-    let outcome = match shared.deliver(&leased).await {
-        Some(Ok(())) => Outcome::Delivered,
-        Some(Err(failure)) => shared.judge(&leased, failure),
-        None => {
-            shared.count_lost(1);
-            return;
-        }
+    let outcome = match shared.hopeless(&leased) {
+        Some(reason) => shared.give_up(&leased, reason),
+        None => match shared.deliver(&leased).await {
+            Some(Ok(())) => Outcome::Delivered,
+            Some(Err(failure)) => shared.judge(&leased, failure),
+            None => {
+                shared.count_lost(1);
+                return;
+            }
+        },
     };
+    meters.made(&leased, &outcome);
     let ended = meters.ended(&outcome).clone();
     match queue.settle(&leased.lease, outcome).await {
         Ok(()) => ended.increment(1),
@@ -240,56 +231,6 @@ impl Shared {
             meters.lost.increment(count as u64);
         }
     }
-
-    /// What becomes of a delivery that the function did not take.
-    fn judge(&self, leased: &Leased, failure: Failure) -> Outcome {
-        let Retry { backoff, until_age } = self.args.retry;
-        let may_change = failure.effect == Effect::Refused && !is_lasting(failure.code);
-        let asked_for = failure.retry_after_ms.map(Duration::from_millis);
-        let after = pause(backoff, leased.attempts).max(asked_for.unwrap_or_default());
-        let delivery = &leased.delivery;
-        if may_change && leased.age + after <= until_age {
-            tracing::debug!(
-                delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
-                subscription = %delivery.subscription_id, code = %failure.code, error = %failure, ?after,
-                "an event was refused and is delivered again"
-            );
-            return Outcome::Again { after };
-        }
-        self.failures.warn(|more| {
-            tracing::warn!(
-                delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
-                subscription = %delivery.subscription_id, code = %failure.code, error = %failure, more,
-                "an event was not delivered"
-            );
-        });
-        Outcome::DeadLetter {
-            reason: failure,
-            answer: Bytes::new(),
-        }
-    }
-}
-
-/// Whether another attempt would end the same way.
-fn is_lasting(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::InvalidRequest
-            | ErrorCode::PayloadTooLarge
-            | ErrorCode::Unauthorized
-            | ErrorCode::Forbidden
-            | ErrorCode::MethodNotAllowed
-            | ErrorCode::Vetoed
-            | ErrorCode::Internal
-    )
-}
-
-/// The pause before the next attempt, after so many: doubled each time, and up to half as long again, so that what failed
-/// together does not come back together.
-fn pause(backoff: Duration, attempts: u32) -> Duration {
-    let doubled = backoff.saturating_mul(1 << attempts.min(16));
-    let jitter: f64 = rand::random();
-    doubled.min(BACKOFF_MAX).mul_f64(1.0 + jitter / 2.0)
 }
 
 impl Permit {

@@ -296,7 +296,13 @@ pub async fn what_is_tried_again_comes_back_after_its_pause(queue: &dyn Queue) {
     let first = queue.lease(MANY).await.unwrap().remove(0);
     let (began, after) = (Instant::now(), Duration::from_millis(300));
     queue
-        .settle(&first.lease, Outcome::Again { after })
+        .settle(
+            &first.lease,
+            Outcome::Again {
+                after,
+                counts: true,
+            },
+        )
         .await
         .unwrap();
     assert!(queue.lease(MANY).await.unwrap().is_empty());
@@ -308,8 +314,15 @@ pub async fn what_is_tried_again_comes_back_after_its_pause(queue: &dyn Queue) {
     assert_eq!(second.attempts, 1);
     assert!(second.age >= after, "{:?}", second.age);
     lost(queue, &first.lease, Outcome::Delivered).await;
+    let uncounted = Outcome::Again {
+        after: Duration::ZERO,
+        counts: false,
+    };
+    queue.settle(&second.lease, uncounted).await.unwrap();
+    let third = next(queue).await.remove(0);
+    assert_eq!(third.attempts, 1, "the second one does not count");
     queue
-        .settle(&second.lease, Outcome::Delivered)
+        .settle(&third.lease, Outcome::Delivered)
         .await
         .unwrap();
     assert_eq!(queue.stats(), Stats::default());
@@ -325,6 +338,7 @@ pub async fn what_waits_can_be_cancelled(queue: &dyn Queue) {
     assert_eq!(named(&leased), [("f".into(), 0), ("f".into(), 2)]);
     let again = Outcome::Again {
         after: Duration::from_millis(1),
+        counts: true,
     };
     queue.settle(&leased[0].lease, again).await.unwrap();
     assert_eq!(queue.cancel(sent[0].id).await, Ok(true));
@@ -421,6 +435,7 @@ pub async fn a_lost_lease_settles_nothing(queue: &dyn Queue) {
     assert!(queue.extend(&first.lease).await.is_err());
     let again = Outcome::Again {
         after: Duration::ZERO,
+        counts: true,
     };
     for outcome in [Outcome::Delivered, again, dead_letter()] {
         lost(queue, &first.lease, outcome).await;

@@ -291,11 +291,16 @@ impl Queue for EmbeddedQueue {
         let id = Id(lease.id);
         let record = match outcome {
             Outcome::Delivered => index.end(lease).then_some(Record::Ended(id)),
-            Outcome::Again { after } => {
+            Outcome::Again { after, counts } => {
                 let due = now.saturating_add(micros(after));
-                index
-                    .wait_again(lease, due, now)
-                    .then_some(Record::Again(id, due))
+                let is_held = index.wait_again(lease, due, now);
+                if is_held
+                    && !counts
+                    && let Some(attempts) = index.forget_attempt(lease.id)
+                {
+                    self.note(&Record::Leased(vec![(id, attempts)]));
+                }
+                is_held.then_some(Record::Again(id, due))
             }
             Outcome::DeadLetter { reason, answer } => index
                 .bury(lease, now, reason, answer)

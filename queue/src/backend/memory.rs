@@ -166,8 +166,10 @@ impl Queue for MemoryQueue {
         let Some(out) = state.end_lease(lease) else {
             return Err(Error::LeaseLost(*lease));
         };
-        if let Outcome::Again { after } = outcome {
-            state.pause(out.waiting, now + after);
+        if let Outcome::Again { after, counts } = outcome {
+            let mut waiting = out.waiting;
+            waiting.attempts -= u32::from(!counts);
+            state.pause(waiting, now + after);
         }
         self.meters.tell(before, &state);
         // The function may have another lease now.

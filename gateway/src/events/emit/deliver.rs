@@ -31,6 +31,13 @@ impl Invocations {
         let registry = self.node.registry();
         match registry.function(space, function_id) {
             Some(registered) => Ok(registered.function.event_format()),
+            // What was kept on disk is here before the functions are known.
+            None if !registry.is_loaded => Err(Failure::new(
+                ErrorCode::StoreUnavailable,
+                Component::Store,
+                Effect::Refused,
+                "this node has not heard its functions yet",
+            )),
             None => Err(Failure::new(
                 ErrorCode::FunctionNotFound,
                 Component::Gateway,

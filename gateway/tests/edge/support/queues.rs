@@ -53,7 +53,9 @@ impl Queues {
                 lease_timeout: settings.lease_timeout,
                 retry: Retry {
                     backoff: settings.retry_backoff,
+                    backoff_max: settings.retry_backoff_max,
                     until_age: settings.retry_for,
+                    attempts_max: settings.attempts_max,
                 },
                 meters,
             })

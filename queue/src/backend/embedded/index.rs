@@ -304,6 +304,13 @@ impl Index {
         true
     }
 
+    /// Does not count the last lease of a delivery as an attempt; says how many are left.
+    pub(super) fn forget_attempt(&mut self, id: DeliveryId) -> Option<u32> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.attempts = entry.attempts.saturating_sub(1);
+        Some(entry.attempts)
+    }
+
     /// Ends a lease and the delivery with it; false when the lease was lost.
     pub(super) fn end(&mut self, lease: &Lease) -> bool {
         self.end_lease(lease) && self.remove(lease.id).is_some()

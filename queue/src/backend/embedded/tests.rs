@@ -118,6 +118,7 @@ async fn a_restart_forgets_nothing() {
     let leased = queue.lease(MANY).await.unwrap();
     let again = |seconds| Outcome::Again {
         after: Duration::from_secs(seconds),
+        counts: true,
     };
     let outcomes = [
         Some(Outcome::Delivered),

@@ -116,12 +116,14 @@ impl Run {
             7..=8 => (
                 Outcome::Again {
                     after: Duration::ZERO,
+                    counts: true,
                 },
                 Known::Open,
             ),
             _ => (
                 Outcome::Again {
                     after: Duration::from_secs(3_600),
+                    counts: true,
                 },
                 Known::Open,
             ),

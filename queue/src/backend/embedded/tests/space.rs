@@ -44,7 +44,10 @@ async fn segments_are_released_and_what_lives_is_kept() {
     queue.enqueue(tried.clone()).await.unwrap();
     let after = Duration::from_secs(600);
     for leased in queue.lease(MANY).await.unwrap() {
-        let again = Outcome::Again { after };
+        let again = Outcome::Again {
+            after,
+            counts: true,
+        };
         queue.settle(&leased.lease, again).await.unwrap();
     }
     for _ in 0..300 {

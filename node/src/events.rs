@@ -71,23 +71,27 @@ impl Queues {
             Some(hooks) => emitter.with_plugins(hooks),
             None => emitter,
         });
-        let deliver: Arc<dyn Deliver> = Arc::new(Invocations::new(node, Arc::clone(&emitter)));
         let start = |queue: Arc<dyn Queue>, permits, meters| {
-            let retry = retry(settings, queue.promise());
+            let promise = queue.promise();
+            let (node, emitter) = (Arc::clone(&node), Arc::clone(&emitter));
+            let deliver: Arc<dyn Deliver> = Arc::new(Invocations::new(node, emitter, promise));
             DeliveryLoop::start(delivery::Args {
                 queue,
-                deliver: Arc::clone(&deliver),
+                deliver,
                 permits,
                 lease_timeout: settings.lease_timeout,
-                retry,
+                retry: retry(settings, promise),
                 meters,
             })
         };
+        let custom_promise = custom.promise();
+        let custom = start(custom, settings.permits, custom_meters);
+        let system = start(system, settings.system_permits, system_meters);
         Events {
             emitter,
-            custom_promise: custom.promise(),
-            custom: start(custom, settings.permits, custom_meters),
-            system: start(system, settings.system_permits, system_meters),
+            custom,
+            custom_promise,
+            system,
         }
     }
 }

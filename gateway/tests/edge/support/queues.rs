@@ -48,7 +48,11 @@ impl Queues {
         let start = |queue: &Arc<MemoryQueue>, permits, meters| {
             DeliveryLoop::start(delivery::Args {
                 queue: Arc::clone(queue) as Arc<dyn Queue>,
-                deliver: Arc::new(Invocations::new(Arc::clone(&node), Arc::clone(&emitter))),
+                deliver: Arc::new(Invocations::new(
+                    Arc::clone(&node),
+                    Arc::clone(&emitter),
+                    queue.promise(),
+                )),
                 permits,
                 lease_timeout: settings.lease_timeout,
                 retry: Retry {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use cluster_tests::sandbox::Builder;
 use cluster_tests::{Does, Node, Record, Sandbox, Webhook, until};
 use futures_util::{StreamExt, stream};
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 /// How long a node may take to start or to end, and events to their subscribers, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -150,6 +151,66 @@ async fn a_webhook_that_fails_is_asked_again_and_one_that_refuses_is_not() {
     assert_eq!(refuses.envelopes().len(), 1);
     let log = node.log();
     assert!(log.contains("status 400: no such field"), "{log}");
+}
+
+/// Seen with its reason and answer, delivered again once its function takes it, and forgotten on request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_shown_redriven_and_purged() {
+    let sandbox = single().start().await;
+    let hook = Webhook::start(Does::AnswerWith("404 Not Found", "no such order")).await;
+    subscribe(&sandbox, "orders", &hook).await;
+    let node = sandbox.node(0);
+    emit(&node, 2).await;
+    until("both are dead letters", PATIENCE, || async {
+        node.metric("hearth_dead_letters", "").await == 2.0
+    })
+    .await;
+    let first = dead_letters(&node, "?limit=1").await;
+    let next = first["next"].as_u64().unwrap();
+    let rest = dead_letters(&node, &format!("?after={next}")).await;
+    assert!(rest["next"].is_null());
+    let (first, second) = (&first["deadLetters"][0], &rest["deadLetters"][0]);
+    assert_eq!(
+        (&first["code"], &first["status"], &first["answer"]),
+        (
+            &json!("function_failed"),
+            &json!(404),
+            &json!("no such order")
+        )
+    );
+    assert_eq!(first["attempts"], 1);
+    let path = |letter: &Value, what: &str| {
+        format!("/v1/dead-letters/{}{what}", letter["id"].as_str().unwrap())
+    };
+    let shown = node.config(Method::GET, &path(first, ""), None).await;
+    assert_eq!(shown.json()["event"]["event"], "tick");
+    assert_eq!(shown.json()["event"]["id"], first["eventId"]);
+
+    hook.now(Does::Answer(""));
+    let redrive = path(first, "/redrive");
+    let redriven = node.config(Method::POST, &redrive, None).await;
+    assert_eq!(redriven.status, 204, "{redriven:?}");
+    let id = first["eventId"].as_str().unwrap();
+    until("it came again", PATIENCE, || async { hook.ids()[id] == 2 }).await;
+    let purged = node.config(Method::DELETE, &path(second, ""), None).await;
+    assert_eq!(purged.status, 204, "{purged:?}");
+    assert_eq!(dead_letters(&node, "").await["deadLetters"], json!([]));
+    for (method, path, status) in [
+        (Method::GET, path(second, ""), 404),
+        (Method::DELETE, path(second, ""), 404),
+        (Method::POST, path(second, "/redrive"), 404),
+        (Method::GET, "/v1/dead-letters/x".into(), 400),
+        (Method::GET, "/v1/dead-letters?limit=0".into(), 400),
+        (Method::GET, "/v1/dead-letters?after=x".into(), 400),
+    ] {
+        let answer = node.config(method, &path, None).await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+    }
+}
+
+async fn dead_letters(node: &Node, query: &str) -> Value {
+    let path = format!("/v1/dead-letters{query}");
+    node.config(Method::GET, &path, None).await.json()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,11 @@ impl Emitter {
         }
     }
 
+    /// Where custom events wait.
+    pub(crate) fn queue(&self) -> &dyn Queue {
+        self.queue.as_ref()
+    }
+
     /// Lets plugins take part.
     #[must_use]
     pub fn with_plugins(self, hooks: Arc<dyn Hooks>) -> Self {

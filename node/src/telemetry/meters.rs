@@ -175,7 +175,7 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_delivery_leases_lost_total",
         &[],
-        "deliveries whose task gave no sign of life within `queue.lease_timeout`; with `embedded` they are made once more",
+        "with `embedded`: deliveries whose task gave no sign of life within `queue.lease_timeout`, and that are made once more",
     ),
     Meter {
         kind: Kind::Gauge,

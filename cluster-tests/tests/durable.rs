@@ -261,6 +261,35 @@ async fn a_damaged_queue_is_refused_and_named() {
     node.wait_ready(PATIENCE).await;
 }
 
+/// In a cluster it is there for who asks for it, and belongs to one process there as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_can_keep_its_events_and_only_one_has_them() {
+    let sandbox = Sandbox::builder()
+        .nodes(1)
+        .env("HEARTH_QUEUE__BACKEND", "embedded")
+        .start()
+        .await;
+    let node = sandbox.node(0);
+    let held = Webhook::start(Does::Hang).await;
+    subscribe(&sandbox, "held", &held).await;
+    let ids = emit(&node, 10).await;
+    node.kill9();
+    let queue = node.data_dir().join("queue");
+    let lock = std::fs::File::open(queue.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    node.restart();
+    assert_eq!(node.exited(PATIENCE).await.code(), Some(69));
+    let named = format!(
+        "the queue in {} is in use by another process",
+        queue.display()
+    );
+    assert!(node.log().contains(&named), "{}", node.log());
+    drop(lock);
+    held.now(Does::Answer(""));
+    node.restart();
+    all_came(&held, &ids).await;
+}
+
 /// The file that the queue writes.
 fn journal(node: &Node) -> PathBuf {
     let files = std::fs::read_dir(node.data_dir().join("queue")).unwrap();

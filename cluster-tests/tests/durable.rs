@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::sandbox::Builder;
 use cluster_tests::{Does, Node, Record, Sandbox, Webhook, until};
@@ -125,15 +125,13 @@ async fn a_backlog_is_counted_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_fails_is_asked_again_and_one_that_refuses_is_not() {
-    let sandbox = single()
-        .env("HEARTH_QUEUE__RETRY_BACKOFF", "1s")
-        .start()
-        .await;
+    let sandbox = single().start().await;
     let fails = Webhook::start(Does::FailFirst(2)).await;
     let refuses = Webhook::start(Does::AnswerWith("400 Bad Request", "no such field")).await;
     subscribe(&sandbox, "fails", &fails).await;
     subscribe(&sandbox, "refuses", &refuses).await;
     let node = sandbox.node(0);
+    let began = Instant::now();
     emit(&node, 1).await;
     until(
         "the second one ended as a dead letter",
@@ -148,6 +146,8 @@ async fn a_webhook_that_fails_is_asked_again_and_one_that_refuses_is_not() {
     })
     .await;
     assert_eq!(fails.envelopes().len(), 3);
+    let paused = began.elapsed();
+    assert!(paused >= Duration::from_secs(3), "1 s and 2 s: {paused:?}");
     assert_eq!(refuses.envelopes().len(), 1);
     let log = node.log();
     assert!(log.contains("status 400: no such field"), "{log}");

@@ -189,3 +189,53 @@ fn is_lasting_answer(failure: &Failure) -> bool {
         None => failure.code == ErrorCode::MalformedAnswer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::Answered;
+
+    use super::*;
+
+    const RETRY: Retry = Retry {
+        backoff: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(300),
+        until_age: Duration::from_secs(86_400),
+        attempts_max: 10,
+    };
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        for (attempts, seconds) in [(0, 1), (1, 2), (2, 4), (8, 256), (9, 300), (1_000, 300)] {
+            let pause = RETRY.pause(attempts);
+            let least = Duration::from_secs(seconds);
+            let range = least..=least.mul_f64(1.5);
+            assert!(range.contains(&pause), "{attempts}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn the_longer_of_the_pauses_that_were_asked_for_is_kept() {
+        let failed = |by_node, by_function| {
+            let (code, component) = (ErrorCode::FunctionFailed, Component::Function);
+            let answered = Answered {
+                status: 503,
+                said: String::new(),
+                retry_after_ms: by_function,
+            };
+            Failure {
+                retry_after_ms: by_node,
+                answered: Some(Box::new(answered)),
+                ..Failure::new(code, component, Effect::Finished, "status 503")
+            }
+        };
+        for (by_node, by_function, asked) in [
+            (None, None, 0),
+            (Some(5), None, 5),
+            (None, Some(7), 7),
+            (Some(5), Some(7), 7),
+        ] {
+            let asked = Duration::from_millis(asked);
+            assert_eq!(asked_for(&failed(by_node, by_function)), asked);
+        }
+    }
+}

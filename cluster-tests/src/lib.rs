@@ -10,6 +10,7 @@ pub mod engine;
 pub mod etcd;
 pub mod link;
 pub mod load;
+pub mod many;
 pub mod namespace;
 pub mod node;
 pub mod ports;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Does, Node, Record, Sandbox, Webhook, until};
+use cluster_tests::{Does, Node, Sandbox, Webhook, many, until};
 use futures_util::future::join_all;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How long a node takes to read them all from the store when it starts, with a build for tests on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -27,12 +27,7 @@ async fn behaves_with(count: usize, served_within: Duration) {
     let sandbox = Sandbox::processes(2).await;
     let hook = Webhook::start(Does::Answer(r#"{"body": "ran"}"#)).await;
     let nodes = sandbox.nodes();
-    for at in [0, 1] {
-        let function = Record::http(&format!("function-{at}"), hook.url());
-        sandbox.register(&function).await;
-        sandbox.subscribe(&subscription(at)).await;
-    }
-    multiply(&sandbox, count).await;
+    many::create(&sandbox, count, hook.url()).await;
     for node in &nodes {
         all_is_served(node, count, &hook).await;
     }
@@ -63,41 +58,6 @@ async fn behaves_with(count: usize, served_within: Duration) {
     all_answer(&nodes, "/more", 200, served_within).await;
     nodes[1].unsubscribe(&id).await;
     all_answer(&nodes, "/more", 404, served_within).await;
-}
-
-/// Half are http events of one method, half custom events with ten subscribers each.
-fn subscription(at: usize) -> Value {
-    let function = format!("function-{at}");
-    match at % 2 {
-        0 => {
-            json!({"event": "http", "functionId": function, "method": "GET", "path": format!("/resource-{at}/:id")})
-        }
-        _ => json!({"event": format!("event.{}", at / 20), "functionId": function}),
-    }
-}
-
-/// Makes as many records as that through the store, in the form of the first ones, which were made through the API.
-async fn multiply(sandbox: &Sandbox, count: usize) {
-    let etcd = sandbox.etcd();
-    for kind in ["functions", "subscriptions"] {
-        let samples = etcd
-            .get_all(&format!("hearth/{}/{kind}/", sandbox.id()))
-            .await;
-        let copies = samples.iter().flat_map(|(key, value)| {
-            // A sample of the function 0 is of all even numbers, that of 1 of all odd ones.
-            let is_odd = usize::from(value.contains("function-1\""));
-            (is_odd + 2..count).step_by(2).map(move |at| {
-                let other = |text: &str| {
-                    let text =
-                        text.replace(&format!("function-{is_odd}"), &format!("function-{at}"));
-                    let text = text.replace("resource-0", &format!("resource-{at}"));
-                    text.replace("event.0", &format!("event.{}", at / 20))
-                };
-                (other(key), other(value))
-            })
-        });
-        etcd.put_all(copies).await;
-    }
 }
 
 /// The lists are whole, the first route and the last are answered, others are not, and an event reaches its ten subscribers.

@@ -68,7 +68,7 @@ async fn accept(selection: &Selection, cores: &Cores, report: &mut Report) -> an
         "provider": {"arn": "arn:aws:lambda:eu-west-1:1:function:null", "region": "eu-west-1"},
     });
     create(&sandbox, "functions", &null).await?;
-    let subject = subscribed(&sandbox, "bench.null", ["null".to_owned()]).await?;
+    let subject = subscribed(&sandbox, "bench.null", ["null".to_owned()]).await;
     let mut rates = Vec::new();
     for _ in 0..selection.rounds {
         let shape = Shape::Closed(CALLERS);
@@ -91,7 +91,7 @@ async fn fan_out(selection: &Selection, cores: &Cores, report: &mut Report) -> a
         let record = Record::http(id, &format!("http://{webhook}/"));
         sandbox.register(&record).await;
     }
-    let subject = subscribed(&sandbox, "bench.ten", ids).await?;
+    let subject = subscribed(&sandbox, "bench.ten", ids).await;
     let (mut rates, mut expected) = (Vec::new(), 0);
     for _ in 0..selection.rounds {
         let begun = Instant::now();
@@ -133,16 +133,16 @@ async fn subscribed(
     sandbox: &Sandbox,
     event: &'static str,
     functions: impl IntoIterator<Item = String>,
-) -> anyhow::Result<Subject> {
+) -> Subject {
     for id in functions {
         let subscription = json!({"event": event, "functionId": id});
-        create(sandbox, "subscriptions", &subscription).await?;
+        sandbox.subscribe(&subscription).await;
     }
     let address = sandbox.node(0).events_address();
-    Ok(Subject {
+    Subject {
         event: Some(event),
         ..Subject::new(address, "/", Payload::Small.bytes())
-    })
+    }
 }
 
 /// A webhook that answers with nothing and counts its calls, on a thread of its own.

@@ -4,15 +4,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use anyhow::ensure;
-use futures_util::stream::{self, TryStreamExt};
-use http::Method;
 use protocol::PathTree;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::report::{Report, Row};
 use super::selection::Selection;
 use super::{median, progress};
+use crate::many;
 use crate::node::Node;
 use crate::process::resident_bytes;
 use crate::sandbox::Sandbox;
@@ -28,9 +27,6 @@ pub(super) const NAMES: [&str; 4] = [REBUILD, CHANGE, MEMORY, LOOKUP];
 
 /// Functions, and subscriptions.
 const COUNT: usize = 10_000;
-
-/// Records created at once.
-const WRITERS: usize = 32;
 
 const RUNS: usize = 5;
 const LOOKUPS: usize = 100_000;
@@ -75,8 +71,12 @@ async fn registry(selection: &Selection, report: &mut Report) -> anyhow::Result<
     progress("10,000 functions and 10,000 subscriptions");
     let sandbox = Sandbox::builder().nodes(1).start().await;
     let node = sandbox.node(0);
-    create(&node, "functions", (0..COUNT).map(function)).await?;
-    create(&node, "subscriptions", (0..COUNT).map(subscription)).await?;
+    // Nothing is called here, so nobody needs to listen.
+    many::create(&sandbox, COUNT, "http://127.0.0.1:9/").await;
+    until("the node has all records", READY_WITHIN, || async {
+        node.metric("gateway_subscriptions_total", "default").await >= COUNT as f64
+    })
+    .await;
     let (mut rebuilds, mut changes, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..RUNS {
         node.kill9();
@@ -84,13 +84,14 @@ async fn registry(selection: &Selection, report: &mut Report) -> anyhow::Result<
         node.wait_ready(READY_WITHIN).await;
         let (sum, count) = seconds(&node).await;
         rebuilds.push(sum * 1e3 / count);
-        create(
-            &node,
-            "subscriptions",
-            std::iter::once(subscription(COUNT + run)),
-        )
-        .await?;
-        until("the change is counted", Duration::from_secs(10), || async {
+        let more = json!({
+            "event": "http",
+            "method": "GET",
+            "path": format!("/more-{run}"),
+            "functionId": "function-0",
+        });
+        node.subscribe(&more).await;
+        until("the change is counted", READY_WITHIN, || async {
             seconds(&node).await.1 > count
         })
         .await;
@@ -119,39 +120,6 @@ async fn seconds(node: &Node) -> (f64, f64) {
         node.metric(&of("sum"), label).await,
         node.metric(&of("count"), label).await,
     )
-}
-
-async fn create(
-    node: &Node,
-    kind: &str,
-    records: impl Iterator<Item = Value>,
-) -> anyhow::Result<()> {
-    let path = format!("/v1/spaces/default/{kind}");
-    let path = path.as_str();
-    stream::iter(records.map(Ok))
-        .try_for_each_concurrent(WRITERS, |record| async move {
-            let answer = node.config(Method::POST, path, Some(&record)).await;
-            ensure!(answer.status == 201, "create {record}: {answer:?}");
-            Ok(())
-        })
-        .await
-}
-
-fn function(at: usize) -> Value {
-    json!({
-        "functionId": format!("function-{at}"),
-        "type": "http",
-        "provider": {"url": "http://127.0.0.1:9/"},
-    })
-}
-
-/// Half of one method's routes, and half custom events.
-fn subscription(at: usize) -> Value {
-    let function = format!("function-{}", at % COUNT);
-    match at % 2 {
-        0 => json!({"event": "http", "method": "GET", "path": path(at), "functionId": function}),
-        _ => json!({"event": format!("event.{}", at % 1000), "functionId": function}),
-    }
 }
 
 /// Routes as an API has them: of a hundred resources, with parameters and wildcards.

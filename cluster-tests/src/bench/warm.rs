@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use http::Method;
 use serde_json::json;
 
 use super::cell::{COMPARISONS, Cell, Comparison, Load, Payload, Way};
@@ -241,10 +240,7 @@ impl Servers {
             "path": PATH,
             "functionId": WEBHOOK,
         });
-        let all = "/v1/spaces/default/subscriptions";
-        let node = sandbox.node(0);
-        let answer = node.config(Method::POST, all, Some(&subscription)).await;
-        ensure!(answer.status == 201, "subscribe the webhook: {answer:?}");
+        sandbox.subscribe(&subscription).await;
         let servers = Self {
             sandbox,
             nginx,
@@ -271,9 +267,8 @@ impl Servers {
             let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
             let expected = match way {
                 Way::Direct | Way::Nginx | Way::Chain => (None, None),
-                Way::Local => (Some("local"), Some("warm")),
+                Way::Local | Way::Event => (Some("local"), Some("warm")),
                 Way::Forward => (Some("forwarded"), Some("warm")),
-                Way::Event => (Some("local"), None),
             };
             let seen = (header("x-hearth-route"), header("x-hearth-start"));
             ensure!(

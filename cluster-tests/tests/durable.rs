@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster_tests::sandbox::Builder;
 use cluster_tests::{Does, Node, Record, Sandbox, Webhook, until};
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// How long a node may take to start or to end, and events to their subscribers, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);

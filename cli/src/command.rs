@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
+use crate::dead_letter::{self, DeadLetterCommand};
 use crate::event_type::{self, EventTypeCommand};
 use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
@@ -27,6 +28,10 @@ pub enum Command {
     /// Register the events that typed subscriptions may ask for
     #[command(subcommand, after_help = EXIT_CODES)]
     EventType(EventTypeCommand),
+
+    /// Look after events that a function did not take, on the node that is asked
+    #[command(subcommand, after_help = EXIT_CODES)]
+    DeadLetter(DeadLetterCommand),
 
     /// Show the cluster's nodes, as the node that is asked sees them
     #[command(after_help = EXIT_CODES)]
@@ -56,6 +61,7 @@ pub(crate) async fn execute(options: &Options, command: &Command, console: &mut 
         Command::Function(command) => function::run(options, command, console).await,
         Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::EventType(command) => event_type::run(options, command, console).await,
+        Command::DeadLetter(command) => dead_letter::run(options, command, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,
     };

@@ -7,6 +7,7 @@ mod api;
 mod cluster;
 mod command;
 mod console;
+mod dead_letter;
 mod event_type;
 mod failure;
 mod function;

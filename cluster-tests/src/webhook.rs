@@ -24,6 +24,8 @@ pub enum Does {
     AnswerWith(&'static str, &'static str),
     /// Answers 500.
     Fail,
+    /// Answers 500 to each event this often, and then 200.
+    FailFirst(usize),
     /// Never answers.
     Hang,
 }
@@ -32,6 +34,7 @@ pub enum Does {
 #[derive(Debug)]
 pub struct Webhook {
     url: String,
+    does: Arc<Mutex<Does>>,
     got: Arc<Mutex<Vec<Value>>>,
     _serving: AbortOnDropHandle<()>,
 }
@@ -46,10 +49,11 @@ impl Webhook {
         let listener = listener.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let got = Arc::new(Mutex::new(Vec::new()));
-        let (tasks, kept) = (TaskTracker::new(), Arc::clone(&got));
+        let does = Arc::new(Mutex::new(does));
+        let (tasks, kept, now) = (TaskTracker::new(), Arc::clone(&got), Arc::clone(&does));
         let serving = tasks.clone().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let kept = Arc::clone(&kept);
+                let (kept, does) = (Arc::clone(&kept), *now.lock().expect("no holder panics"));
                 tasks.spawn(async move {
                     let _ = serve(stream, does, &kept).await;
                 });
@@ -57,6 +61,7 @@ impl Webhook {
         });
         Self {
             url: format!("http://{address}/"),
+            does,
             got,
             _serving: AbortOnDropHandle::new(serving),
         }
@@ -65,6 +70,11 @@ impl Webhook {
     /// Its URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Does something else with the requests that come from now on.
+    pub fn now(&self, does: Does) {
+        *self.does.lock().expect("no holder panics") = does;
     }
 
     /// The envelopes that came, in their order.
@@ -98,6 +108,15 @@ impl Webhook {
     }
 }
 
+/// Keeps an envelope, and says how often its event came by now.
+fn keep(kept: &Mutex<Vec<Value>>, envelope: Value) -> usize {
+    let mut kept = kept.lock().expect("no holder panics");
+    let before = kept.iter().filter(|one| one["id"] == envelope["id"]);
+    let times = before.count() + 1;
+    kept.push(envelope);
+    times
+}
+
 /// Reads one request, keeps its body, and answers or does not.
 async fn serve(mut stream: TcpStream, does: Does, kept: &Mutex<Vec<Value>>) -> io::Result<()> {
     let mut bytes = Vec::new();
@@ -119,11 +138,12 @@ async fn serve(mut stream: TcpStream, does: Does, kept: &Mutex<Vec<Value>>) -> i
         }
         let envelope = serde_json::from_slice(&body[..length]);
         let envelope = envelope.expect("a webhook is sent JSON");
-        kept.lock().expect("no holder panics").push(envelope);
+        let times = keep(kept, envelope);
         let (status, body) = match does {
             Does::Answer(body) => ("200 OK", body),
             Does::AnswerWith(status, body) => (status, body),
-            Does::Fail => ("500 Internal Server Error", ""),
+            Does::FailFirst(failures) if times > failures => ("200 OK", ""),
+            Does::Fail | Does::FailFirst(_) => ("500 Internal Server Error", ""),
             Does::Hang => return std::future::pending().await,
         };
         let length = body.len();

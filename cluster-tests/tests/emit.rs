@@ -34,7 +34,8 @@ async fn an_event_through_any_node_reaches_every_subscriber() {
     let hook = Webhook::start(Does::Answer("")).await;
     sandbox.register(&Record::http("hook", hook.url())).await;
     let seen = sandbox.dir().join("seen");
-    let script = format!("cat >> {0}; echo >> {0}", seen.display());
+    // In one write, as nodes may run it at the same moment.
+    let script = format!(r#"printf '%s\n' "$(cat)" >> {}"#, seen.display());
     let record = Record::command("keep", ["sh", "-c", &script]).stdio();
     sandbox.register(&record).await;
     subscribe(&sandbox, "hook", "user.created").await;
@@ -124,7 +125,8 @@ async fn a_drain_delivers_what_was_accepted() {
         .start()
         .await;
     let seen = sandbox.dir().join("seen");
-    let script = format!("sleep 0.2; cat >> {0}; echo >> {0}", seen.display());
+    let seen_path = seen.display();
+    let script = format!(r#"sleep 0.2; printf '%s\n' "$(cat)" >> {seen_path}"#);
     let slow = Record::command("slow", ["sh", "-c", &script]).stdio();
     sandbox.register(&slow).await;
     subscribe(&sandbox, "slow", "tick").await;

@@ -35,7 +35,7 @@ pub use logs::{LogFormat, LogsSettings};
 pub use node::NodeSettings;
 pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
-pub use queue::QueueSettings;
+pub use queue::{QueueBackend, QueueSettings};
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;

@@ -19,6 +19,7 @@ use crate::surface::Shared;
 use crate::{body, headers, health};
 
 mod cors;
+mod dead_letters;
 mod event_types;
 mod filter;
 mod functions;
@@ -42,10 +43,20 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
         false => router,
     };
     let router = add(router, "/v1/spaces", get(view::spaces));
+    let router = add_dead_letters(router);
     spaceless::add_to(add_records(router))
         .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
+}
+
+/// Adds the routes of this node's dead letters.
+fn add_dead_letters(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    let router = add(router, "/v1/dead-letters", get(dead_letters::list));
+    let one = get(dead_letters::read).delete(dead_letters::purge);
+    let router = add(router, "/v1/dead-letters/{id}", one);
+    let redrive = post(dead_letters::redrive);
+    add(router, "/v1/dead-letters/{id}/redrive", redrive)
 }
 
 /// Adds the routes of all records.

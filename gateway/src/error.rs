@@ -449,7 +449,7 @@ impl From<Failure> for Error {
             | ErrorCode::Draining
             | ErrorCode::EngineUnavailable
             | ErrorCode::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::DeadlineExceeded | ErrorCode::Expired => StatusCode::GATEWAY_TIMEOUT,
             ErrorCode::FunctionFailed
             | ErrorCode::MalformedAnswer
             | ErrorCode::StartFailed

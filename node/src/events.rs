@@ -2,14 +2,23 @@
 
 use std::sync::Arc;
 
+use config::Settings;
 use config::settings::QueueSettings;
 use gateway::{Emitter, Invocations, Node};
-use queue::backend::memory;
+use queue::backend::{Limits, memory};
 use queue::delivery::{self, Retry};
-use queue::{Deliver, DeliveryLoop, MemoryQueue, Queue, Stats};
+use queue::{Deliver, DeliveryLoop, MemoryQueue, Promise, Queue, Stats};
 use tokio::time::Instant;
 
+use crate::node::StartError;
 use crate::wire::{self, Plugins};
+
+/// The queues, before anything is delivered from them. Dropping them closes them.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    custom: Arc<dyn Queue>,
+    custom_meters: delivery::Meters,
+}
 
 /// Events on their way to subscribers.
 #[derive(Debug)]
@@ -17,21 +26,37 @@ pub(crate) struct Events {
     /// The way into the queues.
     pub(crate) emitter: Arc<Emitter>,
     custom: DeliveryLoop,
+    custom_promise: Promise,
     system: DeliveryLoop,
 }
 
-impl Events {
-    /// Starts to deliver through the node. The recorder of metrics must be installed by then.
+impl Queues {
+    /// Opens the queue that the settings choose. The recorder of metrics must be installed by then.
+    ///
+    /// # Errors
+    /// When what it kept can not be read, or another process has it.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, StartError> {
+        let custom_meters = delivery::Meters::custom();
+        let custom = wire::queue(settings, custom_meters.lost()).await?;
+        Ok(Self {
+            custom,
+            custom_meters,
+        })
+    }
+
+    /// Starts to deliver through the node.
     pub(crate) fn start(
+        self,
         settings: &QueueSettings,
         control: &actors::Control,
         plugins: &Plugins,
-    ) -> Self {
-        let (custom_meters, system_meters) =
-            (delivery::Meters::custom(), delivery::Meters::system());
-        let backlog = metrics::gauge!("gateway_events_backlog");
-        let custom = wire::queue(settings, backlog, custom_meters.lost());
-        let limits = memory::Limits {
+    ) -> Events {
+        let Self {
+            custom,
+            custom_meters,
+        } = self;
+        let system_meters = delivery::Meters::system();
+        let limits = Limits {
             len_max: settings.system_len_max,
             ..wire::queue_limits(settings)
         };
@@ -46,49 +71,71 @@ impl Events {
             Some(hooks) => emitter.with_plugins(hooks),
             None => emitter,
         });
-        let deliver: Arc<dyn Deliver> = Arc::new(Invocations::new(node, Arc::clone(&emitter)));
-        let start = |queue, permits, meters| {
+        let start = |queue: Arc<dyn Queue>, permits, meters| {
+            let promise = queue.promise();
+            let (node, emitter) = (Arc::clone(&node), Arc::clone(&emitter));
+            let deliver: Arc<dyn Deliver> = Arc::new(Invocations::new(node, emitter, promise));
             DeliveryLoop::start(delivery::Args {
                 queue,
-                deliver: Arc::clone(&deliver),
+                deliver,
                 permits,
                 lease_timeout: settings.lease_timeout,
-                retry: Retry {
-                    backoff: settings.retry_backoff,
-                    until_age: settings.retry_for,
-                },
+                retry: retry(settings, promise),
                 meters,
             })
         };
-        Self {
+        let custom_promise = custom.promise();
+        let custom = start(custom, settings.permits, custom_meters);
+        let system = start(system, settings.system_permits, system_meters);
+        Events {
             emitter,
-            custom: start(custom, settings.permits, custom_meters),
-            system: start(
-                system as Arc<dyn Queue>,
-                settings.system_permits,
-                system_meters,
-            ),
+            custom,
+            custom_promise,
+            system,
         }
-    }
-
-    /// Delivers what waits, at most until the deadline, and gives up the rest. Nothing is emitted any more by then, but for
-    /// system events about these last deliveries.
-    pub(crate) async fn drain(self, deadline: Instant) {
-        let left = self.custom.drain(deadline).await;
-        warn("events", left);
-        warn("system events", self.system.drain(deadline).await);
     }
 }
 
-fn warn(what: &str, left: Stats) {
+fn retry(settings: &QueueSettings, promise: Promise) -> Retry {
+    Retry {
+        backoff: settings.retry_backoff,
+        backoff_max: settings.retry_backoff_max,
+        until_age: match promise {
+            Promise::AtMostOnce => settings.retry_for,
+            Promise::AtLeastOnce => settings.max_age,
+        },
+        attempts_max: settings.attempts_max,
+    }
+}
+
+impl Events {
+    /// Ends by the deadline at the latest. What is kept on disk stays there, but for what runs; what is in memory is delivered,
+    /// and lost at the deadline. Nothing is emitted any more by then, but for system events about these last deliveries.
+    pub(crate) async fn drain(self, deadline: Instant) {
+        let left = self.custom.drain(deadline).await;
+        warn("events", self.custom_promise, left);
+        let left = self.system.drain(deadline).await;
+        warn("system events", Promise::AtMostOnce, left);
+    }
+}
+
+fn warn(what: &str, promise: Promise, left: Stats) {
     let Stats {
-        waiting, leased, ..
+        waiting,
+        leased: running,
+        ..
     } = left;
-    if waiting + leased > 0 {
-        tracing::warn!(
+    match promise {
+        _ if waiting + running == 0 => {}
+        Promise::AtMostOnce => tracing::warn!(
             waiting,
-            running = leased,
+            running,
             "{what} were lost at the end of the drain: they were accepted and not delivered; node.drain_timeout bounds it"
-        );
+        ),
+        Promise::AtLeastOnce => tracing::info!(
+            waiting,
+            running,
+            "{what} that were not delivered are kept on disk, and delivered when this node starts again"
+        ),
     }
 }

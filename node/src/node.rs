@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::events::Events;
+use crate::events::{Events, Queues};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -60,6 +60,9 @@ pub enum StartError {
     /// The config store can not be opened.
     #[error(transparent)]
     Store(#[from] config::store::Error),
+    /// The queue of events can not be opened.
+    #[error("{0}")]
+    Queue(String),
     /// An actor can not start.
     #[error(transparent)]
     Actors(#[from] actors::supervisor::StartError),
@@ -127,6 +130,7 @@ impl Node {
             Some(store) => store,
             None => wire::store(&settings).await?,
         };
+        let queues = Queues::open(&settings).await?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let base = wire::local_state(&settings, listeners.addresses());
         let advertise = wire::advertise(&settings, sockets.address.port()).await?;
@@ -174,7 +178,7 @@ impl Node {
         })
         .map_err(wire::cluster_error)?;
         let addresses = listeners.addresses();
-        let events = Events::start(&settings.queue, &running.control, &plugins);
+        let events = queues.start(&settings.queue, &running.control, &plugins);
         let edge = Edge::new(
             listeners,
             &settings,

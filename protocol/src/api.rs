@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::cors::CorsRecord;
 use crate::event_type::EventTypeRecord;
 use crate::function::Function;
-use crate::id::Space;
+use crate::id::{FunctionId, Space};
 use crate::subscription::Subscription;
 
 /// An error of the events and config APIs, in Event Gateway's shape. Exactly one element is ever sent.
@@ -91,6 +91,57 @@ pub struct EventTypes {
 pub struct AllCors {
     /// The CORS configurations of the space, by id.
     pub cors: Vec<CorsRecord>,
+}
+
+/// `GET /v1/dead-letters`: those that the answering node keeps, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetters {
+    /// The name of the answering node.
+    pub node: String,
+    /// The dead letters of this page.
+    pub dead_letters: Vec<DeadLetter>,
+    /// What `after` is for the next page; nothing at the end.
+    pub next: Option<u64>,
+}
+
+/// A delivery that ended without success.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// The delivery's id.
+    pub id: String,
+    /// Its place among the dead letters of the node: a later one has a greater one.
+    pub position: u64,
+    /// The function's space.
+    pub space: Space,
+    /// The function that did not take it.
+    pub function_id: FunctionId,
+    /// The subscription that asked for it.
+    pub subscription_id: String,
+    /// The event's id.
+    pub event_id: String,
+    /// The event's name.
+    pub event_type: String,
+    /// When it was accepted, in milliseconds since 1970.
+    pub accepted_at_ms: u64,
+    /// When it ended.
+    pub died_at_ms: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The error code of the last attempt, or `expired`.
+    pub code: String,
+    /// What went wrong.
+    pub message: String,
+    /// The status that the function answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The beginning of what it answered.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub answer: String,
+    /// The event, as an envelope; of a single dead letter only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Box<RawValue>>,
 }
 
 /// `GET /v1/spaces`.

@@ -48,6 +48,8 @@ pub enum ErrorCode {
     DeadlineExceeded,
     /// The caller went away.
     Cancelled,
+    /// A queued event grew too old before it was delivered.
+    Expired,
     /// The config store can not be reached.
     StoreUnavailable,
     /// A plugin did not let the event pass.
@@ -84,6 +86,7 @@ impl ErrorCode {
             Self::Interrupted => "interrupted",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
             Self::StoreUnavailable => "store_unavailable",
             Self::Vetoed => "vetoed",
             Self::PluginFailed => "plugin_failed",
@@ -170,6 +173,21 @@ pub struct Failure {
     /// After how many milliseconds another attempt makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// The answer by which the function said that it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Box<Answered>>,
+}
+
+/// An answer by which a function said that it failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Its status.
+    pub status: u16,
+    /// The beginning of its body.
+    pub said: String,
+    /// After how many milliseconds it wants to be asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Failure {
@@ -187,6 +205,7 @@ impl Failure {
             message: message.into(),
             node: None,
             retry_after_ms: None,
+            answered: None,
         }
     }
 

@@ -14,7 +14,7 @@ pub mod path;
 pub mod peer;
 pub mod subscription;
 
-pub use code::{Component, Effect, ErrorCode, Failure};
+pub use code::{Answered, Component, Effect, ErrorCode, Failure};
 pub use cors::{CorsId, CorsRecord};
 pub use event::Event;
 pub use event_type::EventTypeRecord;

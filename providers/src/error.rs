@@ -1,6 +1,6 @@
 //! Why a provider could not start an instance or finish an invocation.
 
-use protocol::{Component, Effect, ErrorCode, Failure};
+use protocol::{Answered, Component, Effect, ErrorCode, Failure};
 
 /// Why a provider could not start an instance or finish an invocation.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -70,6 +70,8 @@ pub enum Error {
     Failed {
         /// Status or exit code, with the end of what it said.
         why: String,
+        /// What it answered, where it answers by a status.
+        answered: Option<Answered>,
     },
     /// The function answered something that is no answer of its contract.
     #[error("the function's answer can not be read: {why}")]
@@ -141,6 +143,13 @@ impl From<&Error> for Failure {
                 retry_after_ms: Some(milliseconds),
                 ..
             } => failure.retry_after_ms(*milliseconds),
+            Error::Failed {
+                answered: Some(answered),
+                ..
+            } => Self {
+                answered: Some(Box::new(answered.clone())),
+                ..failure
+            },
             _ => failure,
         }
     }

@@ -6,6 +6,7 @@ mod stream;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use config::settings::HttpSettings;
 use protocol::function::Provider;
 use protocol::invocation::{AnswerRule, Body, Call as HttpCall};
 use protocol::{Function, FunctionId, Invocation, Reply, Space};
+use reqwest::header::{HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
 use self::outlier::Outlier;
@@ -153,7 +155,8 @@ impl Webhook {
         }
         let body = self.collect(&mut response).await?;
         if !rule.takes(status.as_u16()) {
-            return Err(status_failure(status.as_u16(), &body));
+            let pause = response.headers().get(RETRY_AFTER).and_then(retry_after);
+            return Err(status_failure(status.as_u16(), pause, &body));
         }
         let body = Body::Whole(body);
         Ok((Reply { body, ..reply }, None))
@@ -299,6 +302,16 @@ fn target(url: &str, call: &HttpCall) -> String {
     format!("{url}{joint}{query}{fragment}")
 }
 
+/// The pause that a webhook asks for, in seconds or as a date.
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    until.duration_since(SystemTime::now()).ok()
+}
+
 fn classify(error: &reqwest::Error) -> Error {
     let why = describe(error);
     if error.is_builder() || error.is_connect() {
@@ -308,7 +321,10 @@ fn classify(error: &reqwest::Error) -> Error {
         };
     }
     if error.is_redirect() {
-        return Error::Failed { why };
+        return Error::Failed {
+            why,
+            answered: None,
+        };
     }
     if is_garbage(error) {
         return Error::Malformed { why };

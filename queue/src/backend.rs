@@ -1,6 +1,7 @@
 //! What a queue of deliveries does, whatever keeps them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,14 +11,23 @@ use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space, Subscri
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+pub mod embedded;
 mod lanes;
+pub mod limits;
 pub mod memory;
 
+pub use embedded::EmbeddedQueue;
+pub use limits::Limits;
 pub use memory::MemoryQueue;
 
 /// Names one delivery, in every queue and for ever.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId(uuid::Uuid);
+
+/// Why a text names no delivery.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a delivery is a UUID, got \"{0}\"")]
+pub struct InvalidDeliveryId(String);
 
 /// One event on its way to one subscriber.
 #[derive(Debug, Clone)]
@@ -36,6 +46,8 @@ pub struct Delivery {
     pub ordinal: u32,
     /// When the event was accepted.
     pub accepted_at: SystemTime,
+    /// It is not leased before this moment; nothing when it may be at once.
+    pub not_before: Option<SystemTime>,
 }
 
 /// The right to deliver, until it ends by [`Queue::settle`] or is lost because it was not extended in time.
@@ -54,9 +66,9 @@ pub struct Leased {
     pub lease: Lease,
     /// The delivery.
     pub delivery: Arc<Delivery>,
-    /// How often it was leased before.
+    /// How often it was leased before, since it was accepted or redriven, but for leases that did not count: see [`Outcome::Again`].
     pub attempts: u32,
-    /// How long ago it was accepted, by the clock of the queue.
+    /// How long ago it was accepted or redriven, by the clock of the queue.
     pub age: Duration,
 }
 
@@ -65,13 +77,46 @@ pub struct Leased {
 pub enum Outcome {
     /// The function took the event: the delivery is done with.
     Delivered,
-    /// Nothing ran: it is leased again, no sooner than after this long.
+    /// It is leased again, no sooner than after this long.
     Again {
         /// The pause.
         after: Duration,
+        /// Whether this was an attempt, for [`Leased::attempts`].
+        counts: bool,
     },
-    /// It is over without success, and this is the reason.
-    DeadLetter(Failure),
+    /// It is over without success.
+    DeadLetter {
+        /// Why.
+        reason: Failure,
+        /// What the function answered last, as whoever delivered wrote it; empty when it answered nothing. Bounding it is theirs.
+        answer: Bytes,
+    },
+}
+
+/// A delivery that ended without success, kept for whoever looks into it.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Its place among the dead letters of a queue: a later one has a greater one.
+    pub position: u64,
+    /// The delivery.
+    pub delivery: Delivery,
+    /// How often it was leased.
+    pub attempts: u32,
+    /// When it ended.
+    pub died_at: SystemTime,
+    /// Why.
+    pub reason: Failure,
+    /// What the function answered last; empty when it answered nothing.
+    pub answer: Bytes,
+}
+
+/// What becomes of a delivery whose lease was lost, or whose node died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// It is gone, and nobody knows whether it was made. Dead letters are not kept.
+    AtMostOnce,
+    /// It is leased again until it is settled. Dead letters are kept.
+    AtLeastOnce,
 }
 
 /// How many deliveries may run at once, and how many more may begin now.
@@ -86,22 +131,27 @@ pub struct Permits {
 /// How much a queue holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Deliveries that wait, those that wait for another attempt included.
+    /// Deliveries that wait, those that wait for their time or another attempt included.
     pub waiting: usize,
     /// The bytes they count for: their events, for each delivery anew, and some for the delivery itself.
     pub waiting_bytes: usize,
     /// Deliveries that are leased.
     pub leased: usize,
+    /// Dead letters that are kept.
+    pub dead: usize,
 }
 
 /// The deliveries a node accepted. One conformance suite holds for every backend; how much of it outlives the process, and
-/// whether a delivery whose lease was lost is leased again, is the backend's to say.
+/// whether a delivery whose lease was lost is leased again, is the backend's to say: see [`Promise`].
 #[async_trait]
 pub trait Queue: Send + Sync + fmt::Debug + 'static {
+    /// What it promises.
+    fn promise(&self) -> Promise;
+
     /// Takes all of these or none. When it returns they are as safe as the backend makes them.
     ///
     /// # Errors
-    /// [`Error::Full`].
+    /// [`Error::Full`], [`Error::TooLarge`] and [`Error::Unavailable`]; nothing was taken then.
     async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error>;
 
     /// Leases what may be delivered now, one for each free permit at most. Functions are served in turn, each as
@@ -123,17 +173,42 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// [`Error::LeaseLost`].
     async fn extend(&self, lease: &Lease) -> Result<(), Error>;
 
-    /// Ends a lease.
+    /// Ends a lease. A node that dies right after it may make the delivery once more.
     ///
     /// # Errors
     /// [`Error::LeaseLost`]; nothing is changed then.
     async fn settle(&self, lease: &Lease, outcome: Outcome) -> Result<(), Error>;
 
-    /// Takes back a delivery that waits; false when there is none of that name, or it is leased.
+    /// Ends a delivery that waits or is leased; false when there is none of that name. Whoever has it on lease loses that,
+    /// and learns of it when it extends or settles.
     ///
     /// # Errors
-    /// When the backend does not answer in time.
+    /// [`Error::Unavailable`] when it may be back after a restart.
     async fn cancel(&self, id: DeliveryId) -> Result<bool, Error>;
+
+    /// The dead letters after this position, oldest first, `max` at most. 0 is before all.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn dead_letters(&self, after: u64, max: usize) -> Result<Vec<DeadLetter>, Error>;
+
+    /// The dead letter of that name, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn dead_letter(&self, id: DeliveryId) -> Result<Option<DeadLetter>, Error>;
+
+    /// Makes a dead letter wait again, as if it had just been accepted; false when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Full`], and nothing is changed; [`Error::Unavailable`] when it may be dead again after a restart.
+    async fn redrive(&self, id: DeliveryId) -> Result<bool, Error>;
+
+    /// Forgets a dead letter; false when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it may be back after a restart.
+    async fn purge(&self, id: DeliveryId) -> Result<bool, Error>;
 
     /// How much it holds, as this node knows. Cheap.
     fn stats(&self) -> Stats;
@@ -148,6 +223,17 @@ pub enum Error {
     /// Another one has the delivery meanwhile, or it is done with.
     #[error("the lease of delivery {} was lost", .0.id)]
     LeaseLost(Lease),
+    /// No queue of this kind takes so much at once; nothing was taken.
+    #[error("{bytes} bytes are too much to be queued at once, at most {max} are taken")]
+    TooLarge {
+        /// What it would take.
+        bytes: usize,
+        /// What it may take.
+        max: usize,
+    },
+    /// What keeps the deliveries failed.
+    #[error("the queue is not available: {0}")]
+    Unavailable(String),
 }
 
 /// What of a queue is full.
@@ -159,6 +245,8 @@ pub enum Bound {
     Bytes(usize),
     /// The share of one function.
     Function(FunctionId),
+    /// The bytes on disk.
+    Disk(u64),
 }
 
 impl Permits {
@@ -178,6 +266,27 @@ impl DeliveryId {
     /// Makes a new random name.
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4())
+    }
+
+    /// The name in 16 bytes.
+    pub fn into_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    /// The name that these bytes are.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(uuid::Uuid::from_bytes(bytes))
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = InvalidDeliveryId;
+
+    fn from_str(value: &str) -> Result<Self, InvalidDeliveryId> {
+        let parsed = uuid::Uuid::parse_str(value);
+        parsed
+            .map(Self)
+            .map_err(|_| InvalidDeliveryId(value.to_owned()))
     }
 }
 
@@ -207,6 +316,7 @@ impl fmt::Display for Bound {
                 f,
                 "function {id} has its share of this node's queue (queue.function_share)"
             ),
+            Self::Disk(max) => write!(f, "it takes {max} bytes of this node's disk"),
         }
     }
 }
@@ -217,13 +327,17 @@ impl Error {
         match self {
             Self::Full(_) => ErrorCode::Overloaded,
             Self::LeaseLost(_) => ErrorCode::Conflict,
+            Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+            Self::Unavailable(_) => ErrorCode::StoreUnavailable,
         }
     }
 
     /// Whether something may have been changed.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Full(_) | Self::LeaseLost(_) => Effect::Refused,
+            Self::Full(_) | Self::LeaseLost(_) | Self::TooLarge { .. } | Self::Unavailable(_) => {
+                Effect::Refused
+            }
         }
     }
 }

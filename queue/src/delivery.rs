@@ -6,22 +6,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::{Effect, ErrorCode, Failure};
+use protocol::Failure;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Delivery, Leased, Outcome, Permits, Queue, Stats};
+use crate::backend::{Delivery, Leased, Outcome, Permits, Promise, Queue, Stats};
 
+mod judge;
 mod meters;
 mod seldom;
 
+pub use judge::Retry;
 pub use meters::Meters;
 use seldom::Seldom;
-
-/// The longest pause between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Hands an event to a function.
 #[async_trait]
@@ -29,8 +28,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     /// Hands the event to the function, once, and waits for the end of it.
     ///
     /// # Errors
-    /// Why the function did not take it. The effect decides what becomes of the delivery: after [`Effect::Refused`] it is
-    /// tried again for a while, after any other it is over.
+    /// Why the function did not take it. What becomes of the delivery follows from that: see [`Retry`].
     ///
     /// # Cancel safety
     /// Dropping the future cancels the invocation.
@@ -48,19 +46,10 @@ pub struct Args {
     pub permits: usize,
     /// How long the queue's leases last.
     pub lease_timeout: Duration,
-    /// When a refused delivery is tried again.
+    /// When a delivery is tried again.
     pub retry: Retry,
     /// What it counts.
     pub meters: Meters,
-}
-
-/// When a delivery is tried again after nothing ran.
-#[derive(Debug, Clone, Copy)]
-pub struct Retry {
-    /// The first pause, doubled each time.
-    pub backoff: Duration,
-    /// For how long after its event was accepted.
-    pub until_age: Duration,
 }
 
 /// A running loop. Dropping it leaves its tasks to the runtime: use [`DeliveryLoop::drain`].
@@ -68,6 +57,9 @@ pub struct Retry {
 pub struct DeliveryLoop {
     shared: Arc<Shared>,
     tasks: TaskTracker,
+    /// Ends the leasing.
+    stop: CancellationToken,
+    /// Ends what runs as well.
     cut: CancellationToken,
 }
 
@@ -100,17 +92,34 @@ impl DeliveryLoop {
             failures: Seldom::default(),
         });
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        let stop = cut.child_token();
         let pulling = pull(Arc::clone(&shared), tasks.clone(), cut.clone());
-        tasks.spawn(cut.clone().run_until_cancelled_owned(pulling));
-        Self { shared, tasks, cut }
+        tasks.spawn(stop.clone().run_until_cancelled_owned(pulling));
+        Self {
+            shared,
+            tasks,
+            stop,
+            cut,
+        }
     }
 
-    /// Delivers until nothing waits and nothing runs, at most until the deadline, then stops. Whoever enqueues must have
-    /// stopped before. Returns what is left: it waits, or was cut off.
+    /// Ends by the deadline at the latest; what runs then is cut off. Before that it waits for what runs, and where what waits
+    /// would be lost, delivers that too: whoever enqueues must have stopped by now. Returns what is left.
     pub async fn drain(self, deadline: Instant) -> Stats {
         let queue = &self.shared.args.queue;
+        let promise = queue.promise();
+        if promise == Promise::AtLeastOnce {
+            self.stop.cancel();
+        }
+        let is_drained = || match promise {
+            Promise::AtMostOnce => {
+                let stats = queue.stats();
+                stats.waiting + stats.leased == 0
+            }
+            Promise::AtLeastOnce => self.shared.running.count.load(Ordering::Acquire) == 0,
+        };
         let mut pause = Duration::from_millis(2);
-        while queue.stats() != Stats::default() && Instant::now() < deadline {
+        while !is_drained() && Instant::now() < deadline {
             tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
             pause = (pause * 2).min(Duration::from_millis(100));
         }
@@ -118,11 +127,7 @@ impl DeliveryLoop {
         self.tasks.close();
         self.tasks.wait().await;
         let left = queue.stats();
-        self.shared
-            .args
-            .meters
-            .lost
-            .increment((left.waiting + left.leased) as u64);
+        self.shared.count_lost(left.waiting + left.leased);
         left
     }
 }
@@ -162,20 +167,23 @@ async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
 /// Makes one attempt, and tells the queue how it ended.
 async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
     let Args { queue, meters, .. } = &shared.args;
-    meters.taken(&leased);
-    let outcome = match shared.deliver(&leased).await {
-        Some(Ok(())) => Outcome::Delivered,
-        Some(Err(failure)) => shared.judge(&leased, failure),
-        None => {
-            meters.lost.increment(1);
-            return;
-        }
+    let outcome = match shared.hopeless(&leased) {
+        Some(reason) => shared.give_up(&leased, reason),
+        None => match shared.deliver(&leased).await {
+            Some(Ok(())) => Outcome::Delivered,
+            Some(Err(failure)) => shared.judge(&leased, failure),
+            None => {
+                shared.count_lost(1);
+                return;
+            }
+        },
     };
+    meters.made(&leased, &outcome);
     let ended = meters.ended(&outcome).clone();
     match queue.settle(&leased.lease, outcome).await {
         Ok(()) => ended.increment(1),
         Err(error) => {
-            meters.lost.increment(1);
+            shared.count_lost(1);
             shared.failures.warn(
                 |more| tracing::warn!(%error, more, "a delivery ended and can not be settled"),
             );
@@ -216,52 +224,13 @@ impl Shared {
         }
     }
 
-    /// What becomes of a delivery that the function did not take.
-    fn judge(&self, leased: &Leased, failure: Failure) -> Outcome {
-        let Retry { backoff, until_age } = self.args.retry;
-        let may_change = failure.effect == Effect::Refused && !is_lasting(failure.code);
-        let asked_for = failure.retry_after_ms.map(Duration::from_millis);
-        let after = pause(backoff, leased.attempts).max(asked_for.unwrap_or_default());
-        let delivery = &leased.delivery;
-        if may_change && leased.age + after <= until_age {
-            tracing::debug!(
-                delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
-                subscription = %delivery.subscription_id, code = %failure.code, error = %failure, ?after,
-                "an event was refused and is delivered again"
-            );
-            return Outcome::Again { after };
+    /// Counts deliveries of which nobody will know how they ended. Where they are kept they are made once more.
+    fn count_lost(&self, count: usize) {
+        let Args { queue, meters, .. } = &self.args;
+        if queue.promise() == Promise::AtMostOnce {
+            meters.lost.increment(count as u64);
         }
-        self.failures.warn(|more| {
-            tracing::warn!(
-                delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
-                subscription = %delivery.subscription_id, code = %failure.code, error = %failure, more,
-                "an event was not delivered"
-            );
-        });
-        Outcome::DeadLetter(failure)
     }
-}
-
-/// Whether another attempt would end the same way.
-fn is_lasting(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::InvalidRequest
-            | ErrorCode::PayloadTooLarge
-            | ErrorCode::Unauthorized
-            | ErrorCode::Forbidden
-            | ErrorCode::MethodNotAllowed
-            | ErrorCode::Vetoed
-            | ErrorCode::Internal
-    )
-}
-
-/// The pause before the next attempt, after so many: doubled each time, and up to half as long again, so that what failed
-/// together does not come back together.
-fn pause(backoff: Duration, attempts: u32) -> Duration {
-    let doubled = backoff.saturating_mul(1 << attempts.min(16));
-    let jitter: f64 = rand::random();
-    doubled.min(BACKOFF_MAX).mul_f64(1.0 + jitter / 2.0)
 }
 
 impl Permit {

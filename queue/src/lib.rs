@@ -8,6 +8,7 @@ pub mod backend;
 pub mod delivery;
 
 pub use backend::{
-    Delivery, DeliveryId, Error, Lease, Leased, MemoryQueue, Outcome, Permits, Queue, Stats,
+    DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, Lease, Leased, MemoryQueue, Outcome,
+    Permits, Promise, Queue, Stats,
 };
 pub use delivery::{Deliver, DeliveryLoop};

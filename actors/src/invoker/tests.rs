@@ -325,6 +325,7 @@ async fn an_interrupted_run_here_recycles_its_instance() {
     invoker.invoke(node.request("echo", "")).await.unwrap();
     assert_ne!(node.provider.up(), first);
     node.provider.fail_next_run(ProviderError::Failed {
+        answered: None,
         why: "status 500".into(),
     });
     let told = failure(invoker.invoke(node.request("echo", "")).await);

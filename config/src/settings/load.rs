@@ -92,6 +92,7 @@ impl Settings {
             }
             self.node.advertise = Some(host.to_string());
         }
+        self.queue.backend = Some(self.queue.backend_for(&self.store));
         self.plugins.derive();
         Ok(())
     }

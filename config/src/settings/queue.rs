@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::error::{above_zero, require};
-use super::field::{section, size};
+use super::field::{Kind, Setting, section, size};
+use super::{Error, StoreSettings};
+
+/// The sizes that a file of a journal may have.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 
 section! {
     /// Events on their way to their subscribers.
     pub struct QueueSettings {
+        /// Where custom events wait: `embedded` (on this node's disk, each delivered at least once) or `memory` (at most once). Without etcd `embedded`, with it `memory`, unless it is set.
+        pub backend: Option<QueueBackend> = None,
         /// Deliveries that wait on this node, one for each subscriber of an event; an event that finds no room is answered with 503.
         pub len_max: usize = 10_000,
         /// Bytes of the events that wait, counted for each delivery, with 256 for the delivery itself; beyond it events are answered with 503.
@@ -23,12 +29,37 @@ section! {
         /// How long a delivery may go without a sign of life from its task until it counts as lost.
         #[serde(with = "humantime_serde")]
         pub lease_timeout: Duration = Duration::from_secs(10),
-        /// The pause before a delivery that a node refused, so that nothing ran, is tried again; doubled up to 30 s.
+        /// The pause before a delivery is tried again; doubled each time, and made longer at random by up to a half.
         #[serde(with = "humantime_serde")]
         pub retry_backoff: Duration = Duration::from_secs(1),
-        /// How long after its event was accepted a refused delivery is tried again.
+        /// The longest such pause, but for one that a webhook asks for with `Retry-After`.
+        #[serde(with = "humantime_serde")]
+        pub retry_backoff_max: Duration = Duration::from_secs(300),
+        /// `memory`: how long after its event was accepted a delivery is tried again that was refused, so that nothing ran. Of system events as well.
         #[serde(with = "humantime_serde")]
         pub retry_for: Duration = Duration::from_secs(60),
+        /// `embedded`: how often a delivery is tried before it is a dead letter; what this cluster had no room for is not counted.
+        pub attempts_max: u32 = 10,
+        /// `embedded`: how old an event may get before its delivery is a dead letter that is not tried any more.
+        #[serde(with = "humantime_serde")]
+        pub max_age: Duration = Duration::from_secs(24 * 3600),
+        /// `embedded`: bytes on this node's disk beyond which events are answered with 503; a few files more may be needed to end what is there.
+        #[serde(with = "size")]
+        pub disk_max: ByteSize = ByteSize::gib(1),
+        /// `embedded`: the size of one file, from 64 KiB to 1 GiB.
+        #[serde(with = "size")]
+        pub segment_size: ByteSize = ByteSize::mib(16),
+        /// `embedded`: events that wait and are kept in memory as well, so that they need not be read.
+        #[serde(with = "size")]
+        pub cache_max: ByteSize = ByteSize::mib(8),
+        /// `embedded`: dead letters that are kept; beyond it the oldest are dropped and counted.
+        pub dead_len_max: usize = 10_000,
+        /// `embedded`: bytes of dead letters that are kept.
+        #[serde(with = "size")]
+        pub dead_bytes_max: ByteSize = ByteSize::mib(64),
+        /// `embedded`: how long dead letters are kept.
+        #[serde(with = "humantime_serde")]
+        pub dead_age_max: Duration = Duration::from_secs(7 * 24 * 3600),
         /// Deliveries of system events that wait on this node; those that find no room are dropped and counted.
         pub system_len_max: usize = 1_000,
         /// Deliveries of system events that run at once on this node.
@@ -36,14 +67,56 @@ section! {
     }
 }
 
+/// Where custom events wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueBackend {
+    /// On the disk of the node.
+    Embedded,
+    /// In the memory of the node.
+    Memory,
+}
+
+impl Setting for QueueBackend {
+    const KIND: Kind = Kind::Choice(&["embedded", "memory"]);
+}
+
 impl QueueSettings {
+    /// The backend that is set, or else what fits the config store.
+    pub fn backend_for(&self, store: &StoreSettings) -> QueueBackend {
+        let fitting = match store.etcd.endpoints.is_empty() {
+            true => QueueBackend::Embedded,
+            false => QueueBackend::Memory,
+        };
+        self.backend.unwrap_or(fitting)
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("queue", self: len_max, bytes_max, permits, lease_timeout, retry_backoff, system_len_max, system_permits);
+        above_zero!("queue", self: attempts_max, max_age, disk_max, dead_len_max, dead_bytes_max, dead_age_max);
         require(
             self.function_share > 0.0 && self.function_share <= 1.0,
             "queue.function_share",
             self.function_share,
             "a number above 0, 1 at most",
+        )?;
+        require(
+            self.retry_backoff_max >= self.retry_backoff,
+            "queue.retry_backoff_max",
+            humantime::format_duration(self.retry_backoff_max),
+            "at least queue.retry_backoff",
+        )?;
+        require(
+            SEGMENT_BYTES.contains(&self.segment_size.as_u64()),
+            "queue.segment_size",
+            size::text(self.segment_size),
+            "a size from 64KiB to 1GiB",
+        )?;
+        require(
+            self.disk_max >= self.segment_size,
+            "queue.disk_max",
+            size::text(self.disk_max),
+            "at least queue.segment_size",
         )
     }
 }

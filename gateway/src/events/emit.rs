@@ -70,6 +70,11 @@ impl Emitter {
         }
     }
 
+    /// Where custom events wait.
+    pub(crate) fn queue(&self) -> &dyn Queue {
+        self.queue.as_ref()
+    }
+
     /// Lets plugins take part.
     #[must_use]
     pub fn with_plugins(self, hooks: Arc<dyn Hooks>) -> Self {
@@ -199,6 +204,7 @@ fn delivery(
         subscription_id: subscription.subscription_id.clone(),
         ordinal,
         accepted_at,
+        not_before: None,
     }
 }
 

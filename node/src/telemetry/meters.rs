@@ -170,8 +170,34 @@ pub const METERS: &[Meter] = &[
             ("lane", &["custom", "system"]),
             ("outcome", &["delivered", "failed", "refused", "lost"]),
         ],
-        "how deliveries ended: `delivered`, `failed`, `refused` (nothing ran; tried again), `lost` (left at the end of a drain)",
+        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
     ),
+    counter(
+        "hearth_delivery_leases_lost_total",
+        &[],
+        "with `embedded`: deliveries whose task gave no sign of life within `queue.lease_timeout`, and that are made once more",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_dead_letters",
+            &[],
+            "deliveries that ended without success and are kept on this node's disk",
+        )
+    },
+    counter(
+        "hearth_dead_letters_dropped_total",
+        &[],
+        "dead letters that were dropped, as they were too many (`queue.dead_len_max`, `queue.dead_bytes_max`) or too old",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_queue_disk_bytes",
+            &[],
+            "bytes of the queue's files; at `queue.disk_max` events are answered with 503",
+        )
+    },
     counter(
         "hearth_system_events_dropped_total",
         &[],
@@ -203,7 +229,7 @@ pub const METERS: &[Meter] = &[
     counter(
         "gateway_events_processed_total",
         OF_SPACE_AND_TYPE,
-        "events that were handled; a queued one (`custom`) counts when its first delivery begins, or at once when nobody subscribed",
+        "events that were handled; a queued one (`custom`) counts when its first delivery was tried, or at once when nobody subscribed",
     ),
     counter(
         "gateway_events_dropped_total",

@@ -1,12 +1,14 @@
 //! What containers, processes and webhooks share of an invocation by HTTP: its CloudEvents 1.0 binary-mode headers, and what an
 //! answer comes to.
 
+use std::time::Duration;
+
 #[cfg(feature = "http")]
 use ::http::header::{CONNECTION, CONTENT_LENGTH};
 use ::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 #[cfg(feature = "http")]
 use protocol::invocation::is_hop_by_hop;
-use protocol::{Function, Invocation};
+use protocol::{Answered, Function, Invocation};
 
 const CE_ID: HeaderName = HeaderName::from_static("ce-id");
 const CE_SOURCE: HeaderName = HeaderName::from_static("ce-source");
@@ -171,18 +173,32 @@ pub(crate) fn answered_headers(
 }
 
 /// What an answer that does not count as one comes to: the status and the beginning of what it said.
-pub(crate) fn status_failure(status: u16, body: &[u8]) -> crate::Error {
+pub(crate) fn status_failure(
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) -> crate::Error {
     let text = String::from_utf8_lossy(&body[..body.len().min(4 * SAID_CHARS_MAX)]);
     let said: String = text.trim().chars().take(SAID_CHARS_MAX).collect();
     let why = match said.is_empty() {
         true => format!("status {status}"),
         false => format!("status {status}: {said}"),
     };
-    crate::Error::Failed { why }
+    let retry_after_ms =
+        retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+    let answered = Answered {
+        status,
+        said,
+        retry_after_ms,
+    };
+    crate::Error::Failed {
+        why,
+        answered: Some(answered),
+    }
 }
 
 /// The error of a run that was stopped after `limit`.
-pub(crate) fn timed_out(limit: std::time::Duration) -> crate::Error {
+pub(crate) fn timed_out(limit: Duration) -> crate::Error {
     crate::Error::TimedOut {
         timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     }

@@ -118,7 +118,7 @@ impl Shared {
             if is_reusable {
                 self.put_idle(connection);
             }
-            return Err(status_failure(answer.status, &answer.body));
+            return Err(status_failure(answer.status, None, &answer.body));
         }
         let body = match answer.rest {
             None => {

@@ -57,6 +57,7 @@ impl Run {
         }
         Err(Error::Failed {
             why: describe_exit(exit_code, note, &self.output.tail()),
+            answered: None,
         })
     }
 }

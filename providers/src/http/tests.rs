@@ -120,6 +120,32 @@ async fn posts_the_payload_with_the_headers_of_an_event() {
     }
 }
 
+/// Whoever tries again later must know the status, what was said, and the pause that was asked for.
+#[tokio::test]
+async fn a_failed_answer_is_told_with_its_status_and_retry_after() {
+    let date = SystemTime::now() + Duration::from_secs(90);
+    let date = format!("retry-after: {}\r\n", httpdate::fmt_http_date(date));
+    for (fields, pause) in [
+        ("", None),
+        ("retry-after: 7\r\n", Some(7_000..=7_000)),
+        (date.as_str(), Some(60_000..=90_000)),
+        ("retry-after: soon\r\n", None),
+    ] {
+        let (address, _requests) = server(vec![answer("503 x", fields, "later")]).await;
+        let function = function("f", address, "{}");
+        let failed = webhook().invoke(&function, &invocation()).await;
+        let failed = protocol::Failure::from(&failed.unwrap_err());
+        let answered = failed.answered.unwrap();
+        assert_eq!((answered.status, answered.said.as_str()), (503, "later"));
+        let is_right = match (answered.retry_after_ms, pause) {
+            (Some(asked), Some(pause)) => pause.contains(&asked),
+            (asked, pause) => asked.is_none() && pause.is_none(),
+        };
+        assert!(is_right, "{fields}: {:?}", answered.retry_after_ms);
+        assert_eq!(failed.retry_after_ms, None, "that is the node's own");
+    }
+}
+
 #[tokio::test]
 async fn other_statuses_are_failures_and_redirects_are_followed() {
     let (target, mut requests) = server(vec![answer("200 OK", "", "there")]).await;

@@ -13,8 +13,12 @@ use bytes::Bytes;
 use protocol::{Component, Effect, ErrorCode, Failure, Space, SubscriptionId};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::memory::Limits;
-use super::{Bound, Delivery, DeliveryId, Error, Lease, Leased, Outcome, Permits, Queue, Stats};
+use super::{
+    Bound, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits, Promise, Queue,
+    Stats,
+};
+
+mod dead;
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,20 +32,11 @@ const MANY: Permits = Permits {
     total: 1_000,
 };
 
-/// What becomes of a delivery whose lease was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promise {
-    /// It is gone.
-    AtMostOnce,
-    /// It is leased again.
-    AtLeastOnce,
-}
-
 /// Runs the whole suite, each part over a queue of its own with these limits.
 ///
 /// # Panics
 /// When the queue does not conform.
-pub async fn all<Q, F>(promise: Promise, mut make: impl FnMut(Limits) -> F)
+pub async fn all<Q, F>(mut make: impl FnMut(Limits) -> F)
 where
     Q: Queue,
     F: Future<Output = Q>,
@@ -57,7 +52,11 @@ where
     what_is_tried_again_comes_back_after_its_pause(&make(limits()).await).await;
     what_waits_can_be_cancelled(&make(limits()).await).await;
     a_lease_that_is_extended_lasts(&make(limits()).await).await;
-    a_lost_lease_settles_nothing(&make(limits()).await, promise).await;
+    a_lost_lease_settles_nothing(&make(limits()).await).await;
+    what_runs_can_be_cancelled(&make(limits()).await).await;
+    what_is_delayed_comes_no_sooner(&make(limits()).await).await;
+    dead::are_kept(&make(limits()).await).await;
+    dead::what_is_redriven_begins_anew(&make(limits()).await).await;
     tells_when_there_is_something(&make(limits()).await).await;
     racing_leases_share_what_there_is(Arc::new(make(limits()).await)).await;
 }
@@ -88,6 +87,7 @@ fn delivery(function: &str, ordinal: u32, bytes: usize) -> Delivery {
         subscription_id: SubscriptionId::from_url(&format!("user.created,{function},%2F")),
         ordinal,
         accepted_at: SystemTime::now(),
+        not_before: None,
     }
 }
 
@@ -98,6 +98,25 @@ fn failure() -> Failure {
         Effect::Finished,
         "status 500",
     )
+}
+
+fn dead_letter() -> Outcome {
+    Outcome::DeadLetter {
+        reason: failure(),
+        answer: Bytes::from_static(b"the answer"),
+    }
+}
+
+/// How many dead letters a queue keeps of so many.
+fn kept(queue: &dyn Queue, dead: usize) -> Stats {
+    let dead = match queue.promise() {
+        Promise::AtMostOnce => 0,
+        Promise::AtLeastOnce => dead,
+    };
+    Stats {
+        dead,
+        ..Stats::default()
+    }
 }
 
 /// Functions and ordinals of what was leased, in order.
@@ -260,13 +279,13 @@ pub async fn events_have_their_bound(queue: &dyn Queue) {
 pub async fn what_is_settled_is_done_with(queue: &dyn Queue) {
     queue.enqueue(deliveries("f", 2)).await.unwrap();
     let leased = queue.lease(MANY).await.unwrap();
-    let outcomes = [Outcome::Delivered, Outcome::DeadLetter(failure())];
+    let outcomes = [Outcome::Delivered, dead_letter()];
     for (leased, outcome) in leased.iter().zip(outcomes) {
         queue.settle(&leased.lease, outcome).await.unwrap();
         lost(queue, &leased.lease, Outcome::Delivered).await;
         assert!(queue.extend(&leased.lease).await.is_err());
     }
-    assert_eq!(queue.stats(), Stats::default());
+    assert_eq!(queue.stats(), kept(queue, 1));
     sleep(2 * LEASE_TIMEOUT).await;
     assert!(queue.lease(MANY).await.unwrap().is_empty());
 }
@@ -277,7 +296,13 @@ pub async fn what_is_tried_again_comes_back_after_its_pause(queue: &dyn Queue) {
     let first = queue.lease(MANY).await.unwrap().remove(0);
     let (began, after) = (Instant::now(), Duration::from_millis(300));
     queue
-        .settle(&first.lease, Outcome::Again { after })
+        .settle(
+            &first.lease,
+            Outcome::Again {
+                after,
+                counts: true,
+            },
+        )
         .await
         .unwrap();
     assert!(queue.lease(MANY).await.unwrap().is_empty());
@@ -289,14 +314,21 @@ pub async fn what_is_tried_again_comes_back_after_its_pause(queue: &dyn Queue) {
     assert_eq!(second.attempts, 1);
     assert!(second.age >= after, "{:?}", second.age);
     lost(queue, &first.lease, Outcome::Delivered).await;
+    let uncounted = Outcome::Again {
+        after: Duration::ZERO,
+        counts: false,
+    };
+    queue.settle(&second.lease, uncounted).await.unwrap();
+    let third = next(queue).await.remove(0);
+    assert_eq!(third.attempts, 1, "the second one does not count");
     queue
-        .settle(&second.lease, Outcome::Delivered)
+        .settle(&third.lease, Outcome::Delivered)
         .await
         .unwrap();
     assert_eq!(queue.stats(), Stats::default());
 }
 
-/// Waiting, with or without a pause, it is taken back; leased or done with, it is not.
+/// Waiting, with or without a pause, it is taken back; done with, it is not.
 pub async fn what_waits_can_be_cancelled(queue: &dyn Queue) {
     let sent = deliveries("f", 3);
     queue.enqueue(sent.clone()).await.unwrap();
@@ -304,9 +336,9 @@ pub async fn what_waits_can_be_cancelled(queue: &dyn Queue) {
     assert_eq!(queue.cancel(sent[1].id).await, Ok(false));
     let leased = queue.lease(MANY).await.unwrap();
     assert_eq!(named(&leased), [("f".into(), 0), ("f".into(), 2)]);
-    assert_eq!(queue.cancel(sent[0].id).await, Ok(false));
     let again = Outcome::Again {
         after: Duration::from_millis(1),
+        counts: true,
     };
     queue.settle(&leased[0].lease, again).await.unwrap();
     assert_eq!(queue.cancel(sent[0].id).await, Ok(true));
@@ -314,9 +346,58 @@ pub async fn what_waits_can_be_cancelled(queue: &dyn Queue) {
         .settle(&leased[1].lease, Outcome::Delivered)
         .await
         .unwrap();
+    assert_eq!(queue.cancel(sent[2].id).await, Ok(false));
+    assert_eq!(queue.cancel(DeliveryId::random()).await, Ok(false));
     sleep(Duration::from_millis(20)).await;
     assert!(queue.lease(MANY).await.unwrap().is_empty());
     assert_eq!(queue.stats(), Stats::default());
+}
+
+/// Whoever has it on lease loses that, and its function may have another one.
+pub async fn what_runs_can_be_cancelled(queue: &dyn Queue) {
+    let sent = deliveries("f", 3);
+    queue.enqueue(sent.clone()).await.unwrap();
+    let few = Permits { free: 8, total: 8 };
+    let leased = queue.lease(few).await.unwrap();
+    assert_eq!(named(&leased), [("f".into(), 0), ("f".into(), 1)]);
+    let running = leased[0].lease;
+    assert_eq!(queue.cancel(running.id).await, Ok(true));
+    assert_eq!(queue.cancel(running.id).await, Ok(false));
+    assert_eq!(queue.extend(&running).await, Err(Error::LeaseLost(running)));
+    for outcome in [Outcome::Delivered, dead_letter()] {
+        lost(queue, &running, outcome).await;
+    }
+    assert_eq!(named(&next(queue).await), [("f".into(), 2)]);
+    assert_eq!((queue.stats().leased, queue.stats().waiting), (2, 0));
+}
+
+/// It counts as waiting meanwhile, can be cancelled, and is told of when its time has come.
+pub async fn what_is_delayed_comes_no_sooner(queue: &dyn Queue) {
+    let delay = Duration::from_millis(300);
+    let (began, made) = (Instant::now(), SystemTime::now());
+    let delayed = |function, delay| Delivery {
+        not_before: Some(SystemTime::now() + delay),
+        ..delivery(function, 0, 100)
+    };
+    let cancelled = delayed("f", delay);
+    let batch = vec![
+        delayed("f", delay),
+        cancelled.clone(),
+        delayed("late", Duration::from_secs(3_600)),
+        Delivery {
+            not_before: Some(SystemTime::UNIX_EPOCH),
+            ..delivery("past", 0, 100)
+        },
+    ];
+    queue.enqueue(batch).await.unwrap();
+    // So much of the delay passed before the queue knew of it, by a clock that is never paused.
+    let passed = made.elapsed().unwrap() + Duration::from_millis(1);
+    assert_eq!(queue.stats().waiting, 4);
+    assert_eq!(queue.cancel(cancelled.id).await, Ok(true));
+    assert_eq!(named(&next(queue).await), [("past".into(), 0)]);
+    assert_eq!(named(&next(queue).await), [("f".into(), 0)]);
+    assert!(began.elapsed() + passed >= delay, "{:?}", began.elapsed());
+    assert_eq!(queue.stats().waiting, 1);
 }
 
 /// A delivery that takes longer than a lease keeps it by extending it.
@@ -335,11 +416,11 @@ pub async fn a_lease_that_is_extended_lasts(queue: &dyn Queue) {
 }
 
 /// What becomes of a delivery whose lease was not extended, and that whoever had it can not change that.
-pub async fn a_lost_lease_settles_nothing(queue: &dyn Queue, promise: Promise) {
+pub async fn a_lost_lease_settles_nothing(queue: &dyn Queue) {
     queue.enqueue(deliveries("f", 1)).await.unwrap();
     let first = queue.lease(MANY).await.unwrap().remove(0);
     sleep(LEASE_TIMEOUT + Duration::from_millis(50)).await;
-    let second = match promise {
+    let second = match queue.promise() {
         Promise::AtMostOnce => {
             assert!(queue.lease(MANY).await.unwrap().is_empty());
             None
@@ -354,8 +435,9 @@ pub async fn a_lost_lease_settles_nothing(queue: &dyn Queue, promise: Promise) {
     assert!(queue.extend(&first.lease).await.is_err());
     let again = Outcome::Again {
         after: Duration::ZERO,
+        counts: true,
     };
-    for outcome in [Outcome::Delivered, again, Outcome::DeadLetter(failure())] {
+    for outcome in [Outcome::Delivered, again, dead_letter()] {
         lost(queue, &first.lease, outcome).await;
     }
     if let Some(second) = second {

@@ -86,6 +86,12 @@ impl<T> Lanes<T> {
         self.forget_if_empty(key);
     }
 
+    /// The key of a lane that there is, whose texts all that name the lane can share.
+    pub(super) fn shared(&self, key: &LaneKey) -> LaneKey {
+        let found = self.lanes.get_key_value(key);
+        found.map_or(key, |(shared, _)| shared).clone()
+    }
+
     /// Puts an item at the end of its lane.
     pub(super) fn push(&mut self, key: &LaneKey, item: T) {
         let lane = self.lane(key);
@@ -136,6 +142,13 @@ impl<T> Lanes<T> {
             self.turns.retain(|turn| *turn != key);
         }
         Some((key, item))
+    }
+
+    /// The bytes of memory that the items take.
+    #[cfg(test)]
+    pub(super) fn memory_bytes(&self) -> usize {
+        let items = self.lanes.values().map(|lane| lane.items.capacity());
+        items.sum::<usize>() * size_of::<T>()
     }
 
     fn lane(&mut self, key: &LaneKey) -> &mut Lane<T> {

@@ -1,10 +1,11 @@
-//! Deliveries in the memory of the node, each made at most once: what waits is lost with the process.
+//! Deliveries in the memory of the node, each made at most once: what waits is lost with the process, and what died is only
+//! counted.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use metrics::{Counter, Gauge};
@@ -12,23 +13,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::lanes::{Held, LaneKey, Lanes};
-use super::{Bound, Delivery, DeliveryId, Error, Lease, Leased, Outcome, Permits, Queue, Stats};
-
-/// What a delivery takes of memory besides its event, in bytes, about.
-const DELIVERY_BYTES: usize = 256;
-
-/// The bounds of a queue in memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Deliveries that wait at most.
-    pub len_max: usize,
-    /// Bytes of their events at most, counted for each delivery, with some for the delivery itself.
-    pub bytes_max: usize,
-    /// The share of both, from 0 to 1, that the deliveries of one function may take.
-    pub function_share: f64,
-    /// How long a lease lasts that is not extended.
-    pub lease_timeout: Duration,
-}
+pub use super::limits::Limits;
+use super::limits::{count, room};
+use super::{
+    DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Outcome, Permits, Promise, Queue, Stats,
+};
 
 /// What is told of a queue while it runs.
 #[derive(Clone)]
@@ -115,6 +104,10 @@ impl MemoryQueue {
 
 #[async_trait]
 impl Queue for MemoryQueue {
+    fn promise(&self) -> Promise {
+        Promise::AtMostOnce
+    }
+
     async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error> {
         self.try_enqueue(deliveries)
     }
@@ -173,8 +166,10 @@ impl Queue for MemoryQueue {
         let Some(out) = state.end_lease(lease) else {
             return Err(Error::LeaseLost(*lease));
         };
-        if let Outcome::Again { after } = outcome {
-            state.pause(out.waiting, now + after);
+        if let Outcome::Again { after, counts } = outcome {
+            let mut waiting = out.waiting;
+            waiting.attempts -= u32::from(!counts);
+            state.pause(waiting, now + after);
         }
         self.meters.tell(before, &state);
         // The function may have another lease now.
@@ -191,7 +186,28 @@ impl Queue for MemoryQueue {
         let before = state.held.len;
         let is_cancelled = state.cancel(id);
         self.meters.tell(before, &state);
+        let is_worth_a_look = is_cancelled && state.held.len > 0;
+        drop(state);
+        if is_worth_a_look {
+            self.changed.notify_one();
+        }
         Ok(is_cancelled)
+    }
+
+    async fn dead_letters(&self, _after: u64, _max: usize) -> Result<Vec<DeadLetter>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn dead_letter(&self, _id: DeliveryId) -> Result<Option<DeadLetter>, Error> {
+        Ok(None)
+    }
+
+    async fn redrive(&self, _id: DeliveryId) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn purge(&self, _id: DeliveryId) -> Result<bool, Error> {
+        Ok(false)
     }
 
     fn stats(&self) -> Stats {
@@ -200,6 +216,7 @@ impl Queue for MemoryQueue {
             waiting: state.held.len,
             waiting_bytes: state.held.bytes,
             leased: state.leased.len(),
+            dead: 0,
         }
     }
 }
@@ -221,49 +238,26 @@ impl State {
         limits: &Limits,
         now: Instant,
     ) -> Result<(), Error> {
-        let before = self.held;
-        let mut added: Vec<(LaneKey, usize)> = Vec::with_capacity(deliveries.len());
-        for delivery in &deliveries {
-            let (key, bytes) = (LaneKey::of(delivery), room(delivery));
-            self.held.add(bytes);
-            self.lanes.hold(&key, bytes);
-            let refused = self.over(limits, &key);
-            added.push((key, bytes));
-            if let Some(bound) = refused {
-                for (key, bytes) in added {
-                    self.lanes.release(&key, bytes);
-                }
-                self.held = before;
-                return Err(Error::Full(bound));
-            }
-        }
+        let added = limits.admit(&mut self.held, &mut self.lanes, &deliveries)?;
+        let wall = SystemTime::now();
         for (delivery, (key, _)) in deliveries.into_iter().zip(added) {
+            let delay = delivery
+                .not_before
+                .and_then(|moment| moment.duration_since(wall).ok());
             let waiting = Waiting {
                 delivery: Arc::new(delivery),
                 since: now,
                 attempts: 0,
             };
-            self.lanes.push(&key, waiting);
+            match delay {
+                Some(delay) => self.paused.push(Paused {
+                    until: now + delay,
+                    waiting,
+                }),
+                None => self.lanes.push(&key, waiting),
+            }
         }
         Ok(())
-    }
-
-    /// The bound that is passed, with what is counted by now.
-    fn over(&self, limits: &Limits, key: &LaneKey) -> Option<Bound> {
-        let Held { len, bytes } = self.held;
-        if len > limits.len_max {
-            return Some(Bound::Len(limits.len_max));
-        }
-        if bytes > limits.bytes_max {
-            return Some(Bound::Bytes(limits.bytes_max));
-        }
-        let own = self.lanes.held(key);
-        let share = |max: usize| (count(max) * limits.function_share).ceil();
-        // A function's only delivery is taken if there is room at all, however large it is.
-        let is_over = own.len > 1
-            && (count(own.len) > share(limits.len_max)
-                || count(own.bytes) > share(limits.bytes_max));
-        is_over.then(|| Bound::Function(key.function_id.clone()))
     }
 
     fn lease(&mut self, mut waiting: Waiting, now: Instant, lease_timeout: Duration) -> Leased {
@@ -343,6 +337,9 @@ impl State {
     }
 
     fn cancel(&mut self, id: DeliveryId) -> bool {
+        if let Some(epoch) = self.leased.get(&id).map(|out| out.epoch) {
+            return self.end_lease(&Lease { id, epoch }).is_some();
+        }
         let is_it = |waiting: &Waiting| waiting.delivery.id == id;
         let found = match self.lanes.remove(is_it) {
             Some(found) => Some(found),
@@ -368,19 +365,6 @@ impl Waiting {
     fn bytes(&self) -> usize {
         room(&self.delivery)
     }
-}
-
-/// The bytes that a delivery counts for.
-fn room(delivery: &Delivery) -> usize {
-    delivery.event.len() + DELIVERY_BYTES
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a queue has far fewer than 2^52 deliveries and bytes"
-)]
-fn count(number: usize) -> f64 {
-    number as f64
 }
 
 impl Meters {
@@ -428,15 +412,12 @@ impl Ord for Paused {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::{self, Promise};
+    use super::super::conformance;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn conforms() {
-        conformance::all(Promise::AtMostOnce, |limits| async move {
-            MemoryQueue::new(limits, Meters::none())
-        })
-        .await;
+        conformance::all(|limits| async move { MemoryQueue::new(limits, Meters::none()) }).await;
     }
 
     /// A queue of the size a node has, filled, leaves nothing behind when it is worked off.

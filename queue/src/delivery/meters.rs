@@ -49,9 +49,9 @@ impl Meters {
         self.lost.clone()
     }
 
-    /// Counts a delivery that begins. An event counts once, when the first of its deliveries begins.
-    pub(super) fn taken(&self, leased: &Leased) {
-        if leased.attempts > 0 {
+    /// Counts the first attempt of a delivery, by how long it waited for that. An event counts with the first of its deliveries.
+    pub(super) fn made(&self, leased: &Leased, outcome: &Outcome) {
+        if leased.attempts > 0 || matches!(outcome, Outcome::Again { counts: false, .. }) {
             return;
         }
         self.waited.record(leased.age);
@@ -64,7 +64,7 @@ impl Meters {
         match outcome {
             Outcome::Delivered => &self.delivered,
             Outcome::Again { .. } => &self.again,
-            Outcome::DeadLetter(_) => &self.failed,
+            Outcome::DeadLetter { .. } => &self.failed,
         }
     }
 }

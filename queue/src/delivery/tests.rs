@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use futures_util::future::{BoxFuture, pending};
-use protocol::Component;
+use protocol::{Answered, Component, Effect, ErrorCode};
 
 use super::*;
+use crate::backend::embedded::{self, EmbeddedQueue};
 use crate::backend::memory::{Limits, MemoryQueue};
-use crate::backend::{conformance, memory};
+use crate::backend::{DeadLetter, conformance, memory};
 
 /// The bound on every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -99,7 +100,9 @@ impl Sandbox {
             lease_timeout: limits.lease_timeout,
             retry: Retry {
                 backoff: Duration::from_secs(1),
+                backoff_max: Duration::from_secs(300),
                 until_age: Duration::from_secs(60),
+                attempts_max: 3,
             },
             meters: Meters::custom(),
         });
@@ -275,4 +278,244 @@ async fn a_drain_works_off_what_waits_and_tells_what_is_left() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     let called = functions.calls("hangs").len();
     assert_eq!(called, left.leased, "nothing is delivered after the drain");
+}
+
+/// A queue on disk, to be opened again and again.
+struct Kept(tempfile::TempDir);
+
+impl Kept {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn open(&self) -> Arc<EmbeddedQueue> {
+        let options = embedded::Options {
+            limits: conformance::limits(),
+            ..embedded::Options::for_tests()
+        };
+        let meters = embedded::Meters::none();
+        Arc::new(EmbeddedQueue::open(self.0.path(), options, meters).unwrap())
+    }
+
+    fn start(
+        &self,
+        queue: &Arc<EmbeddedQueue>,
+        functions: &Arc<Scripted>,
+        retry: Retry,
+    ) -> DeliveryLoop {
+        DeliveryLoop::start(Args {
+            queue: Arc::clone(queue) as Arc<dyn Queue>,
+            deliver: Arc::clone(functions) as Arc<dyn Deliver>,
+            permits: 8,
+            lease_timeout: conformance::limits().lease_timeout,
+            retry,
+            meters: Meters::custom(),
+        })
+    }
+
+    /// Waits until there are so many dead letters.
+    async fn dead(&self, queue: &EmbeddedQueue, count: usize) -> Vec<DeadLetter> {
+        let reached = async {
+            while queue.stats().dead < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached)
+            .await
+            .expect("they died in time");
+        queue.dead_letters(0, count).await.unwrap()
+    }
+}
+
+/// What waits on disk is left there: the next process delivers it.
+#[tokio::test]
+async fn a_drain_leaves_what_is_kept() {
+    let retry = Retry {
+        backoff: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(300),
+        until_age: Duration::from_secs(60),
+        attempts_max: 3,
+    };
+    let kept = Kept::new();
+    let functions = Arc::new(Scripted::default().with("f", |_| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }));
+    let queue = kept.open();
+    queue
+        .enqueue(conformance::deliveries("f", 100))
+        .await
+        .unwrap();
+    let running = kept.start(&queue, &functions, retry);
+    functions.called("f", 1).await;
+    let left = running.drain(Instant::now() + PATIENCE).await;
+    let delivered = functions.calls("f").len();
+    // What was about to begin may be on lease still, until the queue is opened again.
+    let left = left.waiting + left.leased;
+    assert_eq!(left, 100 - delivered);
+    assert!(left > 50, "{left}");
+    drop(queue);
+    let queue = kept.open();
+    assert_eq!(queue.stats().waiting, left);
+    let functions = Arc::new(Scripted::default());
+    let running = kept.start(&queue, &functions, retry);
+    functions.called("f", left).await;
+    let left = running.drain(Instant::now() + PATIENCE).await;
+    assert_eq!(left, Stats::default());
+}
+
+fn answered(status: u16) -> Failure {
+    let answered = Answered {
+        status,
+        said: "what it said".into(),
+        retry_after_ms: None,
+    };
+    Failure {
+        answered: Some(Box::new(answered)),
+        ..failure(ErrorCode::FunctionFailed, Effect::Finished)
+    }
+}
+
+/// How often each function is called that always fails in one way, where a delivery is made at least once, and how that ends.
+#[tokio::test]
+async fn at_least_once_tries_again_what_may_pass() {
+    let retry = Retry {
+        backoff: Duration::from_millis(10),
+        backoff_max: Duration::from_millis(20),
+        until_age: Duration::from_secs(60),
+        attempts_max: 3,
+    };
+    let fails = |code, effect| failure(code, effect);
+    let cases = [
+        ("s400", answered(400), 1),
+        ("s404", answered(404), 1),
+        ("s301", answered(301), 1),
+        ("s408", answered(408), 3),
+        ("s429", answered(429), 3),
+        ("s500", answered(500), 3),
+        ("s503", answered(503), 3),
+        (
+            "exit",
+            fails(ErrorCode::FunctionFailed, Effect::Finished),
+            3,
+        ),
+        ("cut", fails(ErrorCode::Interrupted, Effect::Interrupted), 3),
+        (
+            "late",
+            fails(ErrorCode::DeadlineExceeded, Effect::Interrupted),
+            3,
+        ),
+        ("away", fails(ErrorCode::Unreachable, Effect::Refused), 3),
+        (
+            "garbage",
+            fails(ErrorCode::MalformedAnswer, Effect::Finished),
+            1,
+        ),
+        ("vetoed", fails(ErrorCode::Vetoed, Effect::Refused), 1),
+    ];
+    let mut functions = Scripted::default();
+    for (name, failure, _) in &cases {
+        let failure = failure.clone();
+        functions = functions.with(name, move |_| {
+            let failure = failure.clone();
+            async move { Err(failure) }
+        });
+    }
+    let (functions, kept) = (Arc::new(functions), Kept::new());
+    let queue = kept.open();
+    let running = kept.start(&queue, &functions, retry);
+    for (name, ..) in &cases {
+        queue
+            .enqueue(conformance::deliveries(name, 1))
+            .await
+            .unwrap();
+    }
+    let dead = kept.dead(&queue, cases.len()).await;
+    for (name, failure, calls) in cases {
+        assert_eq!(functions.calls(name).len(), calls, "{name}");
+        let dead = dead
+            .iter()
+            .find(|dead| dead.delivery.function_id.as_str() == name);
+        let dead = dead.unwrap();
+        assert_eq!(dead.attempts as usize, calls, "{name}");
+        assert_eq!(dead.reason.code, failure.code, "{name}");
+        let status = |failure: &Failure| failure.answered.as_ref().map(|answered| answered.status);
+        assert_eq!(status(&dead.reason), status(&failure), "{name}");
+        let said = failure.answered.map_or("", |_| "what it said");
+        assert_eq!(dead.answer, said.as_bytes(), "{name}");
+    }
+    running.drain(Instant::now()).await;
+}
+
+/// What the cluster had no room for was not tried, so it may come back as often as it takes.
+#[tokio::test]
+async fn what_finds_no_room_costs_no_attempt() {
+    let retry = Retry {
+        backoff: Duration::from_millis(10),
+        backoff_max: Duration::from_millis(20),
+        until_age: Duration::from_secs(60),
+        attempts_max: 2,
+    };
+    let functions = Scripted::default().with("f", |call| async move {
+        match call {
+            1..=4 => Err(failure(ErrorCode::FunctionBusy, Effect::Refused)),
+            5 => Err(answered(500)),
+            _ => Ok(()),
+        }
+    });
+    let (functions, kept) = (Arc::new(functions), Kept::new());
+    let queue = kept.open();
+    let running = kept.start(&queue, &functions, retry);
+    queue
+        .enqueue(conformance::deliveries("f", 1))
+        .await
+        .unwrap();
+    functions.called("f", 6).await;
+    assert_eq!(running.drain(Instant::now() + PATIENCE).await.dead, 0);
+}
+
+/// What is too old is never begun, and what brought its node down too often neither.
+#[tokio::test]
+async fn what_is_hopeless_is_not_begun() {
+    let retry = Retry {
+        backoff: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(1),
+        until_age: Duration::from_secs(60),
+        attempts_max: 2,
+    };
+    let (functions, kept) = (Arc::new(Scripted::default()), Kept::new());
+    let permits = Permits { free: 8, total: 8 };
+    let mut queue = kept.open();
+    queue
+        .enqueue(conformance::deliveries("f", 1))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        // As a node that dies with it: its lease is never settled.
+        assert_eq!(queue.lease(permits).await.unwrap().len(), 1);
+        drop(queue);
+        queue = kept.open();
+    }
+    let running = kept.start(&queue, &functions, retry);
+    let dead = kept.dead(&queue, 1).await.remove(0);
+    assert_eq!(dead.reason.code, ErrorCode::Interrupted);
+    running.drain(Instant::now()).await;
+
+    let retry = Retry {
+        until_age: Duration::ZERO,
+        ..retry
+    };
+    queue
+        .enqueue(conformance::deliveries("g", 1))
+        .await
+        .unwrap();
+    let running = kept.start(&queue, &functions, retry);
+    let dead = kept.dead(&queue, 2).await.remove(1);
+    assert_eq!(dead.reason.code, ErrorCode::Expired);
+    assert_eq!(
+        functions.calls("f").len() + functions.calls("g").len(),
+        0,
+        "nothing was called"
+    );
+    running.drain(Instant::now()).await;
 }

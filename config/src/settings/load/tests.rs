@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::QueueBackend;
 use super::*;
 use crate::settings::Secret;
 
@@ -71,6 +72,56 @@ fn defaults_are_valid_and_the_advertised_host_follows_the_peer_listener() {
     )
     .unwrap();
     assert_eq!(settings.node.advertise.as_deref(), Some("::1"));
+}
+
+#[test]
+fn events_wait_where_it_fits_the_store_or_where_it_is_said() {
+    let backend = |variables: &[(&str, &str)]| {
+        let settings = load("", variables, &[]).unwrap();
+        let text = settings.to_toml();
+        (settings.queue.backend.unwrap(), text)
+    };
+    let etcd = ("HEARTH_STORE__ETCD__ENDPOINTS", "http://a:1");
+    let set = |name| ("HEARTH_QUEUE__BACKEND", name);
+    for (variables, expected, shown) in [
+        (vec![], QueueBackend::Embedded, "backend = \"embedded\""),
+        (vec![etcd], QueueBackend::Memory, "backend = \"memory\""),
+        (
+            vec![set("memory")],
+            QueueBackend::Memory,
+            "backend = \"memory\"",
+        ),
+        (
+            vec![etcd, set("embedded")],
+            QueueBackend::Embedded,
+            "backend = \"embedded\"",
+        ),
+    ] {
+        let (backend, text) = backend(&variables);
+        assert_eq!(backend, expected, "{variables:?}");
+        assert!(text.contains(shown), "{text}");
+    }
+    for (file, key, expected) in [
+        ("backend = \"disk\"", "queue.backend", "embedded, memory"),
+        ("segment_size = \"1KiB\"", "queue.segment_size", "64KiB"),
+        (
+            "disk_max = \"1MiB\"",
+            "queue.disk_max",
+            "queue.segment_size",
+        ),
+        (
+            "retry_backoff_max = \"1ms\"",
+            "queue.retry_backoff_max",
+            "queue.retry_backoff",
+        ),
+        ("attempts_max = 0", "queue.attempts_max", "above zero"),
+    ] {
+        let refused = refused(&format!("[queue]\n{file}"), &[], &[]);
+        assert!(
+            refused.contains(key) && refused.contains(expected),
+            "{refused}"
+        );
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use actors::invoker::{Completed, Request};
 use async_trait::async_trait;
 use protocol::function::EventFormat;
-use protocol::invocation::TraceContext;
+use protocol::invocation::{AnswerRule, TraceContext};
 use protocol::{Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space};
-use queue::{Deliver, Delivery};
+use queue::{Deliver, Delivery, Promise};
 
 use super::Emitter;
 use crate::node::Node;
@@ -18,12 +18,17 @@ use crate::node::Node;
 pub struct Invocations {
     node: Arc<dyn Node>,
     emitter: Arc<Emitter>,
+    promise: Promise,
 }
 
 impl Invocations {
-    /// Delivers through this node.
-    pub fn new(node: Arc<dyn Node>, emitter: Arc<Emitter>) -> Self {
-        Self { node, emitter }
+    /// Delivers through this node what a queue with this promise keeps.
+    pub fn new(node: Arc<dyn Node>, emitter: Arc<Emitter>, promise: Promise) -> Self {
+        Self {
+            node,
+            emitter,
+            promise,
+        }
     }
 
     /// The form in which a function wants events.
@@ -31,6 +36,13 @@ impl Invocations {
         let registry = self.node.registry();
         match registry.function(space, function_id) {
             Some(registered) => Ok(registered.function.event_format()),
+            // What was kept on disk is here before the functions are known.
+            None if !registry.is_loaded => Err(Failure::new(
+                ErrorCode::StoreUnavailable,
+                Component::Store,
+                Effect::Refused,
+                "this node has not heard its functions yet",
+            )),
             None => Err(Failure::new(
                 ErrorCode::FunctionNotFound,
                 Component::Gateway,
@@ -47,7 +59,8 @@ impl Invocations {
         let called = match asked {
             Ok(()) => {
                 self.emitter.invoking(space, function_id, event);
-                let called = self.node.invoke(request(delivery, event, format)).await;
+                let request = self.request(delivery, event, format);
+                let called = self.node.invoke(request).await;
                 called.map_err(|failed| failed.failure)
             }
             Err(failure) => Err(failure),
@@ -64,25 +77,29 @@ impl Invocations {
         }
         called
     }
-}
 
-fn request(delivery: &Delivery, event: &Event, format: EventFormat) -> Request {
-    let encoded = match delivery.subscription_id.is_typed() {
-        true => event.encode_typed(format),
-        false => event.encode(format),
-    };
-    let extensions = &event.attributes.extensions;
-    Request {
-        id: InvocationId::random(),
-        space: delivery.space.clone(),
-        function_id: delivery.function_id.clone(),
-        payload: encoded.payload,
-        content_type: encoded.content_type,
-        call: Some(Arc::new(encoded.call)),
-        trace: TraceContext {
-            parent: extensions.get("traceparent").cloned(),
-            state: extensions.get("tracestate").cloned(),
-        },
+    fn request(&self, delivery: &Delivery, event: &Event, format: EventFormat) -> Request {
+        let mut encoded = match delivery.subscription_id.is_typed() {
+            true => event.encode_typed(format),
+            false => event.encode(format),
+        };
+        if self.promise == Promise::AtLeastOnce {
+            // Event Gateway takes any status but 500 for a success, as nothing followed from it.
+            encoded.call.answer = AnswerRule::Success;
+        }
+        let extensions = &event.attributes.extensions;
+        Request {
+            id: InvocationId::random(),
+            space: delivery.space.clone(),
+            function_id: delivery.function_id.clone(),
+            payload: encoded.payload,
+            content_type: encoded.content_type,
+            call: Some(Arc::new(encoded.call)),
+            trace: TraceContext {
+                parent: extensions.get("traceparent").cloned(),
+                state: extensions.get("tracestate").cloned(),
+            },
+        }
     }
 }
 

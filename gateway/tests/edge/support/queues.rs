@@ -48,12 +48,18 @@ impl Queues {
         let start = |queue: &Arc<MemoryQueue>, permits, meters| {
             DeliveryLoop::start(delivery::Args {
                 queue: Arc::clone(queue) as Arc<dyn Queue>,
-                deliver: Arc::new(Invocations::new(Arc::clone(&node), Arc::clone(&emitter))),
+                deliver: Arc::new(Invocations::new(
+                    Arc::clone(&node),
+                    Arc::clone(&emitter),
+                    queue.promise(),
+                )),
                 permits,
                 lease_timeout: settings.lease_timeout,
                 retry: Retry {
                     backoff: settings.retry_backoff,
+                    backoff_max: settings.retry_backoff_max,
                     until_age: settings.retry_for,
+                    attempts_max: settings.attempts_max,
                 },
                 meters,
             })

@@ -266,6 +266,8 @@ async fn a_function_in_flight_calls_on_while_its_node_drains() {
         .nodes(1)
         .embedded()
         .env("HEARTH_NODE__DRAIN_DELAY", "100ms")
+        // A queue on disk keeps for the next start what comes in during a drain; this one delivers it.
+        .env("HEARTH_QUEUE__BACKEND", "memory")
         .start()
         .await;
     let events = note_events(&sandbox, "chain.called").await;

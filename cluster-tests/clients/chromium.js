@@ -52,7 +52,8 @@ class Chromium {
     const ended = new Promise(resolve => this.process.once('exit', resolve))
     this.process.kill('SIGKILL')
     await ended
-    fs.rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 })
+    // Its children outlive it by a moment, and may still write there.
+    await eventually(async () => fs.rmSync(this.profile, { recursive: true, force: true }))
   }
 
   #call (method, params, sessionId) {

@@ -9,12 +9,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space, SubscriptionId};
 
+mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod embedded;
 mod lanes;
 pub mod limits;
 pub mod memory;
+mod record;
+mod turns;
 
 pub use embedded::EmbeddedQueue;
 pub use limits::Limits;

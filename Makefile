@@ -24,7 +24,7 @@ test-all: ## Runs the suite with its long tests
 bench: ## Measures against nginx and the container engine, prints a table
 	scripts/bench.sh $(ARGS)
 
-chaos: ## Kills nodes under load: make chaos ARGS="--minutes 5"
+chaos: ## Kills nodes, stores, links and disks under load: make chaos ARGS="--minutes 5 --scenarios all"
 	scripts/chaos.sh $(ARGS)
 
 lint: ## Checks format, clippy, docs and scripts, and dependencies where cargo-deny is there

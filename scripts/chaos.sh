@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kills nodes under load and checks from outside what was promised; see cluster-tests.
 #
-# usage: scripts/chaos.sh [--minutes N] [--seed N]
+# usage: scripts/chaos.sh [--minutes N] [--scenarios all|NAME,...] [--seed N]      without either: 5 minutes, and all scenarios
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -6,8 +6,10 @@
 pub mod api;
 pub mod bench;
 pub mod chaos;
+pub mod disk;
 pub mod engine;
 pub mod etcd;
+pub mod history;
 pub mod link;
 pub mod load;
 pub mod many;

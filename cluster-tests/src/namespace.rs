@@ -6,6 +6,8 @@
 //!        hub (a bridge in a namespace of its own, out of reach of the host's packet filter)
 //! node i ┘                                 peers, gossip and the store: cut and healed
 //! ```
+//!
+//! Functions of the test itself are reached over the management links too.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
@@ -48,6 +50,8 @@ impl Network {
             "dev",
             &root,
         ]);
+        let test = format!("{}/32", network.test_address());
+        ip(&["address", "add", &test, "dev", &root]);
         ip(&["link", "set", &root, "up"]);
         for node in 0..nodes {
             network.add_node(node);
@@ -58,6 +62,11 @@ impl Network {
     /// The test's own address on the hub, for the store.
     pub fn root_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.number, 254)
+    }
+
+    /// The test's own address that all nodes reach whatever is cut, for functions that it serves.
+    pub fn test_address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 19, self.number, 254)
     }
 
     /// Where a node lives.
@@ -91,6 +100,24 @@ impl Network {
             &format!("node{node}"),
             "up",
         ]);
+    }
+
+    /// Cuts the link between two nodes; both still reach all others and the store.
+    pub fn cut_between(&self, one: u8, other: u8) {
+        self.route_between("add", one, other);
+    }
+
+    /// Ends such a cut.
+    pub fn heal_between(&self, one: u8, other: u8) {
+        self.route_between("delete", one, other);
+    }
+
+    /// Adds or deletes routes to nowhere on both sides.
+    fn route_between(&self, change: &str, one: u8, other: u8) {
+        for (from, to) in [(one, other), (other, one)] {
+            let (namespace, to) = (self.namespace(from), self.hub_address(to).to_string());
+            ip(&["-n", &namespace, "route", change, "blackhole", &to]);
+        }
     }
 
     fn add_node(&self, node: u8) {
@@ -135,6 +162,8 @@ impl Network {
             "clients",
         ]);
         ip(&["-n", &namespace, "link", "set", "clients", "up"]);
+        let (test, via) = (self.test_address().to_string(), ours.to_string());
+        ip(&["-n", &namespace, "route", "add", &test, "via", &via]);
     }
 
     fn hub_address(&self, node: u8) -> Ipv4Addr {

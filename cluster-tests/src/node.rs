@@ -28,6 +28,8 @@ pub struct NodeOptions {
     pub is_process_denied: bool,
     /// The network namespace it runs in, with its addresses there.
     pub place: Option<Place>,
+    /// The data directory; one in the sandbox's when absent.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Where a node lives when it has a network namespace of its own.
@@ -46,6 +48,7 @@ pub struct Place {
 pub(crate) struct Launch {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) secret_file: PathBuf,
     pub(crate) store_url: Option<String>,
@@ -106,7 +109,7 @@ impl Node {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.0.launch.dir.join("data")
+        self.0.launch.data_dir.clone()
     }
 
     /// A URL of the functions API.
@@ -278,7 +281,7 @@ impl Launch {
         command
             .args(["node", "--name", &self.name])
             .arg("--data-dir")
-            .arg(self.dir.join("data"));
+            .arg(&self.data_dir);
         command.arg("--cluster-secret-file").arg(&self.secret_file);
         command
             .arg("--functions-listen")

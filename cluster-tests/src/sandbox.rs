@@ -446,8 +446,10 @@ impl Sandbox {
         let mut env = vec![("HEARTH_CLUSTER__ID".to_owned(), self.id.clone())];
         env.extend(self.env.iter().cloned());
         env.extend(options.env);
+        let dir = self.dir().join(&name);
         Launch {
-            dir: self.dir().join(&name),
+            data_dir: options.data_dir.unwrap_or_else(|| dir.join("data")),
+            dir,
             name,
             env,
             secret_file: options

@@ -1,4 +1,5 @@
-//! Kills nodes for some minutes while clients call, and checks promises 1, 2, 4 and 6 of the guarantees from outside.
+//! Kills nodes for some minutes while clients call, and checks promises 1, 2, 4 and 6 of the guarantees from outside. Then runs the
+//! scenarios of `cluster_tests::history`, which check promise 3.
 //!
 //! The seed decides what is done to which node and when; how the machine schedules the rest is its own.
 
@@ -8,15 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cluster_tests::chaos::{Outage, Report, Rng, WarmWindow};
+use cluster_tests::history::{self, Scenario, Size, scenario};
 use cluster_tests::{Load, Node, NodeOptions, Record, Sandbox, Targets, example, outage};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-const USAGE: &str = "chaos [--minutes N] [--seed N]
+const USAGE: &str = "chaos [--minutes N] [--scenarios all|NAME,...] [--seed N]
 
-Starts four nodes on an etcd, kills them for N minutes (5) under load, and reports.
-Containers are used too when HEARTH_TEST_DOCKER names an engine. Exits with 1 when a promise broke.
+--minutes N    starts four nodes on an etcd, kills them for N minutes under load, and reports.
+               Containers are used too when HEARTH_TEST_DOCKER names an engine.
+--scenarios X  emits 10,000 events in each scenario while nodes, stores, links, disks or functions
+               fail, and reports whether each was delivered or is a dead letter. Needs root.
+--seed N       decides the same again.
+
+Without either both are done: 5 minutes, and all scenarios. Exits with 1 when a promise broke.
 ";
 
 /// How soon after a restart only instances are left, and how soon every node knows of the warm ones.
@@ -43,27 +51,58 @@ struct Run {
     rng: Rng,
 }
 
+/// What was asked for.
+struct Asked {
+    minutes: Option<u64>,
+    scenarios: Vec<Scenario>,
+    seed: u64,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Some((minutes, seed)) = arguments()? else {
+    let Some(asked) = arguments()? else {
         say(USAGE);
         return Ok(ExitCode::SUCCESS);
     };
-    say(&format!(
-        "chaos for {minutes} minutes, seed {seed} (--seed {seed} decides the same again)\n"
-    ));
-    let mut run = Run::start(seed).await;
-    let end = Instant::now() + Duration::from_secs(minutes * 60);
-    while Instant::now() < end {
-        run.round().await;
+    let seed = asked.seed;
+    let mut is_kept = true;
+    if let Some(minutes) = asked.minutes {
+        say(&format!(
+            "chaos for {minutes} minutes, seed {seed} (--seed {seed} decides the same again)\n"
+        ));
+        let mut run = Run::start(seed).await;
+        let end = Instant::now() + Duration::from_secs(minutes * 60);
+        while Instant::now() < end {
+            run.round().await;
+        }
+        let report = run.finish().await;
+        say(&report.to_string());
+        is_kept &= report.is_kept();
     }
-    let report = run.finish().await;
-    say(&report.to_string());
-    Ok(if report.is_kept() {
+    if !asked.scenarios.is_empty() {
+        let report = run_scenarios(&asked.scenarios, seed).await;
+        say(&report.to_string());
+        is_kept &= report.is_kept();
+    }
+    Ok(if is_kept {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs one after the other; one that breaks off is told in the report and keeps no other from running.
+async fn run_scenarios(scenarios: &[Scenario], seed: u64) -> history::Report {
+    let tasks = TaskTracker::new();
+    let mut report = history::Report::default();
+    for scenario in scenarios.iter().copied() {
+        let name = scenario.name;
+        say(&format!("{name}, seed {seed}\n"));
+        let run = tasks.spawn(async move { history::run(&scenario, Size::FULL, seed).await });
+        let outcome = run.await.map_err(|error| error.to_string());
+        report.add(name, seed, outcome);
+    }
+    report
 }
 
 impl Run {
@@ -354,10 +393,10 @@ async fn is_back(node: &Node, count: usize) -> bool {
     true
 }
 
-/// Minutes and seed; nothing when help was asked for.
-fn arguments() -> anyhow::Result<Option<(u64, u64)>> {
+/// What was asked for; nothing when that was help.
+fn arguments() -> anyhow::Result<Option<Asked>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let (mut minutes, mut seed) = (5, now.as_secs());
+    let (mut minutes, mut scenarios, mut seed) = (None, None, now.as_secs());
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
         if flag == "--help" {
@@ -365,17 +404,39 @@ fn arguments() -> anyhow::Result<Option<(u64, u64)>> {
         }
         let value = arguments
             .next()
-            .with_context(|| format!("{flag} needs a number\n{USAGE}"))?;
-        let value = value
-            .parse()
-            .with_context(|| format!("{flag} {value} is no number"))?;
+            .with_context(|| format!("{flag} needs a value\n{USAGE}"))?;
+        let number = || {
+            let number = value.parse();
+            number.with_context(|| format!("{flag} {value} is no number"))
+        };
         match flag.as_str() {
-            "--minutes" => minutes = value,
-            "--seed" => seed = value,
+            "--minutes" => minutes = Some(number()?),
+            "--seed" => seed = number()?,
+            "--scenarios" => scenarios = Some(selected(&value)?),
             _ => bail!("unknown flag {flag}\n{USAGE}"),
         }
     }
-    Ok(Some((minutes, seed)))
+    if minutes.is_none() && scenarios.is_none() {
+        (minutes, scenarios) = (Some(5), Some(scenario::ALL.to_vec()));
+    }
+    Ok(Some(Asked {
+        minutes,
+        scenarios: scenarios.unwrap_or_default(),
+        seed,
+    }))
+}
+
+/// The scenarios of these names.
+fn selected(names: &str) -> anyhow::Result<Vec<Scenario>> {
+    if names == "all" {
+        return Ok(scenario::ALL.to_vec());
+    }
+    let known = || -> Vec<_> { scenario::ALL.iter().map(|scenario| scenario.name).collect() };
+    let named = |name: &str| {
+        let found = scenario::named(name);
+        found.with_context(|| format!("no scenario {name}; there are {}", known().join(", ")))
+    };
+    names.split(',').map(named).collect()
 }
 
 fn say(text: &str) {

@@ -1,23 +1,30 @@
 //! Nothing accepted is lost, nothing ends twice, and nothing is delivered that was not accepted, whatever is done to the nodes.
 //! A short run of the scenarios of `make chaos`.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "whoever looks into a failure needs the seed"
+)]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cluster_tests::history::{Size, run, scenario};
+use cluster_tests::history::{Report, Size, run, scenario};
 use futures_util::future::join_all;
 
 /// Runs scenarios side by side: they need no quiet machine, and a busy one finds more.
 async fn check<const N: usize>(names: [&str; N]) {
     let seed = seed();
+    println!("{names:?}: HEARTH_TEST_SEED={seed} decides the same again");
     let outcomes = names.map(|name| async move {
-        println!("{name}: HEARTH_TEST_SEED={seed} decides the same again");
         let scenario = scenario::named(name).expect("the table has it");
         run(&scenario, Size::SHORT, seed).await
     });
+    let mut report = Report::default();
     for outcome in join_all(outcomes).await {
-        println!("{outcome:?}");
-        assert!(outcome.is_kept(), "{outcome:#?}");
+        report.add(outcome.name, seed, Ok(outcome));
     }
+    println!("{report}");
+    assert!(report.is_kept(), "a promise was broken:\n{report}");
 }
 
 /// What decides the run, another one each time unless it is asked for.

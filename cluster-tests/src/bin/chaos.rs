@@ -97,9 +97,15 @@ async fn run_scenarios(scenarios: &[Scenario], seed: u64) -> history::Report {
     let mut report = history::Report::default();
     for scenario in scenarios.iter().copied() {
         let name = scenario.name;
-        say(&format!("{name}, seed {seed}\n"));
+        say(&format!("{name}, seed {seed}: "));
         let run = tasks.spawn(async move { history::run(&scenario, Size::FULL, seed).await });
         let outcome = run.await.map_err(|error| error.to_string());
+        let word = match &outcome {
+            Ok(outcome) if outcome.is_kept() => "kept",
+            Ok(_) => "BROKEN",
+            Err(_) => "broke off",
+        };
+        say(&format!("{word}\n"));
         report.add(name, seed, outcome);
     }
     report

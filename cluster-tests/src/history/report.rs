@@ -111,3 +111,60 @@ fn tell(f: &mut fmt::Formatter<'_>, name: &str, outcome: &Outcome) -> fmt::Resul
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::history::Findings;
+
+    fn outcome(broken: &[(Broken, &str)]) -> Outcome {
+        let broken = broken
+            .iter()
+            .map(|(what, whom)| (*what, (*whom).to_owned()));
+        Outcome {
+            name: "etcd-stop",
+            seed: 7,
+            findings: Findings {
+                accepted: 10,
+                broken: broken.collect(),
+                ..Findings::default()
+            },
+            took: Duration::from_millis(1_900),
+            kept: Some(PathBuf::from("/kept")),
+        }
+    }
+
+    #[test]
+    fn a_report_names_what_was_broken_and_where_to_look() {
+        let check = |outcome: Result<Outcome, String>, is_kept: bool, parts: &[&str]| {
+            let mut report = Report::default();
+            report.add("etcd-stop", 7, outcome);
+            assert_eq!(report.is_kept(), is_kept);
+            let text = report.to_string();
+            for part in parts {
+                assert!(text.contains(part), "{part:?} in {text}");
+            }
+        };
+        check(
+            Ok(outcome(&[])),
+            true,
+            &["losses", "etcd-stop", "10", "kept"],
+        );
+        let broken = [
+            (Broken::Lost, "e-1 for steady"),
+            (Broken::EndedTwice, "e-2 for picky"),
+        ];
+        let told = [
+            "BROKEN",
+            "etcd-stop: lost: e-1 for steady",
+            "etcd-stop: ended twice: e-2 for picky",
+            "stay in /kept",
+        ];
+        check(Ok(outcome(&broken)), false, &told);
+        let told = ["BROKE OFF", "etcd-stop broke off: no etcd"];
+        check(Err("no etcd".into()), false, &told);
+    }
+}

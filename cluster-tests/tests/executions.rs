@@ -197,3 +197,30 @@ async fn a_running_execution_is_cancelled_from_another_node() {
     assert_eq!(runs(&seen).len(), 1, "it is not begun again");
     reaches(&sandbox.node(2), &id, "cancelled").await;
 }
+
+/// While etcd is away nothing is accepted, promptly; what ran meanwhile is not run again when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_came_while_the_store_was_away_is_written_down_when_it_is_back() {
+    let mut sandbox = three().start().await;
+    let go = sandbox.dir().join("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    let seen = register(&sandbox, "f", &wait).await;
+    let (first, second) = (sandbox.node(0), sandbox.node(1));
+    let body = json!({ "function_name": "f", "payload": 3 });
+    let id = submit(&first, None, &body).await;
+    reaches(&second, &id, "running").await;
+    until("it runs", PATIENCE, || async { runs(&seen).len() == 1 }).await;
+    sandbox.etcd().kill9();
+    std::fs::write(&go, "").unwrap();
+    let refused = try_submit(&first, Some("k"), &body).await.unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.summary(), "503 store_unavailable;store");
+    let read = first.config(Method::GET, &path(&id), None).await;
+    assert_eq!(read.status, 503, "{read:?}");
+    sandbox.etcd_mut().restart().await;
+    let execution = reaches(&second, &id, "succeeded").await;
+    assert_eq!(execution["attemptsMade"], 1, "{execution}");
+    assert_eq!(runs(&seen).len(), 1);
+    let again = submit(&second, Some("k"), &body).await;
+    reaches(&first, &again, "succeeded").await;
+}

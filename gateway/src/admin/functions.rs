@@ -161,3 +161,24 @@ pub(super) async fn expected_revision(
     let current = async { Ok(shared.node.get(space, id).await?.revision) };
     tags::expected(fields, current, catalog::Error::Changed(id.to_owned())).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_invocation_are_found_among_others() {
+        let lines = [
+            r#"{"text":"one","invocations":["a"]}"#,
+            r#"{"text":"\"a\"","invocations":["b"]}"#,
+            r#"{"text":"both","invocations":["b","a"]}"#,
+            r#"{"text":"of the node"}"#,
+            "broken",
+        ];
+        let all = lines.map(|line| format!("{line}\n")).concat();
+        let own = format!("{}\n{}\n", lines[0], lines[2]);
+        assert_eq!(only_of(all.as_bytes(), "a"), own.as_bytes());
+        assert_eq!(only_of(all.as_bytes(), "c"), "");
+        assert_eq!(only_of(b"", "a"), "");
+    }
+}

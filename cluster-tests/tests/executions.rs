@@ -132,6 +132,42 @@ async fn a_key_outlives_kill_9_of_the_node_that_took_it_first() {
     assert_eq!(submit(&first, Some("told"), &later).await, id);
 }
 
+/// Stopped in the middle of its calls, and continued when another node has claimed what it had not queued yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_stopped_while_it_accepted_runs_nothing_twice() {
+    let sandbox = three().start().await;
+    let seen = register(&sandbox, "f", "true").await;
+    let (first, second) = (sandbox.node(0), sandbox.node(1));
+    let later = json!({ "function_name": "f", "payload": 1, "delay_seconds": 6 });
+    let keys: Vec<String> = (0..30).map(|key| format!("k{key}")).collect();
+    let mut calls = tokio::task::JoinSet::new();
+    for key in keys.clone() {
+        let (first, later) = (first.clone(), later.clone());
+        calls.spawn(async move { (try_submit(&first, Some(&key), &later).await, key) });
+    }
+    let mut told = vec![calls.join_next().await.unwrap().unwrap()];
+    first.stop();
+    let again = keys.iter().map(|key| submit(&second, Some(key), &later));
+    let ids = join_all(again).await;
+    first.cont();
+    told.extend(calls.join_all().await);
+    for (answer, key) in told {
+        let answer = answer.unwrap();
+        let place = keys.iter().position(|known| *known == key).unwrap();
+        match answer.status {
+            202 => assert_eq!(answer.json()["execution"], ids[place], "{key}"),
+            // It was claimed meanwhile, which a client learns by asking again.
+            503 => assert_eq!(submit(&first, Some(&key), &later).await, ids[place]),
+            _ => panic!("{key}: {answer:?}"),
+        }
+    }
+    for id in &ids {
+        let execution = reaches(&second, id, "succeeded").await;
+        assert_eq!(execution["attemptsMade"], 1, "{execution}");
+    }
+    assert_eq!(runs(&seen).len(), keys.len(), "each ran once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_is_read_from_another_node_after_its_own_was_killed() {
     let sandbox = three().start().await;

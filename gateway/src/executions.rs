@@ -1,8 +1,9 @@
 //! Asynchronous invocations: accepted into the queue, and run when they are delivered.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actors::executions::{Accepted, Key, New};
+use actors::executions::{Accepted, Claim, Key, New};
 use actors::invoker;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -205,11 +206,26 @@ async fn accept(
         }
         error => Error::from(error),
     })?;
-    let claim = match accepted {
-        Accepted::Known(id, status) => return Ok((id, Some(status))),
-        Accepted::Forgotten(id) => return Ok((id, None)),
-        Accepted::New(claim) => claim,
-    };
+    match accepted {
+        Accepted::Known(id, status) => Ok((id, Some(status))),
+        Accepted::Forgotten(id) => Ok((id, None)),
+        Accepted::New(claim) => {
+            let id = claim.id;
+            let status = enqueue(shared, claim, request, accepted_at, not_before).await?;
+            Ok((id, Some(status)))
+        }
+    }
+}
+
+/// Puts an execution into the queue, and says so in its record.
+async fn enqueue(
+    shared: &Shared,
+    claim: Box<Claim>,
+    request: invoker::Request,
+    accepted_at: SystemTime,
+    not_before: Option<SystemTime>,
+) -> Result<Status, Error> {
+    let executions = shared.node.executions();
     let id = claim.id;
     let submitted = Submitted {
         claim: claim.number,
@@ -232,15 +248,11 @@ async fn accept(
         executions.withdraw(claim).await;
         return Err(Failure::from(&error).into());
     }
-    let status = executions.queued(claim).await?;
-    Ok((id, Some(status)))
+    Ok(executions.queued(claim).await?)
 }
 
 /// The function of a request, if this node knows it and it takes the payload.
-fn function(
-    shared: &Shared,
-    request: &invoker::Request,
-) -> Result<std::sync::Arc<Function>, Error> {
+fn function(shared: &Shared, request: &invoker::Request) -> Result<Arc<Function>, Error> {
     let registry = shared.node.registry();
     if !registry.is_loaded {
         return Err(Error::not_loaded());
@@ -258,7 +270,7 @@ fn function(
         let message = format!("function {id} is not registered in space {space}");
         return Err(refused(ErrorCode::FunctionNotFound, message));
     };
-    let function = std::sync::Arc::clone(&registered.function);
+    let function = Arc::clone(&registered.function);
     let (bytes, bytes_max) = (request.payload.len(), function.limits().body_bytes);
     match bytes_max {
         Some(bytes_max) if bytes > bytes_max as usize => {

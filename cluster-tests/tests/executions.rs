@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cluster_tests::api::send;
-use cluster_tests::sandbox::Builder;
 use cluster_tests::{Answer, Lost, Node, Record, Sandbox, eventually, until};
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -15,13 +14,6 @@ use serde_json::{Value, json};
 
 /// How long an execution may take to its end, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A cluster whose nodes keep what they accepted on their disks.
-fn three() -> Builder {
-    Sandbox::builder()
-        .nodes(3)
-        .env("HEARTH_QUEUE__BACKEND", "embedded")
-}
 
 /// A function that notes each run in a file, and answers with its payload after `then`.
 async fn register(sandbox: &Sandbox, id: &str, then: &str) -> PathBuf {
@@ -72,7 +64,7 @@ async fn reaches(node: &Node, id: &str, status: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_equal_keys_over_three_nodes_are_one_execution_and_one_run() {
-    let sandbox = three().start().await;
+    let sandbox = Sandbox::processes(3).await;
     let seen = register(&sandbox, "f", "true").await;
     let nodes = sandbox.nodes();
     let body = json!({ "function_name": "f", "payload": 7 });
@@ -102,7 +94,7 @@ async fn a_hundred_equal_keys_over_three_nodes_are_one_execution_and_one_run() {
 /// The first call is answered, or cut off wherever it is; the same key then names one execution, which runs to one end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_outlives_kill_9_of_the_node_that_took_it_first() {
-    let sandbox = three().start().await;
+    let sandbox = Sandbox::processes(3).await;
     let seen = register(&sandbox, "f", "true").await;
     let (first, second) = (sandbox.node(0), sandbox.node(1));
     let later = json!({ "function_name": "f", "payload": 1, "delay_seconds": 3 });
@@ -122,20 +114,20 @@ async fn a_key_outlives_kill_9_of_the_node_that_took_it_first() {
     let mut ids: BTreeSet<String> = join_all(again).await.into_iter().collect();
     ids.insert(id.clone());
     assert_eq!(ids.len(), 21);
-    first.restart();
-    first.wait_ready(PATIENCE).await;
     for id in &ids {
         let execution = reaches(&second, id, "succeeded").await;
         assert_eq!(execution["attemptsMade"], 1, "{execution}");
     }
     assert_eq!(runs(&seen).len(), 21, "each ran once");
+    first.restart();
+    first.wait_ready(PATIENCE).await;
     assert_eq!(submit(&first, Some("told"), &later).await, id);
 }
 
 /// Stopped in the middle of its calls, and continued when another node has claimed what it had not queued yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_stopped_while_it_accepted_runs_nothing_twice() {
-    let sandbox = three().start().await;
+    let sandbox = Sandbox::processes(3).await;
     let seen = register(&sandbox, "f", "true").await;
     let (first, second) = (sandbox.node(0), sandbox.node(1));
     let later = json!({ "function_name": "f", "payload": 1, "delay_seconds": 6 });
@@ -170,7 +162,7 @@ async fn a_node_that_was_stopped_while_it_accepted_runs_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_is_read_from_another_node_after_its_own_was_killed() {
-    let sandbox = three().start().await;
+    let sandbox = Sandbox::processes(3).await;
     register(&sandbox, "f", "true").await;
     let (first, second) = (sandbox.node(0), sandbox.node(1));
     let body = json!({ "function_name": "f", "payload": { "n": 1 } });
@@ -185,10 +177,10 @@ async fn a_result_is_read_from_another_node_after_its_own_was_killed() {
     assert_eq!(listed.json()["executions"][0]["id"], id, "{listed:?}");
 }
 
-/// Killed while the function runs: it is begun again, and its end is told once.
+/// Killed while the function runs: another node begins it again, and its end is told once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_execution_whose_node_was_killed_while_it_ran_is_begun_again() {
-    let sandbox = three().start().await;
+    let sandbox = Sandbox::processes(3).await;
     let seen = register(&sandbox, "f", "sleep 600").await;
     let (first, second) = (sandbox.node(0), sandbox.node(1));
     let body = json!({ "function_name": "f", "payload": 5 });
@@ -199,8 +191,6 @@ async fn an_execution_whose_node_was_killed_while_it_ran_is_begun_again() {
     let record = Record::command("f", ["sh", "-c", &record]).stdio();
     first.kill9();
     second.update(&sandbox.record(&record)).await;
-    first.restart();
-    first.wait_ready(PATIENCE).await;
     let execution = reaches(&second, &id, "succeeded").await;
     assert_eq!(execution["attemptsMade"], 2, "{execution}");
     let lost = &execution["attempts"][0]["error"]["code"];
@@ -209,7 +199,7 @@ async fn an_execution_whose_node_was_killed_while_it_ran_is_begun_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_execution_is_cancelled_from_another_node() {
-    let sandbox = three().start().await;
+    let sandbox = Sandbox::processes(3).await;
     let seen = register(&sandbox, "f", "sleep 600").await;
     let (first, second) = (sandbox.node(0), sandbox.node(1));
     let body = json!({ "function_name": "f" });
@@ -237,7 +227,7 @@ async fn a_running_execution_is_cancelled_from_another_node() {
 /// While etcd is away nothing is accepted, promptly; what ran meanwhile is not run again when it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_came_while_the_store_was_away_is_written_down_when_it_is_back() {
-    let mut sandbox = three().start().await;
+    let mut sandbox = Sandbox::processes(3).await;
     let go = sandbox.dir().join("go");
     let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
     let seen = register(&sandbox, "f", &wait).await;
@@ -259,4 +249,25 @@ async fn an_end_that_came_while_the_store_was_away_is_written_down_when_it_is_ba
     assert_eq!(runs(&seen).len(), 1);
     let again = submit(&second, Some("k"), &body).await;
     reaches(&first, &again, "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_single_node_accepted_is_there_after_kill_9() {
+    let sandbox = Sandbox::builder().nodes(1).embedded().start().await;
+    let seen = register(&sandbox, "f", "true").await;
+    let node = sandbox.node(0);
+    let done = json!({ "function_name": "f", "payload": 1 });
+    let done = submit(&node, None, &done).await;
+    reaches(&node, &done, "succeeded").await;
+    let later = json!({ "function_name": "f", "payload": 2, "delay_seconds": 2 });
+    let id = submit(&node, Some("k"), &later).await;
+    node.kill9();
+    node.restart();
+    node.wait_ready(PATIENCE).await;
+    assert_eq!(submit(&node, Some("k"), &later).await, id);
+    let execution = reaches(&node, &id, "succeeded").await;
+    assert_eq!(execution["result"]["value"], "2", "{execution}");
+    let execution = reaches(&node, &done, "succeeded").await;
+    assert_eq!(execution["result"]["value"], "1", "{execution}");
+    assert_eq!(runs(&seen).len(), 2);
 }

@@ -9,6 +9,6 @@ pub mod delivery;
 
 pub use backend::{
     DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased, MemoryQueue,
-    Outcome, Permits, Promise, Queue, Stats,
+    Origin, Outcome, Permits, Promise, Queue, Stats,
 };
 pub use delivery::{Deliver, DeliveryLoop};

@@ -214,7 +214,7 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_deliveries_taken_over_total",
         &[],
-        "with `etcd`: deliveries that this node took over from nodes that are gone",
+        "with `etcd`: deliveries that this node took over from nodes that are gone or had no permits",
     ),
     counter(
         "hearth_system_events_dropped_total",

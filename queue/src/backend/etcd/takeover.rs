@@ -97,10 +97,10 @@ impl Takeover {
             shared.meters.taken_over.increment(taken as u64);
             match told.is_handed {
                 true => {
-                    tracing::debug!(deliveries = taken, node = %told.node, "took over deliveries of a node without permits")
+                    tracing::debug!(deliveries = taken, node = %told.node, "took over deliveries of a node without permits");
                 }
                 false => {
-                    tracing::info!(deliveries = taken, node = %told.node, "took over deliveries of a node that is gone")
+                    tracing::info!(deliveries = taken, node = %told.node, "took over deliveries of a node that is gone");
                 }
             }
             shared.look.notify_one();

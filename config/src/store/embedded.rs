@@ -208,6 +208,15 @@ impl Store for EmbeddedStore {
         Ok(self.records.list(prefix))
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        Ok(self.records.list_page(prefix, after, max))
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
         let writer = self.records.writer();
         let file = Arc::clone(&self.file);

@@ -1,6 +1,7 @@
 //! The records of a store that lives within this process: what a transaction changes, and what a watch hears of it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -78,6 +79,20 @@ impl Records {
                 .collect(),
             revision: self.revision,
         }
+    }
+
+    fn list_page(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<Entry> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let found = self.entries.range::<str, _>((start, Bound::Unbounded));
+        found
+            .map(|(_, entry)| entry)
+            .take_while(|entry| entry.key.starts_with(prefix))
+            .take(max)
+            .cloned()
+            .collect()
     }
 
     /// What a transaction would do now; without changes when it only removes what is not there.
@@ -263,6 +278,10 @@ impl LocalRecords {
 
     pub(super) fn list(&self, prefix: &str) -> Listing {
         self.shared.records().list(prefix)
+    }
+
+    pub(super) fn list_page(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<Entry> {
+        self.shared.records().list_page(prefix, after, max)
     }
 
     /// Starts a watch; its task ends with the receiver or the store.

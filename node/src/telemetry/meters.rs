@@ -217,6 +217,19 @@ pub const METERS: &[Meter] = &[
         "with `etcd`: deliveries that this node took over from nodes that are gone or had no permits",
     ),
     counter(
+        "hearth_executions_total",
+        &[(
+            "status",
+            &["accepted", "succeeded", "failed", "cancelled", "expired"],
+        )],
+        "asynchronous invocations that this node accepted, and those that it ended, by their end",
+    ),
+    counter(
+        "hearth_idempotency_keys_dropped_total",
+        &[],
+        "keys that were forgotten before `executions.key_window` was over, as there were more than `executions.keys_max`",
+    ),
+    counter(
         "hearth_system_events_dropped_total",
         &[],
         "system events without room; part of `gateway_events_dropped_total`",

@@ -200,7 +200,11 @@ impl Queue for EmbeddedQueue {
         Promise::AtLeastOnce
     }
 
-    async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error> {
+    async fn enqueue(&self, mut deliveries: Vec<Delivery>) -> Result<(), Error> {
+        {
+            let index = self.shared.index();
+            deliveries.retain(|delivery| !index.entries.contains_key(&delivery.id));
+        }
         if deliveries.is_empty() {
             return Ok(());
         }

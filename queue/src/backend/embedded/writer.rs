@@ -350,6 +350,11 @@ impl Writer {
                     index.arriving_bytes -= job.body.len() as u64;
                     let share = share(place, entries.len());
                     for (id, entry) in entries {
+                        if index.entries.contains_key(&id) {
+                            // Enqueued a second time before the first one was written.
+                            index.give_back(&entry.lane, entry.room as usize);
+                            continue;
+                        }
                         let entry = Entry {
                             place,
                             share,

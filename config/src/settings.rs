@@ -17,6 +17,7 @@ mod node;
 mod plugins;
 mod process;
 mod queue;
+mod schedules;
 mod secret;
 mod store;
 mod table;
@@ -36,6 +37,7 @@ pub use node::NodeSettings;
 pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
 pub use queue::{QueueBackend, QueueSettings};
+pub use schedules::SchedulesSettings;
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
@@ -68,6 +70,8 @@ section! {
         pub http: HttpSettings = HttpSettings::default(),
         /// Events on their way to their subscribers.
         pub queue: QueueSettings = QueueSettings::default(),
+        /// Events that come by the clock.
+        pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

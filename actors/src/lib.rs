@@ -10,6 +10,7 @@ pub mod invoker;
 pub mod output;
 pub mod registry_cache;
 pub mod router;
+pub mod scheduler;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
 pub mod serving;
@@ -24,4 +25,5 @@ pub use catalog::Catalog;
 pub use control::Control;
 pub use invoker::Invoker;
 pub use registry_cache::Registry;
+pub use scheduler::Scheduler;
 pub use snapshot::Reader;

@@ -203,6 +203,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         routes.reader(),
         settings.process.allow,
         settings.limits.apply_timeout,
+        settings.schedules.clone(),
     );
     let view = View::new(view::Parts {
         cluster_id: settings.cluster.id.clone(),

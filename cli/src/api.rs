@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 use url::Url;
@@ -48,6 +48,7 @@ pub(crate) struct Call<'a> {
     escaped: Option<&'a str>,
     query: Option<&'a str>,
     body: Option<Vec<u8>>,
+    if_match: Option<&'a HeaderValue>,
     timeout: Duration,
 }
 
@@ -60,6 +61,7 @@ impl<'a> Call<'a> {
             escaped: None,
             query: None,
             body: None,
+            if_match: None,
             timeout: ANSWER_TIMEOUT,
         }
     }
@@ -82,6 +84,12 @@ impl<'a> Call<'a> {
     /// Adds a query string.
     pub(crate) fn query(mut self, query: &'a str) -> Self {
         self.query = Some(query);
+        self
+    }
+
+    /// Asks for a change of the record that has this tag, and of no other.
+    pub(crate) fn if_match(mut self, tag: &'a HeaderValue) -> Self {
+        self.if_match = Some(tag);
         self
     }
 
@@ -269,6 +277,9 @@ impl Api {
         let mut request = self.http.request(call.method.clone(), self.url(&call));
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        if let Some(tag) = call.if_match {
+            request = request.header(IF_MATCH, tag);
         }
         request
             .send()

@@ -12,6 +12,7 @@ use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
 use crate::options::Options;
 use crate::ready::{self, ReadyArgs};
+use crate::schedule::{self, ScheduleCommand};
 use crate::subscription::{self, SubscriptionCommand};
 
 /// The operator's subcommands.
@@ -28,6 +29,10 @@ pub enum Command {
     /// Register the events that typed subscriptions may ask for
     #[command(subcommand, after_help = EXIT_CODES)]
     EventType(EventTypeCommand),
+
+    /// Let events come by the clock
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Schedule(ScheduleCommand),
 
     /// Look after events that a function did not take, on the node that is asked
     #[command(subcommand, after_help = EXIT_CODES)]
@@ -61,6 +66,7 @@ pub(crate) async fn execute(options: &Options, command: &Command, console: &mut 
         Command::Function(command) => function::run(options, command, console).await,
         Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::EventType(command) => event_type::run(options, command, console).await,
+        Command::Schedule(command) => schedule::run(options, command, console).await,
         Command::DeadLetter(command) => dead_letter::run(options, command, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,

@@ -18,7 +18,8 @@ use super::state::{Attempt, Ended, Known, What, slots_between};
 use super::{Fire, Slot};
 use crate::registry_cache::SCHEDULES_PREFIX;
 
-/// A claim that took longer than this is made anew before anything is queued: others may count this node as dead meanwhile.
+/// A claim that took longer than this is made anew before anything is queued: others may count this node as dead meanwhile. Once is
+/// enough, lest a store that is slow keeps all from being fired.
 const CLAIM_FRESH: Duration = Duration::from_secs(1);
 
 /// Makes attempts.
@@ -120,7 +121,11 @@ impl Firing {
             Ok(claimed) => claimed,
             Err(ended) => return ended,
         };
-        if begun.elapsed() > CLAIM_FRESH {
+        let is_first =
+            !before.progress.claim.as_ref().is_some_and(|claim| {
+                claim.node == self.node && claim.generation == self.generation
+            });
+        if is_first && begun.elapsed() > CLAIM_FRESH {
             return Ended::Stored(claimed);
         }
         if before.progress.claim.is_none() {

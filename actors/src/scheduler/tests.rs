@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::sync::Mutex;
 
-use config::store::{MemoryStore, Precondition};
+use config::Revision;
+use config::store::{MemoryStore, Precondition, Transaction};
 use serde_json::json;
 
 use super::*;
@@ -94,30 +95,35 @@ impl Cluster {
         cluster
             .create(&json!({"scheduleId": "a", "every": "1s", "eventType": "tick"}))
             .await;
-        for (name, clock, refuses) in clocks {
-            let others = clocks.iter().filter(|(other, ..)| other != name);
-            let others = members(others.map(|(other, ..)| member(other, &[])));
-            let (sender, receiver) = watch::channel(others);
-            // Nothing of gossip changes here.
-            std::mem::forget(sender);
-            let args = Args {
-                settings: SchedulesSettings::default(),
-                node_id: node_id(name),
-                node_name: (*name).into(),
-                generation: Generation(1),
-                store: Arc::clone(&cluster.store) as Arc<dyn Store>,
-                registry: cluster.registry.reader(),
-                members: receiver,
-                fire: Arc::new(Noted {
-                    node: name,
-                    fires: Arc::clone(&cluster.fires),
-                    refuses: *refuses,
-                }),
-                clock: *clock,
-            };
-            cluster.nodes.push(Scheduler::start(args));
+        for launch in clocks {
+            let others = clocks.iter().map(|(other, ..)| *other);
+            let others: Vec<_> = others.filter(|other| *other != launch.0).collect();
+            let store = Arc::clone(&cluster.store);
+            cluster.launch(*launch, &others, store);
         }
         cluster
+    }
+
+    fn launch(&mut self, (name, clock, refuses): Launch, others: &[&str], store: Arc<dyn Store>) {
+        let others = members(others.iter().map(|other| member(other, &[])));
+        let (sender, receiver) = watch::channel(others);
+        // Nothing of gossip changes here.
+        std::mem::forget(sender);
+        self.nodes.push(Scheduler::start(Args {
+            settings: SchedulesSettings::default(),
+            node_id: node_id(name),
+            node_name: name.into(),
+            generation: Generation(1),
+            store,
+            registry: self.registry.reader(),
+            members: receiver,
+            fire: Arc::new(Noted {
+                node: name,
+                fires: Arc::clone(&self.fires),
+                refuses,
+            }),
+            clock,
+        }));
     }
 
     /// Stores a schedule, and lets every node know it.
@@ -240,6 +246,50 @@ async fn a_slot_that_one_node_can_not_queue_is_fired_by_another() {
         assert!(fires.iter().all(|(node, ..)| *node != nodes[full].0));
         cluster.stop().await;
     }
+}
+
+/// Waits before it commits.
+#[derive(Debug)]
+struct Slow {
+    store: Arc<MemoryStore>,
+    commits_in: Duration,
+}
+
+#[async_trait]
+impl Store for Slow {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.store.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {
+        tokio::time::sleep(self.commits_in).await;
+        self.store.commit(transaction).await
+    }
+
+    fn watch(&self, prefix: &str, after: Revision) -> Watch {
+        self.store.watch(prefix, after)
+    }
+
+    fn staleness(&self) -> Duration {
+        self.store.staleness()
+    }
+}
+
+/// It claims again what it took long to claim, as it may have been stopped in between, and then fires: nothing is left out or fired twice.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_makes_slots_late_and_loses_none() {
+    let mut cluster = Cluster::start(&[]).await;
+    let store = Slow {
+        store: Arc::clone(&cluster.store),
+        commits_in: Duration::from_millis(1100),
+    };
+    cluster.launch(("n1", right, false), &[], Arc::new(store));
+    cluster.fires_evenly(5).await;
+    cluster.stop().await;
 }
 
 /// A node that stops takes its clock with it, and what it has claimed is noted.

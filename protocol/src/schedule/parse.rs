@@ -295,6 +295,13 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_is_bounded() {
+        let cron = format!("{} * * * *", "0,".repeat(200));
+        let body = format!(r#"{{"scheduleId":"a","functionId":"f","cron":"{cron}"}}"#);
+        refuses(&body, "the length of cron is 408, expected at most 256");
+    }
+
+    #[test]
     fn names_of_slots_tell_schedules_slots_and_purposes_apart() {
         let record = |id: &str| {
             let body = format!(r#"{{"scheduleId":"{id}","every":"1s","functionId":"f"}}"#);

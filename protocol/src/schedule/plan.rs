@@ -11,6 +11,9 @@ use super::{DEFAULT_ZONE, Invalid};
 /// The longest interval: a cron expression says what comes less often.
 const EVERY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The longest cron expression.
+const CRON_BYTES_MAX: usize = 256;
+
 /// The slots of a schedule.
 #[derive(Debug, Clone)]
 pub struct Plan(Kind);
@@ -33,6 +36,11 @@ impl Plan {
     ) -> Result<Self, Invalid> {
         match (cron, every) {
             (Some(expression), None) => {
+                if expression.len() > CRON_BYTES_MAX {
+                    let bytes = expression.len();
+                    let expected = format!("at most {CRON_BYTES_MAX}");
+                    return Err(Invalid::new("the length of cron", &bytes, expected));
+                }
                 let cron: Cron = expression.parse().map_err(|error: croner::errors::CronError| {
                     let expected = "minute, hour, day of month, month, day of week, with seconds before them if you like";
                     Invalid::new("cron", &expression, format!("{expected} ({error})"))

@@ -26,6 +26,7 @@ use crate::{admin, functions, headers};
 mod connection;
 mod head_timer;
 mod progress;
+mod repoll;
 
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;

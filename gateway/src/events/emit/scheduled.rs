@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use protocol::event::{self, Payload};
 use protocol::subscription::EventType;
 use protocol::{Event, Failure, FunctionId, ScheduleRecord, SubscriptionId};
-use queue::{Delivery, DeliveryId};
+use queue::{Delivery, DeliveryId, Origin};
 use serde_json::json;
 
 use super::{Emission, Emitter, write};
@@ -51,8 +51,10 @@ impl Scheduled {
         }
         for delivery in &mut deliveries {
             // Whoever does it once more gives it the same name, so that a queue that still has it knows it.
-            let name = schedule.name_of_slot(*slot_ms, delivery.subscription_id.as_str());
-            delivery.id = DeliveryId::from_bytes(name);
+            if let Origin::Subscription(subscription_id) = &delivery.origin {
+                let name = schedule.name_of_slot(*slot_ms, subscription_id.as_str());
+                delivery.id = DeliveryId::from_bytes(name);
+            }
         }
         Ok(deliveries)
     }
@@ -123,7 +125,7 @@ fn delivery_to(function_id: &FunctionId, schedule: &ScheduleRecord, event: &Even
         event: write(event),
         space: schedule.space.clone(),
         function_id: function_id.clone(),
-        subscription_id: SubscriptionId::of_schedule(&schedule.schedule_id),
+        origin: Origin::Subscription(SubscriptionId::of_schedule(&schedule.schedule_id)),
         ordinal: 0,
         accepted_at: SystemTime::now(),
         not_before: None,

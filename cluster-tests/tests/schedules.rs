@@ -128,6 +128,52 @@ async fn each_slot_is_fired_once_while_nodes_are_killed() {
     }
 }
 
+/// A node that dies while its slot is being delivered, or was not claimed to the end: nothing is lost, and what comes twice is known by
+/// its id. What its queue had, its next start delivers.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_slot_is_lost_whenever_a_node_is_killed() {
+    let sandbox = Sandbox::builder()
+        .nodes(3)
+        .env("HEARTH_QUEUE__BACKEND", "embedded")
+        .start()
+        .await;
+    let hook = Webhook::start(Does::Answer("")).await;
+    let ids: Vec<String> = (0..6).map(|number| format!("tick{number}")).collect();
+    let schedules: Vec<_> = ids.iter().map(|id| (id.as_str(), 1, "skip")).collect();
+    schedule(&sandbox, &hook, &schedules).await;
+    for round in 0..6 {
+        // All of them are due in the same moment: the first one that comes tells that a node is in the middle of it.
+        come(&hook, &ids[0], slots(&hook, &ids[0]).len() + 1).await;
+        let came = hook.envelopes().len();
+        until("the next second begins", PATIENCE, || async {
+            hook.envelopes().len() > came
+        })
+        .await;
+        let killed = sandbox.node(round % 3);
+        killed.kill9();
+        let count = slots(&hook, &ids[0]).len() + 3;
+        come(&hook, &ids[0], count).await;
+        killed.restart();
+        killed.wait_ready(PATIENCE).await;
+    }
+    for id in &ids {
+        let first = *slots(&hook, id).keys().next().unwrap();
+        let last = *slots(&hook, id).keys().last().unwrap();
+        let what = format!("each second from {first} to {last} has its slot of {id}");
+        until(&what, PATIENCE, || async {
+            let slots = slots(&hook, id);
+            (first..=last)
+                .step_by(1000)
+                .all(|slot| slots.contains_key(&slot))
+        })
+        .await;
+    }
+    let twice = hook.ids().values().filter(|times| **times > 1).count();
+    let all = hook.ids().len();
+    println!("{all} slots, {twice} of them more than once");
+    assert!(twice < all / 4, "{twice} of {all} came more than once");
+}
+
 /// Without the store nobody knows what others fire, so nobody does, and says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_fires_without_the_store_and_then_what_the_schedule_says() {

@@ -256,9 +256,11 @@ impl NodeHandle {
         tracing::info!(node = %self.settings.node.name, "draining");
         self.running.handle.begin_drain();
         // The other nodes fire from now on.
-        self.scheduler.stop(deadline).await;
-        tokio::time::sleep_until(deadline.min(Instant::now() + self.settings.node.drain_delay))
-            .await;
+        let delayed = Instant::now() + self.settings.node.drain_delay;
+        tokio::join!(
+            self.scheduler.stop(deadline),
+            tokio::time::sleep_until(deadline.min(delayed)),
+        );
         self.edge_shutdown.cancel();
         // What waits in the queue goes on meanwhile, and comes to an end when nothing more can be emitted.
         let events_until = deadline - EVENTS_MARGIN.min(self.settings.node.drain_timeout / 4);

@@ -144,7 +144,7 @@ impl Firing {
                 self.warn_queue(attempt, &failure.message);
                 // As it was before, so that another node may have it.
                 let before = before.progress.clone();
-                let undone = self.commit(attempt, Some(&claimed), before).await;
+                let undone = self.end_claim(attempt, &claimed, before).await;
                 Ended::Refused(Some(undone.unwrap_or(claimed)))
             }
             Err(_) => {
@@ -177,7 +177,7 @@ impl Firing {
             let late = Duration::from_millis(at_ms.saturating_sub(slot_ms));
             self.meters.late.record(late);
         }
-        match self.commit(attempt, Some(&claimed), settled).await {
+        match self.end_claim(attempt, &claimed, settled).await {
             Ok(known) => Ended::Stored(known),
             Err(Ended::Away) => Ended::Queued {
                 known: claimed,
@@ -197,19 +197,41 @@ impl Firing {
         let Attempt {
             key, registered, ..
         } = attempt;
-        let progress_key = format!("{PROGRESS_PREFIX}{key}");
         let unmoved = before.map_or(Precondition::Absent, |before| {
             Precondition::At(before.revision)
         });
+        let preconditions = vec![
+            (
+                format!("{SCHEDULES_PREFIX}{key}"),
+                Precondition::At(registered.revision),
+            ),
+            (format!("{PROGRESS_PREFIX}{key}"), unmoved),
+        ];
+        self.write(attempt, preconditions, progress).await
+    }
+
+    /// Ends a claim of this node, also when the schedule says something else meanwhile: one that begins anew or is gone took the claim along.
+    async fn end_claim(
+        &self,
+        attempt: &Attempt,
+        claimed: &Known,
+        progress: Progress,
+    ) -> Result<Known, Ended> {
+        let key = format!("{PROGRESS_PREFIX}{}", attempt.key);
+        let preconditions = vec![(key, Precondition::At(claimed.revision))];
+        self.write(attempt, preconditions, progress).await
+    }
+
+    async fn write(
+        &self,
+        attempt: &Attempt,
+        preconditions: Vec<(String, Precondition)>,
+        progress: Progress,
+    ) -> Result<Known, Ended> {
+        let key = format!("{PROGRESS_PREFIX}{}", attempt.key);
         let transaction = Transaction {
-            preconditions: vec![
-                (
-                    format!("{SCHEDULES_PREFIX}{key}"),
-                    Precondition::At(registered.revision),
-                ),
-                (progress_key.clone(), unmoved),
-            ],
-            writes: vec![Write::Put(progress_key, progress.write())],
+            preconditions,
+            writes: vec![Write::Put(key, progress.write())],
         };
         match self.store.commit(transaction).await {
             Ok(revision) => Ok(Known { progress, revision }),

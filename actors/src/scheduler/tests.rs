@@ -306,3 +306,61 @@ async fn a_node_that_stops_leaves_no_claim_and_no_clock() {
     assert_eq!(progress.claim, None);
     assert_eq!(progress.fired.unwrap().slot_ms, progress.until_ms);
 }
+
+/// Somebody notes something on the schedule while its slot is being queued.
+#[derive(Debug)]
+struct Edits(Arc<MemoryStore>);
+
+#[async_trait]
+impl Fire for Edits {
+    async fn fire(&self, slot: &Slot) -> Result<(), Failure> {
+        let mut edited = ScheduleRecord::clone(&slot.schedule);
+        edited.metadata = Some([("a".to_owned(), "b".to_owned())].into());
+        let value = serde_json::to_vec(&edited).unwrap();
+        let put = self.0.put("schedules/default/a", value.into(), None);
+        put.await.unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_is_noted_though_the_record_changed_meanwhile() {
+    let cluster = Cluster::start(&[]).await;
+    let firing = Firing {
+        store: Arc::clone(&cluster.store) as Arc<dyn Store>,
+        fire: Arc::new(Edits(Arc::clone(&cluster.store))),
+        node: node_id("n1"),
+        node_name: "n1".into(),
+        generation: Generation(1),
+        queue_timeout: Duration::from_secs(10),
+        counted_max: 10,
+        meters: Meters::new(),
+        trouble: Mutex::default(),
+    };
+    let registry = cluster.registry.reader().get();
+    let registered = registry.schedules.values().flat_map(|all| all.values());
+    let mut attempt = state::Attempt {
+        key: "default/a".into(),
+        registered: Arc::clone(registered.into_iter().next().unwrap()),
+        before: None,
+        what: state::What::Begin(0),
+        now_ms: 1500,
+    };
+    let Ended::Stored(begun) = firing.attempt(&attempt).await else {
+        panic!("it has not begun");
+    };
+    attempt.before = Some(begun);
+    attempt.what = state::What::Fire { slot_ms: 1000 };
+    let ended = firing.attempt(&attempt).await;
+    let Ended::Stored(settled) = ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(settled.progress.claim, None);
+    assert_eq!(
+        settled.progress.fired.map(|fired| fired.slot_ms),
+        Some(1000)
+    );
+    // What it knows of the schedule is old now, so it claims nothing more.
+    attempt.what = state::What::Fire { slot_ms: 2000 };
+    assert!(matches!(firing.attempt(&attempt).await, Ended::Lost));
+}

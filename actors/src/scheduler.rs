@@ -64,7 +64,7 @@ pub trait Fire: Send + Sync + fmt::Debug + 'static {
     /// Queues what comes of a slot. It may be called again for the same slot, and gives it the same names then.
     ///
     /// # Errors
-    /// When it was not queued; nothing was, then.
+    /// When it was not queued; the effect says whether it may have been.
     async fn fire(&self, slot: &Slot) -> Result<(), Failure>;
 }
 

@@ -1,5 +1,7 @@
-//! What a node is told: its boot settings, and the config store of the cluster's records; and how often it tells of what goes wrong.
+//! What a node is told: its boot settings, and the config store of the cluster's records; how etcd is asked; and how often it tells of what
+//! goes wrong.
 
+pub mod etcd;
 pub mod recurring;
 pub mod settings;
 pub mod store;

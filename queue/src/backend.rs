@@ -10,15 +10,21 @@ use bytes::Bytes;
 use protocol::{
     Component, Effect, ErrorCode, ExecutionId, Failure, FunctionId, Space, SubscriptionId,
 };
+use tokio::time::Instant;
 
+mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod embedded;
+pub mod etcd;
 mod lanes;
 pub mod limits;
 pub mod memory;
+mod record;
+mod turns;
 
 pub use embedded::EmbeddedQueue;
+pub use etcd::EtcdQueue;
 pub use limits::Limits;
 pub use memory::MemoryQueue;
 
@@ -160,7 +166,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     fn promise(&self) -> Promise;
 
     /// Takes all of these or none. When it returns they are as safe as the backend makes them. Where it promises at least once, a
-    /// delivery whose name it holds already is taken by that: whoever does not know whether it enqueued may do it again.
+    /// delivery that waits or runs on this node by the same name is taken by that: whoever does not know whether it enqueued may do it again.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::TooLarge`] and [`Error::Unavailable`]; nothing was taken then.
@@ -224,6 +230,10 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     /// How much it holds, as this node knows. Cheap.
     fn stats(&self) -> Stats;
+
+    /// Ends it by this moment: what happened is told to what keeps the deliveries, and what waits is left to whoever may make it. Nothing
+    /// is accepted or leased from then on. Dropping a queue that was not closed is what a crash is.
+    async fn close(&self, _until: Instant) {}
 }
 
 /// Why an operation on a queue failed.
@@ -246,6 +256,9 @@ pub enum Error {
     /// What keeps the deliveries failed.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
+    /// What keeps the deliveries did not say whether it took them.
+    #[error("the queue did not answer, and may have taken it all the same: {0}")]
+    MayBeTaken(String),
 }
 
 /// What of a queue is full.
@@ -259,6 +272,10 @@ pub enum Bound {
     Function(FunctionId),
     /// The bytes on disk.
     Disk(u64),
+    /// The bytes of all nodes together.
+    Cluster(u64),
+    /// What keeps the deliveries of all nodes, and why.
+    Storage(String),
 }
 
 impl Permits {
@@ -338,6 +355,11 @@ impl fmt::Display for Bound {
                 "function {id} has its share of this node's queue (queue.function_share)"
             ),
             Self::Disk(max) => write!(f, "it takes {max} bytes of this node's disk"),
+            Self::Cluster(max) => write!(
+                f,
+                "events of {max} bytes wait in the cluster (queue.cluster_bytes_max)"
+            ),
+            Self::Storage(why) => f.write_str(why),
         }
     }
 }
@@ -349,7 +371,7 @@ impl Error {
             Self::Full(_) => ErrorCode::Overloaded,
             Self::LeaseLost(_) => ErrorCode::Conflict,
             Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
-            Self::Unavailable(_) => ErrorCode::StoreUnavailable,
+            Self::Unavailable(_) | Self::MayBeTaken(_) => ErrorCode::StoreUnavailable,
         }
     }
 
@@ -359,6 +381,7 @@ impl Error {
             Self::Full(_) | Self::LeaseLost(_) | Self::TooLarge { .. } | Self::Unavailable(_) => {
                 Effect::Refused
             }
+            Self::MayBeTaken(_) => Effect::Interrupted,
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod backend;
 pub mod delivery;
 
 pub use backend::{
-    DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, Lease, Leased, MemoryQueue, Origin,
-    Outcome, Permits, Promise, Queue, Stats,
+    DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased, MemoryQueue,
+    Origin, Outcome, Permits, Promise, Queue, Stats,
 };
 pub use delivery::{Deliver, DeliveryLoop};

@@ -10,7 +10,7 @@ use config::Store;
 use config::recurring::{Due, Recurring};
 use config::store::{Error as StoreError, Precondition, Transaction, Write};
 use metrics::{Counter, Histogram};
-use protocol::{Generation, NodeId};
+use protocol::{Effect, Generation, NodeId};
 use tokio::time::Instant;
 
 use super::progress::{Claim, Fired, PROGRESS_PREFIX, Progress};
@@ -139,6 +139,11 @@ impl Firing {
             Ok(Ok(())) => {
                 self.settle(attempt, claimed, slot_ms, begun.elapsed())
                     .await
+            }
+            // It may be queued all the same: this node knows best, and enqueues it once more.
+            Ok(Err(failure)) if failure.effect != Effect::Refused => {
+                self.warn_queue(attempt, &failure.message);
+                Ended::Refused(Some(claimed))
             }
             Ok(Err(failure)) => {
                 self.warn_queue(attempt, &failure.message);

@@ -1,7 +1,7 @@
 //! The etcd store: the records of a cluster, shared by its nodes.
 //!
-//! Every key begins with `<prefix>/<cluster id>/`, which callers never see. Operations are in `members` (who is asked) and `commit`
-//! (how a write happens once), the watch is in `watcher`.
+//! Every key begins with `<prefix>/<cluster id>/`, which callers never see. Who is asked is in `crate::etcd`, how a write
+//! happens once in `commit`, the watch in `watcher`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,13 +14,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use self::members::{Member, Members};
 use self::watcher::{Heard, Pace, Watcher};
 use super::{Entry, Error, Listing, Revision, Store, Transaction, WATCH_BUFFER, Watch};
+use crate::etcd::{Member, Members, range_end};
 use crate::settings::EtcdSettings;
 
 mod commit;
-mod members;
 mod watcher;
 
 /// Records fetched at once by a listing.
@@ -262,30 +261,5 @@ impl Cluster {
             Ok(self.heard(response.header()))
         };
         self.members.read(head).await
-    }
-}
-
-/// The first key after all those that begin with `prefix`.
-fn range_end(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_ends_after_its_prefix() {
-        let check = |prefix: &[u8], end: &[u8]| assert_eq!(range_end(prefix), end);
-        check(b"hearth/", b"hearth0");
-        check(b"a\xff", b"b");
-        check(b"\xff\xff", b"\0");
     }
 }

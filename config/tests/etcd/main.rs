@@ -17,9 +17,8 @@ use config::store::{
 use protocol::{Effect, ErrorCode};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::server::{Etcd, Proxy, settings};
+use config::etcd::server::{Etcd, Proxy, settings};
 
-mod server;
 mod tls;
 
 const PATIENCE: Duration = Duration::from_secs(30);

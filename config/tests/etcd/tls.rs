@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use config::Store;
+use config::etcd::server::{Etcd, settings};
 use config::settings::EtcdSettings;
 use config::store::EtcdStore;
 use config::store::conformance::Told;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::server::{Etcd, settings};
 use crate::until;
 
 fn params(name: &str) -> CertificateParams {

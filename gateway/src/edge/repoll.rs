@@ -41,12 +41,10 @@ pub(super) async fn repolled<F: Future>(future: F) -> F::Output {
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Poll::Ready(output);
             }
-            let settled = between.state.compare_exchange(
-                POLLED,
-                IDLE,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            let settled =
+                between
+                    .state
+                    .compare_exchange(POLLED, IDLE, Ordering::AcqRel, Ordering::Acquire);
             if settled.is_ok() {
                 return Poll::Pending;
             }

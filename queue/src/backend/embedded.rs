@@ -23,13 +23,12 @@ use super::{
     Bound, DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits,
     Promise, Queue, Stats,
 };
+use super::{clock, record};
 
-mod clock;
 mod disk;
 mod index;
 mod journal;
 mod read;
-mod record;
 mod replay;
 mod reserve;
 mod segment;
@@ -39,7 +38,7 @@ mod writer;
 
 use clock::Clock;
 use disk::{Directory, Disk};
-use index::{Entry, Index, Retention, Status, micros};
+use index::{Index, Retention, Status, accepted, micros};
 use journal::Journal;
 use read::Found;
 use record::{Death, Id, Put, Record};
@@ -203,7 +202,7 @@ impl Queue for EmbeddedQueue {
     async fn enqueue(&self, mut deliveries: Vec<Delivery>) -> Result<(), Error> {
         {
             let index = self.shared.index();
-            deliveries.retain(|delivery| !index.entries.contains_key(&delivery.id));
+            deliveries.retain(|delivery| !index.turns.entries.contains_key(&delivery.id));
         }
         if deliveries.is_empty() {
             return Ok(());
@@ -225,12 +224,12 @@ impl Queue for EmbeddedQueue {
             if self.shared.bytes() + arriving > self.disk_bytes_max {
                 return Err(Error::Full(Bound::Disk(self.disk_bytes_max)));
             }
-            let lanes = index.admit(&deliveries)?;
+            let lanes = index.turns.admit(&deliveries)?;
             index.arriving_bytes = arriving;
             self.shared.meters.tell(&mut index);
             let entries = deliveries.into_iter().zip(lanes).zip(record::since(now));
-            let entries = entries
-                .map(|((delivery, (lane, _)), since)| Entry::accepted(lane, delivery, since));
+            let entries =
+                entries.map(|((delivery, (lane, _)), since)| accepted(lane, delivery, since));
             let mut job = Job::put(body, entries.collect(), permit);
             let on_disk = job.on_disk();
             self.shared.push(job);
@@ -246,8 +245,8 @@ impl Queue for EmbeddedQueue {
         let now = self.shared.clock.now();
         let (taken, lost) = {
             let mut index = self.shared.index();
-            let lost = index.expire(now);
-            let taken = index.take(permits, now);
+            let lost = index.turns.expire(now);
+            let taken = index.turns.take(permits, now);
             let leased = taken
                 .iter()
                 .map(|taken| (Id(taken.lease.id), taken.attempts + 1));
@@ -283,7 +282,7 @@ impl Queue for EmbeddedQueue {
 
     async fn extend(&self, lease: &Lease) -> Result<(), Error> {
         let now = self.shared.clock.now();
-        match self.shared.index().extend(lease, now) {
+        match self.shared.index().turns.extend(lease, now) {
             true => Ok(()),
             false => Err(Error::LeaseLost(*lease)),
         }
@@ -297,10 +296,10 @@ impl Queue for EmbeddedQueue {
             Outcome::Delivered => index.end(lease).then_some(Record::Ended(id)),
             Outcome::Again { after, counts } => {
                 let due = now.saturating_add(micros(after));
-                let is_held = index.wait_again(lease, due, now);
+                let is_held = index.turns.wait_again(lease, due, now);
                 if is_held
                     && !counts
-                    && let Some(attempts) = index.forget_attempt(lease.id)
+                    && let Some(attempts) = index.turns.forget_attempt(lease.id)
                 {
                     self.note(&Record::Leased(vec![(id, attempts)]));
                 }
@@ -340,7 +339,7 @@ impl Queue for EmbeddedQueue {
     async fn dead_letter(&self, id: DeliveryId) -> Result<Option<DeadLetter>, Error> {
         let found = {
             let index = self.shared.index();
-            index.entries.get(&id).and_then(|entry| match entry.status {
+            index.entry(id).and_then(|entry| match entry.status {
                 Status::Dead(position) => Found::of(&index, position, index.dead.get(&position)?),
                 Status::Waiting | Status::Leased => None,
             })

@@ -12,7 +12,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpRes
 use protocol::Effect;
 
 use super::Cluster;
-use super::members::{FaultKind, Member, refused};
+use crate::etcd::{FaultKind, Member, refused};
 use crate::store::{Error, Precondition, Revision, Transaction, Write};
 
 /// Marker records of one cluster; more of them, fewer chance meetings.

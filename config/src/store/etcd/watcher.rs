@@ -13,8 +13,8 @@ use tokio::time::{
     Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout, timeout_at,
 };
 
-use super::members::{Fault, FaultKind, Member};
 use super::{Cluster, Head};
+use crate::etcd::{Fault, FaultKind, Member, range_end};
 use crate::recurring::{Due, Recurring};
 use crate::store::{Change, Entry, Revision, WatchEvent};
 
@@ -183,7 +183,7 @@ impl Watcher {
             .saturating_add(1);
         let key = self.cluster.full(&self.prefix);
         let options = WatchOptions::new()
-            .with_range(super::range_end(key.as_bytes()))
+            .with_range(range_end(key.as_bytes()))
             .with_start_revision(start)
             .with_fragment();
         member.watches().await?.watch(key, Some(options)).await

@@ -19,7 +19,9 @@ impl EmbeddedQueue {
     /// Reads what is leased and not in memory. What can not be read waits again, for longer.
     pub(super) async fn read(&self, taken: Vec<Taken>) -> Vec<Leased> {
         let wanted = taken.iter().filter(|taken| taken.cached.is_none());
-        let wanted: Vec<_> = wanted.map(|taken| (taken.place, taken.lease.id)).collect();
+        let wanted: Vec<_> = wanted
+            .map(|taken| (taken.kept.place, taken.lease.id))
+            .collect();
         let mut read = HashMap::new();
         if !wanted.is_empty() {
             let shared = Arc::clone(&self.shared);
@@ -57,7 +59,9 @@ impl EmbeddedQueue {
             "a delivery can not be read from the queue's journal: if it is not the disk, that file is damaged and has to be restored"
         );
         let mut index = self.shared.index();
-        index.wait_again(lease, now + micros(UNREADABLE_PAUSE), now);
+        index
+            .turns
+            .wait_again(lease, now + micros(UNREADABLE_PAUSE), now);
         self.shared.meters.tell(&mut index);
     }
 
@@ -87,11 +91,11 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn of(index: &Index, position: u64, dead: &Dead) -> Option<Self> {
-        let entry = index.entries.get(&dead.id)?;
+        let entry = index.entry(dead.id)?;
         Some(Self {
             position,
             id: dead.id,
-            place: entry.place,
+            place: entry.kept.place,
             attempts: entry.attempts,
             text: dead.text.clone(),
         })
@@ -148,7 +152,7 @@ fn read_all(
             if ids.contains(&delivery.id) {
                 all.insert(delivery.id, Ok(delivery));
             } else {
-                shared.index().cache(&delivery);
+                shared.index().turns.cache(&delivery);
             }
         }
     }
@@ -171,12 +175,13 @@ fn read_record(
     let index = shared.index();
     let mut ahead = 0;
     let is_wanted = |row: &Row| {
-        let entry = index.entries.get(&row.id.0);
-        let waits = entry.is_some_and(|entry| entry.place == place && entry.is_worth_reading());
+        let entry = index.entry(row.id.0);
+        let waits =
+            entry.is_some_and(|entry| entry.kept.place == place && entry.is_worth_reading());
         if waits {
             ahead += put.event(row).map_or(0, <[u8]>::len);
         }
-        ids.contains(&row.id.0) || waits && index.has_cache_for(ahead)
+        ids.contains(&row.id.0) || waits && index.turns.has_cache_for(ahead)
     };
     Ok(put.deliveries(is_wanted))
 }
@@ -185,7 +190,7 @@ fn read_record(
 fn delivery(shared: &Shared, id: DeliveryId, place: Place) -> Result<Delivery, Unreadable> {
     // It may have been moved, and its segment removed, since the place was looked up.
     let body = shared.segments.read(place).or_else(|error| {
-        let moved = shared.index().entries.get(&id).map(|entry| entry.place);
+        let moved = shared.index().entry(id).map(|entry| entry.kept.place);
         match moved {
             Some(moved) if moved != place => shared.segments.read(moved),
             _ => Err(error),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::index::{Entry, Index, Status, Text};
+use super::index::{Entry, Index, Kept, Status, Text};
 use super::record::{Death, Put, Record, Row};
 use super::segment::{Place, RECORD_HEAD_BYTES};
 use crate::backend::DeliveryId;
@@ -60,9 +60,8 @@ impl Replay {
             self.index.remove(id);
             let entry = Entry {
                 lane,
-                place,
+                kept: Kept { place, share },
                 room: room_of(event),
-                share,
                 attempts: row.attempts,
                 status: Status::Waiting,
                 since: row.since,
@@ -83,7 +82,7 @@ impl Replay {
     }
 
     fn change(&mut self, id: DeliveryId, change: impl FnOnce(&mut Entry)) {
-        if let Some(entry) = self.index.entries.get_mut(&id) {
+        if let Some(entry) = self.index.turns.entries.get_mut(&id) {
             change(entry);
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::clock::Clock;
-use super::index::{Entry, Index};
+use super::index::{Entry, Index, Kept};
 use super::journal::{Journal, Segments};
 use super::record::Record;
 use super::replay::share;
@@ -350,23 +350,19 @@ impl Writer {
                     index.arriving_bytes -= job.body.len() as u64;
                     let share = share(place, entries.len());
                     for (id, entry) in entries {
-                        if index.entries.contains_key(&id) {
+                        if index.turns.entries.contains_key(&id) {
                             // Enqueued a second time before the first one was written.
-                            index.give_back(&entry.lane, entry.room as usize);
+                            index.turns.give_back(&entry.lane, entry.room as usize);
                             continue;
                         }
-                        let entry = Entry {
-                            place,
-                            share,
-                            ..entry
-                        };
-                        index.insert(id, entry, now);
+                        let kept = Kept { place, share };
+                        index.insert(id, Entry { kept, ..entry }, now);
                     }
                 }
                 Kind::Moved(moved) => {
                     let share = share(place, moved.len());
                     for (id, position) in moved {
-                        index.relocate(id, place, share);
+                        index.relocate(id, Kept { place, share });
                         if let Some(position) = position {
                             index.place_text(position, place);
                         }
@@ -430,7 +426,7 @@ impl Writer {
             let mut index = self.shared.index();
             index.arriving_bytes -= job.body.len() as u64;
             for (_, entry) in entries {
-                index.give_back(&entry.lane, entry.room as usize);
+                index.turns.give_back(&entry.lane, entry.room as usize);
             }
             self.shared.meters.tell(&mut index);
         }

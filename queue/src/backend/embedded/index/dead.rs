@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use protocol::Failure;
 
-use super::{Index, Status, release};
+use super::{Index, Kept, Status, release};
 use crate::backend::embedded::record::Death;
 use crate::backend::embedded::segment::Place;
 use crate::backend::{Bound, DeliveryId, Lease};
@@ -46,14 +46,14 @@ impl Index {
         reason: Failure,
         answer: Bytes,
     ) -> Option<Arc<Death>> {
-        if !self.end_lease(lease) {
+        if !self.turns.end_lease(lease) {
             return None;
         }
         let last = self.dead.last_key_value();
-        // Greater than that of one that is purged already, too, as the epoch has grown since then.
-        self.epoch = last.map_or(0, |(last, _)| *last).max(self.epoch) + 1;
+        let last = last.map_or(0, |(last, _)| *last);
         let death = Arc::new(Death {
-            position: self.epoch,
+            // Greater than that of one that is purged already, too, as the epoch has grown since then.
+            position: self.turns.next_epoch(last),
             at: now,
             reason,
             answer,
@@ -65,7 +65,7 @@ impl Index {
 
     /// Knows of a dead letter.
     pub(in super::super) fn add_dead(&mut self, id: DeliveryId, death: &Death, text: Text) {
-        let Some(entry) = self.entries.get_mut(&id) else {
+        let Some(entry) = self.turns.entries.get_mut(&id) else {
             return;
         };
         entry.status = Status::Dead(death.position);
@@ -94,27 +94,25 @@ impl Index {
 
     /// Makes a dead letter wait; false when there is none.
     pub(in super::super) fn redrive(&mut self, id: DeliveryId, now: u64) -> Result<bool, Bound> {
-        let Some(entry) = self.entries.get(&id) else {
+        let Some(entry) = self.turns.entries.get(&id) else {
             return Ok(false);
         };
         let Status::Dead(position) = entry.status else {
             return Ok(false);
         };
         let (lane, room) = (entry.lane.clone(), entry.room as usize);
-        let (held, lanes) = (&mut self.held, &mut self.lanes);
-        if let Some(bound) = self.limits.hold(held, lanes, &lane, room) {
-            self.give_back(&lane, room);
+        if let Some(bound) = self.turns.admit_one(&lane, room) {
             return Err(bound);
         }
         self.forget_dead(position);
         self.revive(id, now);
-        self.make_wait(id, now);
+        self.turns.make_wait(id, now);
         Ok(true)
     }
 
     /// As a redrive leaves an entry.
     pub(in super::super) fn revive(&mut self, id: DeliveryId, now: u64) {
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.turns.entries.get_mut(&id) {
             entry.status = Status::Waiting;
             (entry.attempts, entry.since, entry.due) = (0, now, 0);
         }
@@ -122,7 +120,7 @@ impl Index {
 
     /// Makes no dead letter of one that is.
     pub(in super::super) fn disinter(&mut self, id: DeliveryId) {
-        if let Some(entry) = self.entries.get_mut(&id)
+        if let Some(entry) = self.turns.entries.get_mut(&id)
             && let Status::Dead(position) = entry.status
         {
             entry.status = Status::Waiting;
@@ -132,7 +130,7 @@ impl Index {
 
     /// Forgets a dead letter; false when there is none.
     pub(in super::super) fn purge(&mut self, id: DeliveryId) -> bool {
-        match self.entries.get(&id).map(|entry| entry.status) {
+        match self.turns.entries.get(&id).map(|entry| entry.status) {
             Some(Status::Dead(_)) => self.remove(id).is_some(),
             _ => false,
         }
@@ -163,13 +161,18 @@ impl Index {
 
     fn need_text(&mut self, text: &Text) {
         if let Text::Disk(place) = text {
-            *self.needed.entry(place.segment).or_default() += 1;
+            self.need(text_of(*place));
         }
     }
 
     fn release_text(&mut self, text: &Text) {
         if let Text::Disk(place) = text {
-            release(&mut self.needed, place.segment, 1);
+            release(&mut self.needed, text_of(*place));
         }
     }
+}
+
+/// A reason needs its segment, however long it is.
+fn text_of(place: Place) -> Kept {
+    Kept { place, share: 1 }
 }

@@ -68,7 +68,7 @@ async fn a_backlog_is_cheap_and_drained_fairly() {
     }
     assert_eq!(all, DELIVERIES);
     assert_eq!(queue.stats(), Stats::default());
-    let left = queue.shared.index().memory_bytes();
+    let left = queue.shared.index().turns.memory_bytes();
     assert!(left < 500_000, "{left} bytes for nothing");
     drop(queue);
     assert_eq!(open().stats(), Stats::default());
@@ -76,6 +76,6 @@ async fn a_backlog_is_cheap_and_drained_fairly() {
 
 fn assert_memory_is_small(queue: &EmbeddedQueue) {
     let index = queue.shared.index();
-    let bytes = index.memory_bytes() / DELIVERIES as usize;
+    let bytes = index.turns.memory_bytes() / DELIVERIES as usize;
     assert!(bytes < 300, "{bytes} bytes for each delivery");
 }

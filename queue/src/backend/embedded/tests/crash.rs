@@ -187,7 +187,7 @@ impl Run {
             let index = queue.shared.index();
             let mut waiting = BTreeMap::new();
             let mut dead = BTreeSet::new();
-            for (id, entry) in &index.entries {
+            for (id, entry) in &index.turns.entries {
                 match entry.status {
                     Status::Waiting => {
                         waiting.insert(*id, entry.attempts);

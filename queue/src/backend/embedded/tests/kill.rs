@@ -24,7 +24,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
     for round in 1..=6 {
         run_and_kill(directory.path(), &mut said, 150 * round);
         let queue = on_files(directory.path(), Options::for_tests().limits);
-        let open: BTreeSet<_> = queue.shared.index().entries.keys().copied().collect();
+        let open: BTreeSet<_> = queue.shared.index().turns.entries.keys().copied().collect();
         let mut expected = said.acknowledged.difference(&said.settled);
         let lost = expected.find(|id| !open.contains(*id));
         assert_eq!(lost, None, "round {round}");

@@ -124,8 +124,8 @@ impl Writer {
         let mut dead = Vec::new();
         let index = self.shared.index();
         for row in &put.deliveries {
-            let entry = index.entries.get(&row.id.0);
-            let Some(entry) = entry.filter(|entry| entry.place == place) else {
+            let entry = index.entry(row.id.0);
+            let Some(entry) = entry.filter(|entry| entry.kept.place == place) else {
                 continue;
             };
             if let Status::Dead(position) = entry.status
@@ -157,7 +157,7 @@ impl Writer {
 
 /// The records of a segment that are needed.
 fn needed_of(index: &Index, segment: u32) -> VecDeque<Place> {
-    let places = index.entries.values().map(|entry| entry.place);
+    let places = index.turns.entries.values().map(|entry| entry.kept.place);
     let needed: BTreeSet<Place> = places.filter(|place| place.segment == segment).collect();
     needed.into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! The members of the etcd cluster: one client each, tried one after another.
+//! The members of the etcd cluster: one client each, tried one after another. The config store and the queue in etcd both ask them.
 //!
 //! etcd's own client spreads its calls over all members and lets those to a dead one fail. Here every operation stays with the
 //! member that answered last, and goes on to the next one when it does not, until the operation's time is up.
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions, WatchClient,
+    Certificate, Client, ConnectOptions, Identity, KvClient, LeaseClient, MaintenanceClient,
+    TlsOptions, WatchClient,
 };
 use protocol::Effect;
 use tokio::sync::Mutex;
@@ -19,6 +20,9 @@ use tonic::Code;
 
 use crate::settings::{EtcdSettings, Secret};
 use crate::store::Error;
+
+#[cfg(feature = "test-util")]
+pub mod server;
 
 /// etcd closes connections that are pinged more often than every 5 s, and those pinged without a call on them.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
@@ -29,8 +33,9 @@ const ROUND_PAUSE: Duration = Duration::from_millis(25);
 const ROUND_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// One member.
-pub(super) struct Member {
-    pub(super) url: String,
+pub struct Member {
+    /// Its client URL.
+    pub url: String,
     client: Client,
     kv: KvClient,
     watch: WatchClient,
@@ -49,13 +54,37 @@ impl std::fmt::Debug for Member {
 
 impl Member {
     /// The client of records, with a token where one is needed.
-    pub(super) async fn kv(&self) -> Result<KvClient, etcd_client::Error> {
+    ///
+    /// # Errors
+    /// When it can not be had: this one and those below.
+    pub async fn kv(&self) -> Result<KvClient, etcd_client::Error> {
         self.authenticate().await?;
         Ok(self.kv.clone())
     }
 
+    /// The client of leases, with a token where one is needed.
+    ///
+    /// # Errors
+    /// As [`Member::kv`].
+    pub async fn leases(&self) -> Result<LeaseClient, etcd_client::Error> {
+        self.authenticate().await?;
+        Ok(self.client.lease_client())
+    }
+
+    /// The client that says how a member does, with a token where one is needed.
+    ///
+    /// # Errors
+    /// As [`Member::kv`].
+    pub async fn maintenance(&self) -> Result<MaintenanceClient, etcd_client::Error> {
+        self.authenticate().await?;
+        Ok(self.client.maintenance_client())
+    }
+
     /// The client of watches, with a token where one is needed.
-    pub(super) async fn watches(&self) -> Result<WatchClient, etcd_client::Error> {
+    ///
+    /// # Errors
+    /// As [`Member::kv`].
+    pub async fn watches(&self) -> Result<WatchClient, etcd_client::Error> {
         self.authenticate().await?;
         Ok(self.watch.clone())
     }
@@ -76,14 +105,14 @@ impl Member {
     }
 
     /// Gets a new token before the next call: etcd refused the old one in a way its client does not notice.
-    pub(super) async fn forget_token(&self) {
+    pub async fn forget_token(&self) {
         *self.authenticated.lock().await = false;
     }
 }
 
 /// All members, and the one that answered last.
 #[derive(Debug)]
-pub(super) struct Members {
+pub struct Members {
     all: Vec<Arc<Member>>,
     preferred: AtomicUsize,
     operation_timeout: Duration,
@@ -91,7 +120,10 @@ pub(super) struct Members {
 
 impl Members {
     /// Makes the clients; connects to nothing yet.
-    pub(super) async fn new(settings: &EtcdSettings) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// When there is no endpoint, or a file of the TLS settings can not be read.
+    pub async fn new(settings: &EtcdSettings) -> Result<Self, Error> {
         let tls = tls(settings).await?;
         let count = u32::try_from(settings.endpoints.len().max(1)).unwrap_or(u32::MAX);
         let mut all = Vec::with_capacity(settings.endpoints.len());
@@ -132,17 +164,17 @@ impl Members {
     }
 
     /// The member at a place, counted on and on.
-    pub(super) fn at(&self, index: usize) -> &Arc<Member> {
+    pub fn at(&self, index: usize) -> &Arc<Member> {
         &self.all[index % self.all.len()]
     }
 
     /// The place of the member that answered last.
-    pub(super) fn preferred(&self) -> usize {
+    pub fn preferred(&self) -> usize {
         self.preferred.load(Ordering::Relaxed)
     }
 
     /// Begins to try members for one operation.
-    pub(super) fn attempts(&self) -> Attempts<'_> {
+    pub fn attempts(&self) -> Attempts<'_> {
         Attempts {
             members: self,
             index: self.preferred(),
@@ -154,8 +186,11 @@ impl Members {
         }
     }
 
-    /// Runs an operation that only reads, on one member after another until one answers.
-    pub(super) async fn read<T, F>(&self, operation: impl Fn(Arc<Member>) -> F) -> Result<T, Error>
+    /// Runs an operation that may be done more than once, on one member after another until one answers.
+    ///
+    /// # Errors
+    /// When none does in time, or one says what each would say.
+    pub async fn read<T, F>(&self, operation: impl Fn(Arc<Member>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
@@ -175,7 +210,7 @@ impl Members {
 
 /// The attempts of one operation: member after member, round after round, until its time is up.
 #[derive(Debug)]
-pub(super) struct Attempts<'a> {
+pub struct Attempts<'a> {
     members: &'a Members,
     index: usize,
     tried: usize,
@@ -190,14 +225,18 @@ pub(super) struct Attempts<'a> {
 
 /// One attempt at one member.
 #[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) member: Arc<Member>,
+pub struct Attempt {
+    /// Whom it asks.
+    pub member: Arc<Member>,
     time: Duration,
 }
 
 impl Attempt {
     /// Runs the attempt's call within its share of the operation's time.
-    pub(super) async fn run<T>(
+    ///
+    /// # Errors
+    /// What went wrong, and what that means for the next attempt.
+    pub async fn run<T>(
         &self,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, Fault> {
@@ -220,7 +259,7 @@ fn rounded(time: Duration) -> Duration {
 
 impl Attempts<'_> {
     /// The next member to try; none when the time is up.
-    pub(super) async fn next(&mut self) -> Option<Attempt> {
+    pub async fn next(&mut self) -> Option<Attempt> {
         let count = self.members.all.len();
         let (round, place) = (self.tried / count, self.tried % count);
         if place == 0 && round > 0 {
@@ -248,7 +287,7 @@ impl Attempts<'_> {
     }
 
     /// The member tried last answered: the next operation begins with it.
-    pub(super) fn answered(&self) {
+    pub fn answered(&self) {
         self.members.preferred.store(
             (self.index + self.tried - 1) % self.members.all.len(),
             Ordering::Relaxed,
@@ -259,7 +298,7 @@ impl Attempts<'_> {
     ///
     /// # Errors
     /// When no other member would say otherwise.
-    pub(super) async fn failed(&mut self, attempt: &Attempt, fault: Fault) -> Result<(), Error> {
+    pub async fn failed(&mut self, attempt: &Attempt, fault: Fault) -> Result<(), Error> {
         let Fault { kind, why } = fault;
         tracing::debug!(member = attempt.member.url, why, "etcd operation failed");
         self.unconnected = if kind == FaultKind::Unconnected {
@@ -283,7 +322,7 @@ impl Attempts<'_> {
     }
 
     /// The error once the time is up.
-    pub(super) fn exhausted(&self, effect: Effect) -> Error {
+    pub fn exhausted(&self, effect: Effect) -> Error {
         let failures: Vec<_> = self
             .failures
             .iter()
@@ -306,14 +345,16 @@ impl Attempts<'_> {
 
 /// Why an attempt failed.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) kind: FaultKind,
-    pub(super) why: String,
+pub struct Fault {
+    /// What it means for the next attempt.
+    pub kind: FaultKind,
+    /// What went wrong.
+    pub why: String,
 }
 
 /// What a failed attempt means for the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FaultKind {
+pub enum FaultKind {
     /// No server was found to connect to, so nothing was written.
     Unconnected,
     /// Nothing was written; another member may answer.
@@ -327,7 +368,8 @@ pub(super) enum FaultKind {
 }
 
 impl Fault {
-    pub(super) fn of(error: &etcd_client::Error) -> Self {
+    /// What an error of the client means.
+    pub fn of(error: &etcd_client::Error) -> Self {
         let etcd_client::Error::GRpcStatus(status) = error else {
             return Self {
                 kind: FaultKind::Unknown,
@@ -393,9 +435,34 @@ async fn read(file: &Path) -> Result<Vec<u8>, Error> {
         .map_err(|error| refused(format!("file {}: {error}", file.display())))
 }
 
-pub(super) fn refused(why: String) -> Error {
+pub(crate) fn refused(why: String) -> Error {
     Error::Unavailable {
         why,
         effect: Effect::Refused,
+    }
+}
+
+/// The first key after all those that begin with `prefix`.
+pub fn range_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_after_its_prefix() {
+        let check = |prefix: &[u8], end: &[u8]| assert_eq!(range_end(prefix), end);
+        check(b"hearth/", b"hearth0");
+        check(b"a\xff", b"b");
+        check(b"\xff\xff", b"\0");
     }
 }

@@ -1,4 +1,9 @@
-//! etcd servers of a test's own, and a connection to one that can be cut.
+//! etcd servers of a test's own, and a connection to one that can be cut: for the tests of whoever keeps something in etcd.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "this is test code, although it is built for the tests of other crates too"
+)]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -7,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use config::settings::EtcdSettings;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -17,11 +21,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::settings::EtcdSettings;
+
 /// How long a server may take to answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port that nothing listens on. Below those that outgoing connections take, so that a server finds it free after a restart.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     (0..200)
         .map(|_| rand::random_range(15_000..30_000))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
@@ -30,11 +36,11 @@ pub(crate) fn free_port() -> u16 {
 
 /// One etcd, killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Etcd {
+pub struct Etcd {
     child: Option<Child>,
     arguments: Vec<String>,
     dir: TempDir,
-    pub(crate) url: String,
+    pub url: String,
     peer_url: String,
     name: String,
 }
@@ -55,7 +61,7 @@ impl Etcd {
     }
 
     /// Starts a server that is a cluster by itself, and waits until it answers.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let mut etcd = Self::down();
         etcd.run();
         etcd.ready().await;
@@ -63,7 +69,7 @@ impl Etcd {
     }
 
     /// A server that was not started yet.
-    pub(crate) fn down() -> Self {
+    pub fn down() -> Self {
         let mut etcd = Self::new("http", "single");
         let cluster = format!("single={}", etcd.peer_url);
         etcd.configure(&cluster, &[]);
@@ -71,7 +77,7 @@ impl Etcd {
     }
 
     /// Starts a server that talks TLS and asks for a client's certificate; does not wait, as only such a client could.
-    pub(crate) fn start_with_tls(authority: &Path, certificate: &Path, key: &Path) -> Self {
+    pub fn start_with_tls(authority: &Path, certificate: &Path, key: &Path) -> Self {
         let mut etcd = Self::new("https", "sealed");
         let cluster = format!("sealed={}", etcd.peer_url);
         let text = |path: &Path| path.to_str().unwrap().to_owned();
@@ -89,7 +95,7 @@ impl Etcd {
     }
 
     /// Starts a cluster of three.
-    pub(crate) async fn start_three() -> Vec<Self> {
+    pub async fn start_three() -> Vec<Self> {
         let mut members: Vec<_> = ["a", "b", "c"]
             .iter()
             .map(|name| Self::new("http", name))
@@ -124,7 +130,7 @@ impl Etcd {
     }
 
     /// Starts the process, again after [`Etcd::kill`].
-    pub(crate) fn run(&mut self) {
+    pub fn run(&mut self) {
         let spawned = Command::new("etcd")
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -136,7 +142,7 @@ impl Etcd {
     }
 
     /// Kills the process with signal 9.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -144,19 +150,19 @@ impl Etcd {
     }
 
     /// Removes all it kept. It must be down.
-    pub(crate) fn wipe(&self) {
+    pub fn wipe(&self) {
         std::fs::remove_dir_all(self.dir.path().join("data")).unwrap();
     }
 
     /// Stops the process with signal 19, and waits until all its threads have stopped.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
         let status = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
         assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
     }
 
     /// Lets a stopped process go on.
-    pub(crate) fn go_on(&self) {
+    pub fn go_on(&self) {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
@@ -166,7 +172,7 @@ impl Etcd {
     }
 
     /// Waits until it answers from its cluster.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         let start = Instant::now();
         loop {
             let answer = async { self.client().await.get("ready", None).await };
@@ -181,7 +187,7 @@ impl Etcd {
         }
     }
 
-    pub(crate) async fn client(&self) -> etcd_client::Client {
+    pub async fn client(&self) -> etcd_client::Client {
         etcd_client::Client::connect([&self.url], None)
             .await
             .unwrap()
@@ -199,7 +205,7 @@ impl Drop for Etcd {
 }
 
 /// Settings with short times, for tests.
-pub(crate) fn settings(endpoints: impl IntoIterator<Item = String>) -> EtcdSettings {
+pub fn settings(endpoints: impl IntoIterator<Item = String>) -> EtcdSettings {
     EtcdSettings {
         endpoints: endpoints.into_iter().collect(),
         operation_timeout: Duration::from_secs(6),
@@ -212,8 +218,8 @@ pub(crate) fn settings(endpoints: impl IntoIterator<Item = String>) -> EtcdSetti
 
 /// A way to a server that passes everything on, or cuts connections.
 #[derive(Debug)]
-pub(crate) struct Proxy {
-    pub(crate) url: String,
+pub struct Proxy {
+    pub url: String,
     mode: Arc<AtomicU8>,
     _accept: AbortOnDropHandle<()>,
 }
@@ -223,7 +229,7 @@ const LOSE_ANSWERS: u8 = 1;
 const CUT: u8 = 2;
 
 impl Proxy {
-    pub(crate) async fn to(etcd: &Etcd) -> Self {
+    pub async fn to(etcd: &Etcd) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mode = Arc::new(AtomicU8::new(PASS));
@@ -245,16 +251,16 @@ impl Proxy {
     }
 
     /// Passes requests on, and breaks the connection instead of passing the next answer.
-    pub(crate) fn lose_answers(&self) {
+    pub fn lose_answers(&self) {
         self.mode.store(LOSE_ANSWERS, Ordering::SeqCst);
     }
 
     /// Breaks every connection.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.mode.store(CUT, Ordering::SeqCst);
     }
 
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.mode.store(PASS, Ordering::SeqCst);
     }
 }

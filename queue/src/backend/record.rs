@@ -7,7 +7,7 @@ use bytes::Bytes;
 use protocol::{ExecutionId, Failure, FunctionId, Space, SubscriptionId};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Delivery, DeliveryId, Origin};
+use super::{Delivery, DeliveryId, Origin};
 
 /// One record. Those about a delivery that is not known are about one that ended and whose segment was released.
 #[derive(Debug, Serialize, Deserialize)]

@@ -32,13 +32,15 @@ const BESIDE: [(&str, &[&str]); 2] = [
 const BESIDES: [(&str, &str); 1] = [("node", "cli")];
 
 /// Third-party crates and those of ours that may name them.
-const OWNERS: [(&str, &[&str]); 6] = [
+const OWNERS: [(&str, &[&str]); 8] = [
     ("ractor", &["actors"]),
     ("etcd-client", &["config", "queue"]),
     ("chitchat", &["cluster"]),
     ("bollard", &["providers"]),
     ("axum", &["gateway"]),
     ("wasmtime", &["plugins"]),
+    ("croner", &["protocol"]),
+    ("jiff", &["protocol"]),
 ];
 
 #[test]

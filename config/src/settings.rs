@@ -18,6 +18,7 @@ mod node;
 mod plugins;
 mod process;
 mod queue;
+mod schedules;
 mod secret;
 mod store;
 mod table;
@@ -38,6 +39,7 @@ pub use node::NodeSettings;
 pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
 pub use queue::{QueueBackend, QueueSettings};
+pub use schedules::SchedulesSettings;
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
@@ -72,6 +74,8 @@ section! {
         pub queue: QueueSettings = QueueSettings::default(),
         /// Asynchronous invocations, as the config store keeps them.
         pub executions: ExecutionsSettings = ExecutionsSettings::default(),
+        /// Events that come by the clock.
+        pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

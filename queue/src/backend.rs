@@ -165,7 +165,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// What it promises.
     fn promise(&self) -> Promise;
 
-    /// Takes all of these or none. When it returns they are as safe as the backend makes them.
+    /// Takes all of these or none. When it returns they are as safe as the backend makes them. Where it promises at least once, a
+    /// delivery that waits or runs on this node by the same name is taken by that: whoever does not know whether it enqueued may do it again.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::TooLarge`] and [`Error::Unavailable`]; nothing was taken then.

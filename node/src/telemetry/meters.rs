@@ -229,6 +229,40 @@ pub const METERS: &[Meter] = &[
         &[],
         "keys that were forgotten before `executions.key_window` was over, as there were more than `executions.keys_max`",
     ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_schedules",
+            &[("space", &[])],
+            "schedules that this node knows: the same on every node",
+        )
+    },
+    counter(
+        "hearth_schedule_slots_total",
+        &[("outcome", &["fired", "missed"])],
+        "slots of schedules: `fired` by this node, or `missed` as no node could fire them in time, told by the one that fired the next",
+    ),
+    counter(
+        "hearth_schedule_failures_total",
+        &[("reason", &["store", "queue"])],
+        "slots that this node could not fire: `store` (the config store could not be written, so nobody may know), `queue` (no room); another node or attempt may have",
+    ),
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "hearth_schedule_late_seconds",
+            &[],
+            "histogram, from the time of a slot until its event was queued",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_clock_skew_seconds",
+            &[],
+            "how far this node's clock is ahead of the clock that schedules go by, as it told it last; below 0: behind",
+        )
+    },
     counter(
         "hearth_system_events_dropped_total",
         &[],

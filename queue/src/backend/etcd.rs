@@ -184,11 +184,15 @@ impl Queue for EtcdQueue {
         Promise::AtLeastOnce
     }
 
-    async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error> {
+    async fn enqueue(&self, mut deliveries: Vec<Delivery>) -> Result<(), Error> {
+        let shared = &self.shared;
+        {
+            let state = shared.state();
+            deliveries.retain(|delivery| !state.held.turns.entries.contains_key(&delivery.id));
+        }
         if deliveries.is_empty() {
             return Ok(());
         }
-        let shared = &self.shared;
         let now = shared.clock.now();
         let body = Record::Put(Put::accepted(&deliveries, now)).write();
         if body.len() > BATCH_BYTES_MAX {

@@ -61,6 +61,33 @@ async fn a_restarted_node_delivers_what_it_held() {
     );
 }
 
+/// As when a node dies after it queued the slot of a schedule, and before anybody knew: another one queues it again.
+#[tokio::test]
+async fn what_two_nodes_enqueued_is_there_once_for_who_takes_over() {
+    let etcd = Etcd::start().await;
+    let cluster = Cluster::on(&etcd);
+    let (dies, lives) = (cluster.node("n1").await, cluster.node("n2").await);
+    let both = conformance::deliveries("f", 5);
+    dies.enqueue(both.clone()).await.unwrap();
+    enqueue(&dies, 1).await;
+    lives.enqueue(both[1..].to_vec()).await.unwrap();
+    drop(dies);
+    cluster.deaths.dead("n1");
+    until("it was taken over", async || lives.stats().waiting == 6).await;
+    let leased = lives.lease(MANY).await.unwrap();
+    assert_eq!((leased.len(), names(&leased).len()), (6, 6));
+    for leased in &leased {
+        let settled = lives.settle(&leased.lease, Outcome::Delivered).await;
+        settled.unwrap();
+    }
+    // What ended is told to etcd by then.
+    lives.dead_letters(0, 1).await.unwrap();
+    drop(lives);
+    let after = cluster.node("n2").await;
+    enqueue(&after, 1).await;
+    assert_eq!(after.lease(MANY).await.unwrap().len(), 1, "nothing is left");
+}
+
 /// Within 3 s of its death being known by gossip, and each by one of those that are left.
 #[tokio::test]
 async fn work_of_a_dead_node_is_taken_over() {

@@ -505,3 +505,27 @@ proptest! {
         let _ = load("", &[(name.as_str(), value.as_str())], &[]);
     }
 }
+
+#[test]
+fn schedules_are_bounded() {
+    for (file, key, expected) in [
+        (
+            "interval_min = \"10ms\"",
+            "schedules.interval_min",
+            "at least 1s",
+        ),
+        ("late_max = \"0s\"", "schedules.late_max", "at least 1s"),
+        ("per_space_max = 0", "schedules.per_space_max", "above zero"),
+        (
+            "clock_interval = \"0s\"",
+            "schedules.clock_interval",
+            "above zero",
+        ),
+    ] {
+        let refused = refused(&format!("[schedules]\n{file}"), &[], &[]);
+        assert!(
+            refused.contains(key) && refused.contains(expected),
+            "{refused}"
+        );
+    }
+}

@@ -162,6 +162,14 @@ impl Held {
         };
         self.batches.insert(batch.number, open);
         for (id, entry) in batch.entries {
+            if self.turns.entries.contains_key(&id) {
+                // Enqueued twice, here or on another node, by whoever did not know whether it was; one of them is enough.
+                if has_room {
+                    self.turns.give_back(&entry.lane, entry.room as usize);
+                }
+                self.close(&entry.kept, Change::Ended { awaited: None });
+                continue;
+            }
             match has_room {
                 true => self.turns.insert(id, entry, now),
                 false => self.turns.insert_anyway(id, entry, now),

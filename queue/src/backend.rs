@@ -8,11 +8,14 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space, SubscriptionId};
+use tokio::time::Instant;
 
 mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod embedded;
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
 mod lanes;
 pub mod limits;
 pub mod memory;
@@ -20,6 +23,8 @@ mod record;
 mod turns;
 
 pub use embedded::EmbeddedQueue;
+#[cfg(feature = "jetstream")]
+pub use jetstream::JetStreamQueue;
 pub use limits::Limits;
 pub use memory::MemoryQueue;
 
@@ -215,6 +220,10 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
 
     /// How much it holds, as this node knows. Cheap.
     fn stats(&self) -> Stats;
+
+    /// Ends it by this moment: what happened is told to what keeps the deliveries, and what waits is left to whoever may make it. Nothing
+    /// is accepted or leased from then on. Dropping a queue that was not closed is what a crash is.
+    async fn close(&self, _until: Instant) {}
 }
 
 /// Why an operation on a queue failed.
@@ -237,6 +246,9 @@ pub enum Error {
     /// What keeps the deliveries failed.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
+    /// What keeps the deliveries did not say whether it took them.
+    #[error("the queue did not answer, and may have taken it all the same: {0}")]
+    MayBeTaken(String),
 }
 
 /// What of a queue is full.
@@ -250,6 +262,8 @@ pub enum Bound {
     Function(FunctionId),
     /// The bytes on disk.
     Disk(u64),
+    /// What keeps the deliveries of all nodes, and why.
+    Storage(String),
 }
 
 impl Permits {
@@ -320,6 +334,7 @@ impl fmt::Display for Bound {
                 "function {id} has its share of this node's queue (queue.function_share)"
             ),
             Self::Disk(max) => write!(f, "it takes {max} bytes of this node's disk"),
+            Self::Storage(why) => f.write_str(why),
         }
     }
 }
@@ -331,7 +346,7 @@ impl Error {
             Self::Full(_) => ErrorCode::Overloaded,
             Self::LeaseLost(_) => ErrorCode::Conflict,
             Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
-            Self::Unavailable(_) => ErrorCode::StoreUnavailable,
+            Self::Unavailable(_) | Self::MayBeTaken(_) => ErrorCode::StoreUnavailable,
         }
     }
 
@@ -341,6 +356,7 @@ impl Error {
             Self::Full(_) | Self::LeaseLost(_) | Self::TooLarge { .. } | Self::Unavailable(_) => {
                 Effect::Refused
             }
+            Self::MayBeTaken(_) => Effect::Interrupted,
         }
     }
 }

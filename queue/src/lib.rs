@@ -7,6 +7,8 @@
 pub mod backend;
 pub mod delivery;
 
+#[cfg(feature = "jetstream")]
+pub use backend::JetStreamQueue;
 pub use backend::{
     DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, Lease, Leased, MemoryQueue, Outcome,
     Permits, Promise, Queue, Stats,

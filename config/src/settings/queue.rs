@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{above_zero, require};
 use super::field::{Kind, Setting, section, size};
-use super::{Error, StoreSettings};
+use super::{Error, JetStreamSettings, StoreSettings};
 
 /// The sizes that a file of a journal may have.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
@@ -60,6 +60,8 @@ section! {
         /// `embedded`: how long dead letters are kept.
         #[serde(with = "humantime_serde")]
         pub dead_age_max: Duration = Duration::from_secs(7 * 24 * 3600),
+        /// NATS, for the backend `jetstream`.
+        pub jetstream: JetStreamSettings = JetStreamSettings::default(),
         /// Deliveries of system events that wait on this node; those that find no room are dropped and counted.
         pub system_len_max: usize = 1_000,
         /// Deliveries of system events that run at once on this node.
@@ -117,6 +119,7 @@ impl QueueSettings {
             "queue.disk_max",
             size::text(self.disk_max),
             "at least queue.segment_size",
-        )
+        )?;
+        self.jetstream.check(false)
     }
 }

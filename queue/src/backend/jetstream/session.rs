@@ -1,0 +1,243 @@
+//! Who lives: signs of life of this node and of the others, and what may be begun meanwhile.
+//!
+//! Safety does not rest on it. A record is changed by naming its sequence, so a node that is taken for dead and lives changes nothing;
+//! this only keeps two nodes from beginning the same delivery.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long it is remembered that a session ended, or that it is dead.
+const ENDED_KEPT: Duration = Duration::from_secs(3_600);
+
+/// What is known of the session that holds a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is this one.
+    Own,
+    /// It lives, or nobody knows yet that it does not.
+    Alive,
+    /// It gives no sign of life: what it had may have run.
+    Dead,
+    /// It ended, and what it had did not run then.
+    Ended,
+}
+
+/// What this node knows of all sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    /// The name of this one.
+    own: String,
+    /// What sessions of this node begin with: those before this one are dead.
+    node: String,
+    timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When the others were heard last.
+    others: HashMap<String, Heard>,
+    /// Nobody is taken for dead by what was not heard before this.
+    listening_since: Instant,
+    /// The others take this one for alive until then, at least.
+    held_until: Instant,
+    /// Since when there was no gap in that.
+    held_since: Instant,
+    /// Whether what it holds was looked through since it could have been taken for dead.
+    is_sure: bool,
+    is_ended: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    at: Instant,
+    has_ended: bool,
+    /// Whether it is known to be gone.
+    is_told: bool,
+}
+
+impl Sessions {
+    pub(super) fn new(node: &str, timeout: Duration) -> Self {
+        let now = Instant::now();
+        let own = format!("{node}+{}", uuid::Uuid::new_v4().simple());
+        Self {
+            own,
+            node: format!("{node}+"),
+            timeout,
+            state: Mutex::new(State {
+                others: HashMap::new(),
+                listening_since: now,
+                held_until: now,
+                held_since: now,
+                is_sure: false,
+                is_ended: false,
+            }),
+        }
+    }
+
+    /// The name of this session.
+    pub(super) fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// How often a sign of life is given.
+    pub(super) fn pace(&self) -> Duration {
+        self.timeout / 4
+    }
+
+    /// Whether nobody can have taken over what this node holds, so that it may begin deliveries.
+    pub(super) fn is_held(&self) -> bool {
+        let state = self.state();
+        state.is_sure && !state.is_ended && Instant::now() < state.held_until
+    }
+
+    /// A sign of life that was given then is known to have arrived; false when others may have taken this node for dead before it.
+    pub(super) fn heard_own(&self, given: Instant) -> bool {
+        let mut state = self.state();
+        let was_held = given < state.held_until;
+        if !was_held {
+            state.is_sure = false;
+            // What others said meanwhile was not heard.
+            state.listening_since = Instant::now();
+            state.held_since = state.listening_since;
+        }
+        // The others wait for a quarter longer.
+        state.held_until = given + self.timeout * 3 / 4;
+        was_held
+    }
+
+    /// What this node holds was looked through from that moment on; that counts if it has been held since.
+    pub(super) fn looked_through(&self, since: Instant) {
+        let mut state = self.state();
+        state.is_sure |= since >= state.held_since;
+    }
+
+    /// This session ends; false when it ended before.
+    pub(super) fn end(&self) -> bool {
+        !std::mem::replace(&mut self.state().is_ended, true)
+    }
+
+    /// Whether this session ended.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state().is_ended
+    }
+
+    /// Another session gave a sign of life, or said that it ends; true when it just ended.
+    pub(super) fn heard(&self, session: &str, has_ended: bool) -> bool {
+        if session == self.own {
+            return false;
+        }
+        let heard = Heard {
+            at: Instant::now(),
+            has_ended,
+            is_told: has_ended,
+        };
+        let before = self.state().others.insert(session.to_owned(), heard);
+        has_ended && !before.is_some_and(|before| before.has_ended)
+    }
+
+    /// What is known of the session that holds a record.
+    pub(super) fn standing(&self, session: &str) -> Standing {
+        if session == self.own {
+            return Standing::Own;
+        }
+        let state = self.state();
+        match state.others.get(session) {
+            Some(heard) if heard.has_ended => Standing::Ended,
+            Some(heard) => self.by(heard.at.max(state.listening_since)),
+            None if session.starts_with(&self.node) => Standing::Dead,
+            None => self.by(state.listening_since),
+        }
+    }
+
+    fn by(&self, last: Instant) -> Standing {
+        match last.elapsed() <= self.timeout {
+            true => Standing::Alive,
+            false => Standing::Dead,
+        }
+    }
+
+    /// The sessions that died since this was asked last.
+    pub(super) fn newly_dead(&self) -> Vec<String> {
+        let mut state = self.state();
+        let since = state.listening_since;
+        state
+            .others
+            .retain(|_, heard| heard.at.elapsed() < ENDED_KEPT);
+        let mut dead = Vec::new();
+        for (session, heard) in &mut state.others {
+            let is_dead = self.by(heard.at.max(since)) == Standing::Dead;
+            if is_dead && !std::mem::replace(&mut heard.is_told, true) {
+                dead.push(session.clone());
+            }
+        }
+        dead
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(4);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_held_for_less_long_than_others_wait() {
+        let sessions = Sessions::new("n1", TIMEOUT);
+        assert!(!sessions.is_held());
+        assert!(
+            !sessions.heard_own(Instant::now()),
+            "nothing was held before"
+        );
+        assert!(!sessions.is_held(), "it was not looked through");
+        sessions.looked_through(Instant::now());
+        assert!(sessions.is_held());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(sessions.heard_own(Instant::now()));
+        tokio::time::advance(Duration::from_millis(2_999)).await;
+        assert!(sessions.is_held());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!sessions.is_held());
+        assert!(
+            !sessions.heard_own(Instant::now()),
+            "others may have it by now"
+        );
+        assert!(!sessions.is_held());
+        sessions.looked_through(Instant::now());
+        assert!(sessions.is_held() && sessions.end() && !sessions.end());
+        assert!(!sessions.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_not_heard_is_dead_and_nobody_is_before_he_was_listened_for() {
+        let sessions = Sessions::new("n1", TIMEOUT);
+        let check =
+            |session, standing| assert_eq!(sessions.standing(session), standing, "{session}");
+        check(sessions.own(), Standing::Own);
+        check("n1+before", Standing::Dead);
+        check("n2+x", Standing::Alive);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(!sessions.heard("n3+x", false));
+        assert!(sessions.heard("n4+x", true));
+        assert!(!sessions.heard("n4+x", true), "it ended before");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        check("n2+x", Standing::Dead);
+        check("n3+x", Standing::Alive);
+        check("n4+x", Standing::Ended);
+        assert!(sessions.newly_dead().is_empty());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(sessions.newly_dead(), ["n3+x"]);
+        assert!(sessions.newly_dead().is_empty());
+        // After a time in which this one did not hear, it listens anew.
+        sessions.heard_own(Instant::now());
+        check("n3+x", Standing::Alive);
+        check("n1+before", Standing::Dead);
+    }
+}

@@ -14,6 +14,7 @@ mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod embedded;
+pub mod etcd;
 #[cfg(feature = "jetstream")]
 pub mod jetstream;
 mod lanes;
@@ -23,6 +24,7 @@ mod record;
 mod turns;
 
 pub use embedded::EmbeddedQueue;
+pub use etcd::EtcdQueue;
 #[cfg(feature = "jetstream")]
 pub use jetstream::JetStreamQueue;
 pub use limits::Limits;
@@ -262,6 +264,8 @@ pub enum Bound {
     Function(FunctionId),
     /// The bytes on disk.
     Disk(u64),
+    /// The bytes of all nodes together.
+    Cluster(u64),
     /// What keeps the deliveries of all nodes, and why.
     Storage(String),
 }
@@ -334,6 +338,10 @@ impl fmt::Display for Bound {
                 "function {id} has its share of this node's queue (queue.function_share)"
             ),
             Self::Disk(max) => write!(f, "it takes {max} bytes of this node's disk"),
+            Self::Cluster(max) => write!(
+                f,
+                "events of {max} bytes wait in the cluster (queue.cluster_bytes_max)"
+            ),
             Self::Storage(why) => f.write_str(why),
         }
     }

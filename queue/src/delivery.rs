@@ -22,6 +22,9 @@ pub use judge::Retry;
 pub use meters::Meters;
 use seldom::Seldom;
 
+/// How long the queue has at least to be closed.
+const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
+
 /// Hands an event to a function.
 #[async_trait]
 pub trait Deliver: Send + Sync + fmt::Debug + 'static {
@@ -128,6 +131,10 @@ impl DeliveryLoop {
         self.tasks.wait().await;
         let left = queue.stats();
         self.shared.count_lost(left.waiting + left.leased);
+        // What is left of the time may be nothing, and what is to be told is told all the same, if the queue's keeper listens.
+        queue
+            .close(deadline.max(Instant::now() + CLOSE_TIME_MIN))
+            .await;
         left
     }
 }

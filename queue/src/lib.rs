@@ -10,7 +10,7 @@ pub mod delivery;
 #[cfg(feature = "jetstream")]
 pub use backend::JetStreamQueue;
 pub use backend::{
-    DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, Lease, Leased, MemoryQueue, Outcome,
-    Permits, Promise, Queue, Stats,
+    DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased, MemoryQueue,
+    Outcome, Permits, Promise, Queue, Stats,
 };
 pub use delivery::{Deliver, DeliveryLoop};

@@ -131,6 +131,7 @@ async fn another_process_holds_deliveries() {
     std::future::pending::<()>().await;
 }
 
+#[expect(clippy::print_stdout, reason = "that is how it is heard")]
 fn say(word: &str) {
     // On a line of its own, whatever the test harness has begun to write.
     println!("\n{word}");

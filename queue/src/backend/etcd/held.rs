@@ -1,0 +1,518 @@
+//! What a node holds, in its memory: whose turn it is, and what of it is to be told to etcd.
+//!
+//! A plain struct without a clock and without etcd: it says which operations are due.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::Failure;
+use serde::{Deserialize, Serialize};
+
+use super::keys::{DeadKey, Keys, SessionId};
+use super::transaction::{BYTES_MAX, OPS_MAX, Op};
+use crate::backend::lanes::LaneKey;
+use crate::backend::limits::room_of;
+use crate::backend::record::{Death, Put, Record, Row, micros as wall_micros};
+use crate::backend::turns::{Entry, Status, Turns};
+use crate::backend::{Delivery, DeliveryId, Lease, Limits};
+
+/// Where a delivery is kept: a place in a batch. Its event stays in memory, which is bounded by the bytes that may wait.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
+    pub(super) batch: u64,
+    pub(super) place: u32,
+    pub(super) delivery: Arc<Delivery>,
+}
+
+/// Deliveries that are kept together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) number: u64,
+    pub(super) entries: Vec<(DeliveryId, Entry<Spot>)>,
+}
+
+/// How far one delivery of a batch is, in etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    #[serde(rename = "a")]
+    pub(super) attempts: u32,
+    /// It is not leased sooner.
+    #[serde(rename = "u")]
+    pub(super) due: u64,
+    #[serde(rename = "e", default)]
+    pub(super) is_ended: bool,
+}
+
+/// All that a node holds under one session.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) turns: Turns<Spot>,
+    batches: HashMap<u64, Open>,
+    /// The batches of which something is to be told, oldest first.
+    untold: VecDeque<u64>,
+    next_batch: u64,
+    /// The numbers of what somebody waits for until it is told.
+    awaited: BTreeSet<u64>,
+    next_awaited: u64,
+    last_position: u64,
+    /// Dead letters that are not told yet.
+    dying: usize,
+}
+
+/// A batch of which some deliveries have not ended.
+#[derive(Debug)]
+struct Open {
+    left: usize,
+    untold: Vec<(u32, Change)>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Progress(Progress),
+    Ended { awaited: Option<u64> },
+    Died { letter: Letter, awaited: u64 },
+}
+
+/// A dead letter on its way.
+#[derive(Debug)]
+struct Letter {
+    key: DeadKey,
+    value: Vec<u8>,
+}
+
+/// What is to be told next.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) ops: Vec<Op>,
+    /// Dead letters among it.
+    pub(super) dead: usize,
+    awaited: Vec<u64>,
+}
+
+/// What a transaction has room for.
+#[derive(Debug)]
+pub(super) struct Room {
+    ops: usize,
+    bytes: usize,
+    is_empty: bool,
+}
+
+/// Where a batch is, and whether it ends.
+#[derive(Debug)]
+struct Place<'a> {
+    keys: &'a Keys,
+    session: SessionId,
+    number: u64,
+    is_over: bool,
+}
+
+impl Batch {
+    /// Deliveries that are accepted now, with the lanes that have room for them.
+    pub(super) fn accepted(
+        number: u64,
+        deliveries: Vec<Delivery>,
+        lanes: Vec<(LaneKey, usize)>,
+        since: impl Iterator<Item = u64>,
+    ) -> Self {
+        let all = (0..).zip(deliveries.into_iter().zip(lanes)).zip(since);
+        let entries = all.map(|((place, (delivery, (lane, _))), since)| {
+            let due = delivery.not_before.map_or(0, wall_micros);
+            entry(number, place, delivery, lane, (since, due, 0))
+        });
+        Self {
+            number,
+            entries: entries.collect(),
+        }
+    }
+
+    /// What another node held.
+    pub(super) fn read(number: u64, put: &Put<'_>) -> Self {
+        let all = (0..).zip(put.deliveries(|_| true).into_iter().zip(&put.deliveries));
+        let entries = all.map(|(place, (delivery, row))| {
+            let lane = LaneKey::of(&delivery);
+            entry(
+                number,
+                place,
+                delivery,
+                lane,
+                (row.since, row.due, row.attempts),
+            )
+        });
+        Self {
+            number,
+            entries: entries.collect(),
+        }
+    }
+}
+
+fn entry(
+    batch: u64,
+    place: u32,
+    delivery: Delivery,
+    lane: LaneKey,
+    (since, due, attempts): (u64, u64, u32),
+) -> (DeliveryId, Entry<Spot>) {
+    let id = delivery.id;
+    let entry = Entry {
+        lane,
+        room: room_of(&delivery.event),
+        kept: Spot {
+            batch,
+            place,
+            delivery: Arc::new(delivery),
+        },
+        attempts,
+        status: Status::Waiting,
+        since,
+        due,
+        cached: None,
+    };
+    (id, entry)
+}
+
+impl Held {
+    pub(super) fn new(limits: Limits, now: u64) -> Self {
+        Self {
+            turns: Turns::new(limits, 0, now),
+            batches: HashMap::new(),
+            untold: VecDeque::new(),
+            next_batch: 0,
+            awaited: BTreeSet::new(),
+            next_awaited: 0,
+            last_position: 0,
+            dying: 0,
+        }
+    }
+
+    /// The number of the next batch.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next_batch += 1;
+        self.next_batch
+    }
+
+    /// Makes the deliveries of a batch wait. Those that have no room yet get it, whatever the bounds are.
+    pub(super) fn insert(&mut self, batch: Batch, has_room: bool, now: u64) {
+        let open = Open {
+            left: batch.entries.len(),
+            untold: Vec::new(),
+        };
+        self.batches.insert(batch.number, open);
+        for (id, entry) in batch.entries {
+            match has_room {
+                true => self.turns.insert(id, entry, now),
+                false => self.turns.insert_anyway(id, entry, now),
+            }
+        }
+    }
+
+    /// Ends a lease and the delivery with it; false when the lease was lost.
+    pub(super) fn end(&mut self, lease: &Lease) -> bool {
+        self.turns.end_lease(lease) && self.forget(lease.id, None).is_some()
+    }
+
+    /// Ends a lease; the delivery waits until `due`. False when the lease was lost.
+    pub(super) fn again(&mut self, lease: &Lease, due: u64, counts: bool, now: u64) -> bool {
+        if !self.turns.wait_again(lease, due, now) {
+            return false;
+        }
+        if !counts {
+            self.turns.forget_attempt(lease.id);
+        }
+        if let Some(entry) = self.turns.entries.get(&lease.id) {
+            let progress = Progress {
+                attempts: entry.attempts,
+                due,
+                is_ended: false,
+            };
+            let (batch, place) = (entry.kept.batch, entry.kept.place);
+            self.note(batch, place, Change::Progress(progress));
+        }
+        true
+    }
+
+    /// Ends a lease; the delivery is a dead letter from now on. False when the lease was lost.
+    pub(super) fn bury(&mut self, lease: &Lease, now: u64, reason: Failure, answer: Bytes) -> bool {
+        if !self.turns.end_lease(lease) {
+            return false;
+        }
+        let Some(entry) = self.turns.remove(lease.id) else {
+            return false;
+        };
+        self.last_position = now.max(self.last_position + 1);
+        let death = Death {
+            position: self.last_position,
+            at: now,
+            reason,
+            answer,
+        };
+        let letter = Letter::write(&entry, death);
+        let awaited = self.await_next();
+        self.dying += 1;
+        self.close(&entry.kept, Change::Died { letter, awaited });
+        true
+    }
+
+    /// Ends a delivery that waits or is leased; nothing when there is none, else the number to wait for.
+    pub(super) fn cancel(&mut self, id: DeliveryId) -> Option<u64> {
+        if !self.turns.interrupt(id) {
+            return None;
+        }
+        let awaited = self.await_next();
+        self.forget(id, Some(awaited)).map(|()| awaited)
+    }
+
+    /// Makes all that is leased wait, as its attempts ended by themselves.
+    pub(super) fn end_leases(&mut self, now: u64) {
+        for lease in self.turns.leases() {
+            self.again(&lease, now, true, now);
+        }
+    }
+
+    /// The number of what comes next: all that is before it has been changed by now.
+    pub(super) fn until_now(&self) -> u64 {
+        self.next_awaited
+    }
+
+    /// Whether all is told that somebody waits for and that comes before this number.
+    pub(super) fn is_told_before(&self, number: u64) -> bool {
+        self.awaited.first().is_none_or(|first| *first >= number)
+    }
+
+    /// Dead letters that are not told yet.
+    pub(super) fn dying(&self) -> usize {
+        self.dying
+    }
+
+    /// Whether something is to be told.
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Takes out what is to be told next, as much as there is room for.
+    pub(super) fn tell(
+        &mut self,
+        keys: &Keys,
+        session: SessionId,
+        told: &mut Told,
+        room: &mut Room,
+    ) {
+        while let Some(number) = self.untold.front().copied() {
+            let Some(open) = self.batches.get_mut(&number) else {
+                self.untold.pop_front();
+                continue;
+            };
+            let place = |is_over| Place {
+                keys,
+                session,
+                number,
+                is_over,
+            };
+            if open.left == 0 {
+                let mut ops = open.ops(&place(true));
+                ops.push(Op::DeleteAll(keys.whole_batch(session, number)));
+                if room.take(&ops) {
+                    told.add(ops, open.untold.drain(..));
+                    self.batches.remove(&number);
+                    self.untold.pop_front();
+                    continue;
+                }
+                if !room.is_empty {
+                    return;
+                }
+                // Too much for any transaction: first what became of each, then the end of the batch.
+            }
+            while let Some((at, change)) = open.untold.last() {
+                let ops = change.ops(&place(false), *at);
+                if !room.take(&ops) {
+                    return;
+                }
+                told.add(ops, open.untold.pop());
+            }
+            if open.left == 0 {
+                return;
+            }
+            self.untold.pop_front();
+        }
+    }
+
+    /// That has been told.
+    pub(super) fn was_told(&mut self, told: &Told) {
+        for number in &told.awaited {
+            self.awaited.remove(number);
+        }
+        self.dying -= told.dead;
+    }
+
+    fn forget(&mut self, id: DeliveryId, awaited: Option<u64>) -> Option<()> {
+        let entry = self.turns.remove(id)?;
+        self.close(&entry.kept, Change::Ended { awaited });
+        Some(())
+    }
+
+    fn close(&mut self, spot: &Spot, change: Change) {
+        if let Some(open) = self.batches.get_mut(&spot.batch) {
+            open.left -= 1;
+        }
+        self.note(spot.batch, spot.place, change);
+    }
+
+    fn note(&mut self, number: u64, place: u32, change: Change) {
+        let Some(open) = self.batches.get_mut(&number) else {
+            return;
+        };
+        let is_new = open.untold.is_empty();
+        // Of two changes of one delivery the later one counts.
+        open.untold.retain(|(other, _)| *other != place);
+        open.untold.push((place, change));
+        if is_new {
+            self.untold.push_back(number);
+        }
+    }
+
+    fn await_next(&mut self) -> u64 {
+        let number = self.next_awaited;
+        self.awaited.insert(number);
+        self.next_awaited += 1;
+        number
+    }
+}
+
+impl Letter {
+    fn write(entry: &Entry<Spot>, death: Death) -> Self {
+        let delivery = &entry.kept.delivery;
+        let said = death.answer.len() + death.reason.message.len();
+        let key = DeadKey {
+            position: death.position,
+            id: delivery.id,
+            bytes: u64::from(entry.room) + said as u64,
+        };
+        let mut put = Put::accepted(std::slice::from_ref(&**delivery), entry.since);
+        if let Some(row) = put.deliveries.first_mut() {
+            row.attempts = entry.attempts;
+            row.death = Some(death);
+        }
+        let value = Record::Put(put).write();
+        Self { key, value }
+    }
+}
+
+impl Open {
+    fn ops(&self, place: &Place<'_>) -> Vec<Op> {
+        let changes = self.untold.iter();
+        changes
+            .flat_map(|(at, change)| change.ops(place, *at))
+            .collect()
+    }
+}
+
+impl Room {
+    /// That of a transaction.
+    pub(super) fn new() -> Self {
+        Self {
+            ops: OPS_MAX,
+            bytes: BYTES_MAX,
+            is_empty: true,
+        }
+    }
+
+    /// Leaves so many operations for others, or gives them back.
+    pub(super) fn leave(&mut self, ops: usize) -> usize {
+        let left = ops.min(self.ops);
+        self.ops -= left;
+        left
+    }
+
+    pub(super) fn give_back(&mut self, ops: usize) {
+        self.ops += ops;
+    }
+
+    /// Takes the room for these. What is too large for any transaction of several is let into one of its own.
+    pub(super) fn take(&mut self, ops: &[Op]) -> bool {
+        let bytes: usize = ops.iter().map(Op::bytes).sum();
+        if ops.len() > self.ops || (bytes > self.bytes && !self.is_empty) {
+            return false;
+        }
+        self.ops -= ops.len();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.is_empty &= ops.is_empty();
+        true
+    }
+}
+
+impl Told {
+    fn add(&mut self, ops: Vec<Op>, changes: impl IntoIterator<Item = (u32, Change)>) {
+        self.ops.extend(ops);
+        for (_, change) in changes {
+            self.dead += usize::from(matches!(change, Change::Died { .. }));
+            self.awaited.extend(change.awaited());
+        }
+    }
+}
+
+impl Change {
+    fn ops(&self, place: &Place<'_>, at: u32) -> Vec<Op> {
+        let put = |progress: Progress| {
+            let key = || place.keys.progress(place.session, place.number, at);
+            // With the end of the batch all of its keys go.
+            (!place.is_over).then(|| Op::Put(key(), progress.write()))
+        };
+        match self {
+            Self::Progress(progress) => put(*progress).into_iter().collect(),
+            Self::Ended { .. } => put(Progress::ENDED).into_iter().collect(),
+            Self::Died { letter, .. } => {
+                let key = place.keys.dead(letter.key);
+                let name = place.keys.dead_name(letter.key.id);
+                let name = Op::Put(name, key.clone().into_bytes());
+                let dead = Op::Put(key, letter.value.clone());
+                put(Progress::ENDED)
+                    .into_iter()
+                    .chain([dead, name])
+                    .collect()
+            }
+        }
+    }
+
+    fn awaited(&self) -> Option<u64> {
+        match self {
+            Self::Progress(_) => None,
+            Self::Ended { awaited } => *awaited,
+            Self::Died { awaited, .. } => Some(*awaited),
+        }
+    }
+}
+
+impl Progress {
+    pub(super) const ENDED: Self = Self {
+        attempts: 0,
+        due: 0,
+        is_ended: true,
+    };
+
+    pub(super) fn write(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("a progress is made of numbers")
+    }
+
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        rmp_serde::from_slice(value).ok()
+    }
+}
+
+/// What is left of a batch of another node, for the one that takes it over; nothing when all of it ended.
+pub(super) fn left_of<'a>(
+    put: &Put<'a>,
+    progress: &HashMap<u32, Progress>,
+    adds_attempt: bool,
+) -> Option<Put<'a>> {
+    let rows = (0..).zip(&put.deliveries).filter_map(|(place, row)| {
+        let told = progress.get(&place);
+        let is_ended = told.is_some_and(|told| told.is_ended);
+        (!is_ended).then(|| Row {
+            attempts: told.map_or(row.attempts, |told| told.attempts) + u32::from(adds_attempt),
+            due: told.map_or(row.due, |told| told.due),
+            ..row.clone()
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    (!rows.is_empty()).then(|| put.only(rows))
+}

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod deaths;
 pub mod embedded;
 pub mod etcd;
 #[cfg(feature = "jetstream")]
@@ -23,6 +24,7 @@ pub mod memory;
 mod record;
 mod turns;
 
+pub use deaths::Deaths;
 pub use embedded::EmbeddedQueue;
 pub use etcd::EtcdQueue;
 #[cfg(feature = "jetstream")]

@@ -5,7 +5,7 @@
 //! node's memory; when all its deliveries ended, the record is deleted, and until then what is left of it takes its place. Whoever
 //! takes a record over puts it anew in its own name, and from then on the node that had it changes nothing: see ADR 0022.
 //!
-//! `api.rs` is what JetStream is asked, `connect.rs` the connection, `streams.rs` the streams, `held.rs` what is in memory, `tell.rs` how
+//! `accept.rs` is how deliveries come in, `api.rs` what JetStream is asked, `connect.rs` the connection, `streams.rs` the streams, `held.rs` what is in memory, `tell.rs` how
 //! its ends are told, `dead.rs` dead letters, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
 //! and `run.rs` when.
 
@@ -14,25 +14,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use config::settings::JetStreamSettings;
 use metrics::{Counter, Gauge};
+use protocol::{Generation, NodeId};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
-use super::lanes::LaneKey;
 use super::limits::count;
-use super::record::{self, Put, Record};
 use super::turns::micros;
 use super::{
-    Bound, DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits,
+    DeadLetter, Deaths, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits,
     Promise, Queue, Stats,
 };
 use crate::delivery::seldom::Seldom;
 
+mod accept;
 mod api;
 mod cancel;
 mod connect;
@@ -44,10 +43,10 @@ mod streams;
 mod sweep;
 mod tell;
 
-use api::{Api, Failed, Fenced};
-use held::{Batch, Held, Place};
+use api::{Api, Failed};
+use held::Held;
 use session::Sessions;
-use streams::{BatchKey, Names};
+use streams::Names;
 use tell::Lost;
 
 /// Room in a message of NATS for what is not the events: the names of functions, a reason, headers.
@@ -63,7 +62,9 @@ pub struct Options {
     /// The cluster whose deliveries these are.
     pub cluster: String,
     /// The node: a restart of it takes over what it had at once.
-    pub node: String,
+    pub node: NodeId,
+    /// Its incarnation.
+    pub generation: Generation,
     /// Dead letters that are kept; beyond it the oldest are dropped.
     pub dead_len_max: usize,
     /// Bytes of dead letters that are kept.
@@ -131,7 +132,6 @@ pub enum OpenError {
 /// A queue in streams of NATS, shared by the nodes of a cluster.
 pub struct JetStreamQueue {
     shared: Arc<Shared>,
-    in_flight: Arc<Semaphore>,
     _stop_on_drop: DropGuard,
 }
 
@@ -145,6 +145,8 @@ struct Shared {
     session: String,
     clock: Clock,
     held: Mutex<Held>,
+    /// Events that may be on their way to NATS.
+    in_flight: Arc<Semaphore>,
     changed: Notify,
     /// Asks for a look through all that waits.
     sweep: Notify,
@@ -161,19 +163,24 @@ impl JetStreamQueue {
     ///
     /// # Errors
     /// When a setting can not be used, or a stream is something else.
-    pub async fn open(options: Options, meters: Meters) -> Result<Self, OpenError> {
+    pub async fn open(
+        options: Options,
+        deaths: Arc<dyn Deaths>,
+        meters: Meters,
+    ) -> Result<Self, OpenError> {
         let settings = &options.settings;
-        let client = connect::client(settings, &options.node).await?;
+        let client = connect::client(settings, options.node.as_str()).await?;
         let api = Api::new(client, settings.operation_timeout, &settings.servers);
         let clock = Clock::start();
-        let sessions = Sessions::new(&options.node, settings.session_timeout);
+        let (node, generation) = (options.node.clone(), options.generation);
+        let sessions = Sessions::new(node, generation, deaths, settings.session_timeout);
         let stop = CancellationToken::new();
-        let in_flight = Arc::new(Semaphore::new(settings.in_flight_max));
         let shared = Arc::new(Shared {
             names: Names::new(&settings.stream, &options.cluster),
             session: sessions.own().to_owned(),
             sessions,
             held: Mutex::new(Held::new(options.limits, clock.now())),
+            in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             changed: Notify::new(),
             sweep: Notify::new(),
             sweeping: tokio::sync::Mutex::default(),
@@ -190,7 +197,6 @@ impl JetStreamQueue {
         begun?;
         Ok(Self {
             shared,
-            in_flight,
             _stop_on_drop,
         })
     }
@@ -206,24 +212,7 @@ impl Queue for JetStreamQueue {
         if deliveries.is_empty() {
             return Ok(());
         }
-        let shared = Arc::clone(&self.shared);
-        let now = shared.clock.now();
-        let body = Bytes::from(Record::Put(Put::accepted(&deliveries, now)).write());
-        let lanes = shared.held().turns.admit(&deliveries)?;
-        let in_flight = Arc::clone(&self.in_flight);
-        // A caller that goes away leaves nothing half done.
-        let accepting = self.shared.tasks.spawn(async move {
-            let deadline = shared.api.deadline();
-            let permit = timeout_at(deadline, in_flight.acquire_owned()).await;
-            let accepted = match permit {
-                Ok(Ok(_permit)) => shared.accept(&deliveries, body, deadline).await,
-                _ => Err(shared.busy()),
-            };
-            shared.conclude(accepted, deliveries, lanes, now)
-        });
-        accepting
-            .await
-            .unwrap_or_else(|_| Err(unavailable("the node ends")))
+        self.shared.enqueue(deliveries).await
     }
 
     async fn lease(&self, permits: Permits) -> Result<Vec<Leased>, Error> {
@@ -331,131 +320,6 @@ impl Queue for JetStreamQueue {
 }
 
 impl Shared {
-    /// Puts what was accepted into its stream.
-    async fn accept(
-        &self,
-        deliveries: &[Delivery],
-        body: Bytes,
-        deadline: Instant,
-    ) -> Result<Arc<Batch>, Error> {
-        self.api.connected(deadline).await.map_err(unavailable)?;
-        if body.len() > self.record_bytes_max() {
-            return Err(Error::TooLarge {
-                bytes: body.len(),
-                max: self.record_bytes_max(),
-            });
-        }
-        if self.sessions.is_ended() {
-            return Err(unavailable("the node ends"));
-        }
-        let Some(first) = deliveries.first() else {
-            return Err(unavailable("there is nothing to enqueue"));
-        };
-        let key = BatchKey {
-            id: first.id,
-            is_one: deliveries.len() == 1,
-        };
-        let ids = deliveries.iter().map(|delivery| delivery.id);
-        let batch = Arc::new(Batch::new(key, ids, Place::Nowhere));
-        let mut kept = batch.kept.lock().await;
-        {
-            let mut held = self.held();
-            if held.batches.contains_key(&key) {
-                return Err(unavailable(format!("delivery {} waits already", key.id)));
-            }
-            held.batches.insert(key, Arc::clone(&batch));
-        }
-        match self.put_new(&batch, body, deadline).await {
-            Ok(sequence) => kept.place = Place::At(sequence),
-            Err(failed) => {
-                self.held().forget(&batch);
-                // It may come through all the same: then it is found, and delivered.
-                self.sweep.notify_one();
-                return Err(self.not_put(failed));
-            }
-        }
-        drop(kept);
-        Ok(batch)
-    }
-
-    /// Puts a record that is new. One whose answer is lost is put again, which does nothing if it was there.
-    async fn put_new(&self, batch: &Batch, body: Bytes, deadline: Instant) -> Result<u64, Failed> {
-        let subject = self.names.batch(batch.key);
-        let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-        let mut failed = Failed::Away(format!("{} refused a record twice", self.api.servers()));
-        for until in [half, deadline] {
-            let headers = self.headers(batch);
-            let put = self
-                .api
-                .put(&subject, Some(0), headers, body.clone(), until);
-            match put.await {
-                Ok(Fenced::Done(sequence)) => return Ok(sequence),
-                Ok(Fenced::Moved) => {
-                    let found = self.api.last(&self.names.held, &subject).await?;
-                    let own = found.filter(|stored| stored.owner == self.session);
-                    return own.map(|stored| stored.sequence).ok_or(failed);
-                }
-                Err(unknown @ Failed::Unknown(_)) => failed = unknown,
-                Err(failed) => return Err(failed),
-            }
-        }
-        Err(failed)
-    }
-
-    /// Makes what was accepted wait, or gives its room back.
-    fn conclude(
-        &self,
-        accepted: Result<Arc<Batch>, Error>,
-        deliveries: Vec<Delivery>,
-        lanes: Vec<(LaneKey, usize)>,
-        now: u64,
-    ) -> Result<(), Error> {
-        let mut held = self.held();
-        let concluded = match accepted {
-            Ok(batch) => {
-                held.insert(
-                    &batch,
-                    deliveries,
-                    lanes,
-                    record::since(now),
-                    self.clock.now(),
-                );
-                Ok(())
-            }
-            Err(error) => {
-                for (lane, room) in &lanes {
-                    held.turns.give_back(lane, *room);
-                }
-                Err(error)
-            }
-        };
-        self.meters.tell(&mut held);
-        drop(held);
-        self.changed.notify_one();
-        concluded
-    }
-
-    /// Why a record could not be put, for whoever wanted it.
-    fn not_put(&self, failed: Failed) -> Error {
-        match failed {
-            failed if failed.is_full() => Error::Full(Bound::Storage(format!(
-                "stream {} of {} holds what all nodes accepted (queue.jetstream.len_max, queue.jetstream.bytes_max): {failed}",
-                self.names.held,
-                self.api.servers()
-            ))),
-            Failed::Unknown(why) => Error::MayBeTaken(why),
-            failed => unavailable(failed),
-        }
-    }
-
-    fn busy(&self) -> Error {
-        unavailable(format!(
-            "{} events are on their way to {} already (queue.jetstream.in_flight_max)",
-            self.options.settings.in_flight_max,
-            self.api.servers()
-        ))
-    }
-
     /// The largest record that NATS takes.
     fn record_bytes_max(&self) -> usize {
         self.api.client().max_payload().saturating_sub(HEAD_BYTES)

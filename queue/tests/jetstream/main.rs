@@ -5,12 +5,14 @@
     reason = "test code, of which the lint exempts only the test functions themselves"
 )]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use config::settings::JetStreamSettings;
-use queue::backend::conformance;
+use protocol::{Generation, NodeId};
 use queue::backend::jetstream::{Meters, OpenError, Options};
+use queue::backend::{Deaths, conformance};
 use queue::{JetStreamQueue, Leased, Permits, Queue};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -45,7 +47,8 @@ fn options_of(node: &str, url: &str, cluster: &str) -> Options {
             ..JetStreamSettings::default()
         },
         cluster: cluster.to_owned(),
-        node: node.to_owned(),
+        node: node.parse().unwrap(),
+        generation: Generation(GENERATIONS.fetch_add(1, Ordering::Relaxed)),
         dead_len_max: 1_000,
         dead_bytes_max: 1 << 20,
         dead_age_max: Duration::from_secs(3_600),
@@ -59,12 +62,26 @@ fn patient(options: Options) -> Options {
     options
 }
 
+/// Each incarnation of a node has a later one.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+/// Nobody is known to be dead before it is missed.
+#[derive(Debug)]
+struct Unknown;
+
+impl Deaths for Unknown {
+    fn is_dead(&self, _node: &NodeId, _generation: Generation) -> bool {
+        false
+    }
+}
+
 async fn open(options: Options) -> JetStreamQueue {
-    JetStreamQueue::open(options, Meters::none()).await.unwrap()
+    let opened = JetStreamQueue::open(options, Arc::new(Unknown), Meters::none()).await;
+    opened.unwrap()
 }
 
 async fn refused(options: Options) -> OpenError {
-    let opened = JetStreamQueue::open(options, Meters::none()).await;
+    let opened = JetStreamQueue::open(options, Arc::new(Unknown), Meters::none()).await;
     opened.expect_err("the queue can not be opened")
 }
 

@@ -1,7 +1,7 @@
 //! NATS is killed, or not there, or full.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use queue::backend::Bound;
 use queue::{Delivery, DeliveryId, Error, Outcome, Stats};

@@ -4,10 +4,13 @@
 //! this only keeps two nodes from beginning the same delivery.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use protocol::{Generation, NodeId};
 use tokio::time::Instant;
+
+use crate::backend::Deaths;
 
 /// How long it is remembered that a session ended, or that it is dead.
 const ENDED_KEPT: Duration = Duration::from_secs(3_600);
@@ -30,8 +33,9 @@ pub(super) enum Standing {
 pub(super) struct Sessions {
     /// The name of this one.
     own: String,
-    /// What sessions of this node begin with: those before this one are dead.
-    node: String,
+    node: NodeId,
+    generation: Generation,
+    deaths: Arc<dyn Deaths>,
     timeout: Duration,
     state: Mutex<State>,
 }
@@ -60,12 +64,18 @@ struct Heard {
 }
 
 impl Sessions {
-    pub(super) fn new(node: &str, timeout: Duration) -> Self {
+    pub(super) fn new(
+        node: NodeId,
+        generation: Generation,
+        deaths: Arc<dyn Deaths>,
+        timeout: Duration,
+    ) -> Self {
         let now = Instant::now();
-        let own = format!("{node}+{}", uuid::Uuid::new_v4().simple());
         Self {
-            own,
-            node: format!("{node}+"),
+            own: name(&node, generation),
+            node,
+            generation,
+            deaths,
             timeout,
             state: Mutex::new(State {
                 others: HashMap::new(),
@@ -147,10 +157,20 @@ impl Sessions {
         let state = self.state();
         match state.others.get(session) {
             Some(heard) if heard.has_ended => Standing::Ended,
+            _ if self.is_dead(session) => Standing::Dead,
             Some(heard) => self.by(heard.at.max(state.listening_since)),
-            None if session.starts_with(&self.node) => Standing::Dead,
             None => self.by(state.listening_since),
         }
+    }
+
+    /// Whether it is known to be dead, however long ago it was heard.
+    fn is_dead(&self, session: &str) -> bool {
+        let Some((node, generation)) = incarnation(session) else {
+            return false;
+        };
+        // One process at a time has the directory of a node.
+        let is_before = node == self.node && generation < self.generation;
+        is_before || self.deaths.is_dead(&node, generation)
     }
 
     fn by(&self, last: Instant) -> Standing {
@@ -169,7 +189,8 @@ impl Sessions {
             .retain(|_, heard| heard.at.elapsed() < ENDED_KEPT);
         let mut dead = Vec::new();
         for (session, heard) in &mut state.others {
-            let is_dead = self.by(heard.at.max(since)) == Standing::Dead;
+            let is_missed = self.by(heard.at.max(since)) == Standing::Dead;
+            let is_dead = is_missed || self.is_dead(session);
             if is_dead && !std::mem::replace(&mut heard.is_told, true) {
                 dead.push(session.clone());
             }
@@ -182,15 +203,43 @@ impl Sessions {
     }
 }
 
+/// What the session of an incarnation of a node is called.
+fn name(node: &NodeId, generation: Generation) -> String {
+    // A dot would divide a subject.
+    format!("{}+{generation}", node.as_str().replace('.', "="))
+}
+
+/// Which incarnation of a node has that session.
+fn incarnation(session: &str) -> Option<(NodeId, Generation)> {
+    let (node, generation) = session.rsplit_once('+')?;
+    let node = node.replace('=', ".").parse().ok()?;
+    Some((node, Generation(generation.parse().ok()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(4);
 
+    /// Gossip, by which one node is dead.
+    #[derive(Debug)]
+    struct Dead(&'static str);
+
+    impl Deaths for Dead {
+        fn is_dead(&self, node: &NodeId, _: Generation) -> bool {
+            node.as_str() == self.0
+        }
+    }
+
+    fn sessions() -> Sessions {
+        let node = "n.1".parse().unwrap();
+        Sessions::new(node, Generation(7), Arc::new(Dead("n9")), TIMEOUT)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_session_is_held_for_less_long_than_others_wait() {
-        let sessions = Sessions::new("n1", TIMEOUT);
+        let sessions = sessions();
         assert!(!sessions.is_held());
         assert!(
             !sessions.heard_own(Instant::now()),
@@ -217,27 +266,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_not_heard_is_dead_and_nobody_is_before_he_was_listened_for() {
-        let sessions = Sessions::new("n1", TIMEOUT);
+        let sessions = sessions();
         let check =
             |session, standing| assert_eq!(sessions.standing(session), standing, "{session}");
         check(sessions.own(), Standing::Own);
-        check("n1+before", Standing::Dead);
-        check("n2+x", Standing::Alive);
+        check("n=1+6", Standing::Dead);
+        check("n2+1", Standing::Alive);
+        check("n9+1", Standing::Dead);
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert!(!sessions.heard("n3+x", false));
-        assert!(sessions.heard("n4+x", true));
-        assert!(!sessions.heard("n4+x", true), "it ended before");
+        assert!(!sessions.heard("n3+1", false));
+        assert!(sessions.heard("n4+1", true));
+        assert!(!sessions.heard("n4+1", true), "it ended before");
         tokio::time::advance(Duration::from_secs(2)).await;
-        check("n2+x", Standing::Dead);
-        check("n3+x", Standing::Alive);
-        check("n4+x", Standing::Ended);
+        check("n2+1", Standing::Dead);
+        check("n3+1", Standing::Alive);
+        check("n4+1", Standing::Ended);
         assert!(sessions.newly_dead().is_empty());
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(sessions.newly_dead(), ["n3+x"]);
+        assert_eq!(sessions.newly_dead(), ["n3+1"]);
         assert!(sessions.newly_dead().is_empty());
         // After a time in which this one did not hear, it listens anew.
         sessions.heard_own(Instant::now());
-        check("n3+x", Standing::Alive);
-        check("n1+before", Standing::Dead);
+        check("n3+1", Standing::Alive);
+        check("n=1+6", Standing::Dead);
     }
 }

@@ -66,6 +66,9 @@ daemon() {
   shift
   # shellcheck disable=SC2016 # The inner shell expands.
   in_namespace setsid --fork sh -c 'echo $$ >"$0"; exec "$@"' "$run/$name.pid" "$@" >>"$work/$name.log" 2>&1 </dev/null
+  # The fork is not waited for: on a busy machine the file is written after this, and without it the daemon looks dead.
+  local deadline=$((SECONDS + start_seconds_max))
+  until [ -s "$run/$name.pid" ] || [ "$SECONDS" -ge "$deadline" ]; do sleep 0.05; done
 }
 
 # terminate NAME: TERM, then KILL when that takes too long.

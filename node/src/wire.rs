@@ -275,7 +275,7 @@ impl Backends<'_> {
             container: Some(container),
             process: self.processes(&outputs, tracker, stop)?,
         };
-        let http = self.webhooks(answer_limits)?;
+        let http = self.webhooks(answer_limits, tracker, stop)?;
         Ok(Parts {
             settings: Arc::clone(settings),
             node_id: self.identity.node_id().clone(),
@@ -326,9 +326,14 @@ impl Backends<'_> {
         }))))
     }
 
-    fn webhooks(&self, answer_limits: AnswerLimits) -> Result<Option<Arc<dyn Remote>>, StartError> {
+    fn webhooks(
+        &self,
+        answer_limits: AnswerLimits,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<dyn Remote>>, StartError> {
         let webhook = Webhook::new(&self.settings.http, answer_limits).map_err(cluster_error)?;
-        Ok(Some(Arc::new(webhook)))
+        Ok(Some(Arc::new(webhook.sweeping(tracker, stop.clone()))))
     }
 }
 

@@ -117,8 +117,9 @@ pub struct DeadLetter {
     pub space: Space,
     /// The function that did not take it.
     pub function_id: FunctionId,
-    /// The subscription that asked for it.
-    pub subscription_id: String,
+    /// The subscription that asked for it; nothing for an execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription_id: Option<String>,
     /// The event's id.
     pub event_id: String,
     /// The event's name.

@@ -1,50 +1,75 @@
 //! Functions of type `http`: a webhook that invocations are posted to.
 
+mod client;
 mod outlier;
+mod plain;
 mod stream;
+mod target;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use config::settings::HttpSettings;
 use protocol::function::Provider;
-use protocol::invocation::{AnswerRule, Body, Call as HttpCall};
+use protocol::invocation::{AnswerRule, Body};
 use protocol::{Function, FunctionId, Invocation, Reply, Space};
-use reqwest::header::{HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
 
+use self::client::Client;
 use self::outlier::Outlier;
-use self::stream::Streaming;
-use crate::contract::WHOLE_BYTES_MAX;
-use crate::contract::headers::{
-    EventHeaders, answered_headers, answered_type, status_failure, timed_out,
-};
+use self::plain::{Hosts, Plain};
+use self::stream::{Rest, Streaming};
+use self::target::Target;
+use crate::contract::headers::{EventHeaders, retry_after, status_failure, timed_out};
+use crate::http1::{Elsewhere, Wanted};
 use crate::{AnswerLimits, Error, Remote};
+
+pub use self::client::BuildError;
 
 /// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
 #[derive(Debug)]
 pub struct Webhook {
-    client: reqwest::Client,
+    hosts: Arc<Hosts>,
+    client: Client,
     settings: HttpSettings,
     limits: AnswerLimits,
     endpoints: Mutex<HashMap<(Space, FunctionId), Arc<Endpoint>>>,
 }
 
-/// Why the client could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("no client for webhooks can be made")]
-pub struct BuildError(#[from] reqwest::Error);
-
 /// What is known of one function's endpoint on this node.
 #[derive(Debug)]
 struct Endpoint {
+    url: Url,
+    /// The way to it without TLS.
+    plain: Option<Plain>,
     events: EventHeaders,
     in_flight: AtomicU32,
     outlier: Mutex<Outlier>,
+}
+
+/// What an endpoint answered.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    content_type: Option<String>,
+    /// The other headers, if they are wanted.
+    headers: Vec<(String, Bytes)>,
+    elsewhere: Option<Box<Elsewhere>>,
+    body: Content,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+enum Content {
+    Whole(Bytes),
+    /// It is to be passed on as it comes.
+    Rest(Box<Rest>),
 }
 
 /// Endpoints that are remembered before those without a call in flight and without failures are forgotten.
@@ -59,46 +84,40 @@ impl Webhook {
     /// # Panics
     /// When the process has not installed its rustls provider.
     pub fn new(settings: &HttpSettings, limits: AnswerLimits) -> Result<Self, BuildError> {
-        let builder = || {
-            reqwest::Client::builder()
-                .connect_timeout(settings.connect_timeout)
-                .redirect(reqwest::redirect::Policy::limited(settings.redirects_max))
-                .pool_max_idle_per_host(settings.idle_connections_max)
-                .tcp_nodelay(true)
-                // Settings come from one place only; the environment's proxies are not one of ours.
-                .no_proxy()
-        };
-        let client = match builder().build() {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::info!(%error, "this machine has no certificate store, using the built-in list");
-                let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-                let roots = roots
-                    .map(|root| reqwest::Certificate::from_der(root))
-                    .collect::<Result<Vec<_>, _>>()?;
-                builder().tls_certs_only(roots).build()?
-            }
-        };
         Ok(Self {
-            client,
+            hosts: Arc::new(Hosts::new(settings)),
+            client: Client::new(settings)?,
             settings: settings.clone(),
             limits,
             endpoints: Mutex::default(),
         })
     }
 
-    fn endpoint(&self, function: &Function) -> Arc<Endpoint> {
+    /// Closes connections that are idle for too long, until it is stopped.
+    #[must_use]
+    pub fn sweeping(self, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+        let hosts = Arc::clone(&self.hosts);
+        tasks.spawn(stop.run_until_cancelled_owned(async move { hosts.keep_swept().await }));
+        self
+    }
+
+    /// # Errors
+    /// When the record has no URL that can be called.
+    fn endpoint(&self, function: &Function) -> Result<Arc<Endpoint>, Error> {
         let key = (function.space.clone(), function.function_id.clone());
         let mut endpoints = self.endpoints();
         if let Some(endpoint) = endpoints.get(&key) {
-            return Arc::clone(endpoint);
+            return Ok(Arc::clone(endpoint));
         }
+        let url = url_of(function)?;
         if endpoints.len() >= ENDPOINTS_MAX {
             endpoints.retain(|_, endpoint| {
                 Arc::strong_count(endpoint) > 1 || endpoint.outlier().has_failures()
             });
         }
         let endpoint = Arc::new(Endpoint {
+            plain: Plain::to(&url, &self.hosts),
+            url,
             events: EventHeaders::new(function),
             in_flight: AtomicU32::new(0),
             outlier: Mutex::new(Outlier::new(
@@ -107,79 +126,86 @@ impl Webhook {
             )),
         });
         endpoints.insert(key, Arc::clone(&endpoint));
-        endpoint
+        Ok(endpoint)
     }
 
-    /// Calls the endpoint. Besides the reply it gives the response whose body is to be passed on as it comes, if it is.
+    /// Calls the endpoint. Besides the reply it gives what of its body is to be passed on as it comes, if it is.
     async fn call(
         &self,
-        function: &Function,
         invocation: &Invocation,
         endpoint: &Endpoint,
-    ) -> Result<(Reply, Option<reqwest::Response>), Error> {
-        let Provider::Http(provider) = &function.provider else {
-            let why = format!("a function of type {} has no url", function.type_name());
-            return Err(Error::Unreachable {
-                why,
-                retry_after_ms: None,
-            });
-        };
+    ) -> Result<(Reply, Option<Box<Rest>>), Error> {
         let call = invocation.call.as_deref();
         let rule = call.map_or(AnswerRule::Success, |call| call.answer);
-        let request = match call {
-            None => self.client.post(&provider.url),
-            Some(call) => self
-                .client
-                .request(method(call)?, target(&provider.url, call)),
+        let is_whole = rule == AnswerRule::Whole;
+        let may_stream = is_whole && call.is_some_and(|call| call.may_stream);
+        let wanted = Wanted {
+            body_bytes_max: self.limits.whole,
+            stream_bytes_max: may_stream.then_some(self.limits.stream),
+            has_headers: is_whole,
+            is_of_head: call.is_some_and(|call| call.method == "HEAD"),
         };
-        let request = request
-            .headers(endpoint.events.of(invocation))
-            .body(invocation.payload.clone());
-        let mut response = request.send().await.map_err(|error| classify(&error))?;
-        let status = response.status();
-        let content_type = answered_type(response.headers());
-        let headers = match call.filter(|_| rule == AnswerRule::Whole) {
-            None => Vec::new(),
-            Some(call) => answered_headers(response.headers(), call.method == "HEAD"),
+        let mut answer = match &endpoint.plain {
+            Some(plain) => plain.call(invocation, &endpoint.events, wanted).await?,
+            None => {
+                let first = Target::first(&endpoint.url, call);
+                let asked = self
+                    .client
+                    .call(&first, invocation, &endpoint.events, wanted);
+                asked.await?
+            }
+        };
+        if answer.elsewhere.is_some() {
+            answer = self.follow(answer, invocation, endpoint, wanted).await?;
+        }
+        if !rule.takes(answer.status) {
+            let pause = retry_after(answer.elsewhere.as_deref());
+            let said = match &answer.body {
+                Content::Whole(said) => said,
+                Content::Rest(_) => &Bytes::new(),
+            };
+            return Err(status_failure(answer.status, pause, said));
+        }
+        let (body, rest) = match answer.body {
+            Content::Whole(body) => (body, None),
+            Content::Rest(rest) => (Bytes::new(), Some(rest)),
         };
         let reply = Reply {
-            status: status.as_u16(),
-            content_type,
-            headers,
-            body: Body::default(),
+            status: answer.status,
+            content_type: answer.content_type,
+            headers: answer.headers,
+            body: Body::Whole(body),
         };
-        let is_short = |bytes| bytes <= WHOLE_BYTES_MAX as u64;
-        let may_stream = call.is_some_and(|call| call.may_stream) && rule == AnswerRule::Whole;
-        if may_stream && !response.content_length().is_some_and(is_short) {
-            return Ok((reply, Some(response)));
-        }
-        let body = self.collect(&mut response).await?;
-        if !rule.takes(status.as_u16()) {
-            let pause = response.headers().get(RETRY_AFTER).and_then(retry_after);
-            return Err(status_failure(status.as_u16(), pause, &body));
-        }
-        let body = Body::Whole(body);
-        Ok((Reply { body, ..reply }, None))
+        Ok((reply, rest))
     }
 
-    async fn collect(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
-        let too_large = || Error::AnswerTooLarge {
-            bytes_max: self.limits.whole as u64,
-        };
-        if response
-            .content_length()
-            .is_some_and(|bytes| bytes > self.limits.whole as u64)
-        {
-            return Err(too_large());
-        }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if body.len() + chunk.len() > self.limits.whole {
-                return Err(too_large());
+    /// Goes where an answer says, as far as the settings allow; other answers are given back.
+    async fn follow(
+        &self,
+        mut answer: Answer,
+        invocation: &Invocation,
+        endpoint: &Endpoint,
+        wanted: Wanted,
+    ) -> Result<Answer, Error> {
+        let mut at = Target::first(&endpoint.url, invocation.call.as_deref());
+        let mut followed = 0;
+        while let Some(next) = at.after(answer.status, answer.elsewhere.as_deref())? {
+            if followed == self.settings.redirects_max {
+                let why = format!(
+                    "too many redirects: {followed} were followed (http.redirects_max), the last one to {}",
+                    at.url
+                );
+                return Err(Error::Failed {
+                    why,
+                    answered: None,
+                });
             }
-            body.extend_from_slice(&chunk);
+            followed += 1;
+            at = next;
+            let asked = self.client.call(&at, invocation, &endpoint.events, wanted);
+            answer = asked.await?;
         }
-        Ok(body.freeze())
+        Ok(answer)
     }
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<(Space, FunctionId), Arc<Endpoint>>> {
@@ -193,27 +219,27 @@ impl Webhook {
 impl Remote for Webhook {
     async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error> {
         let limits = function.limits();
-        let mut attempt = Attempt::begin(self.endpoint(function), limits.concurrency)?;
+        let mut attempt = Attempt::begin(self.endpoint(function)?, limits.concurrency)?;
         let began = Instant::now();
         let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
-        let call = self.call(function, invocation, &attempt.endpoint);
+        let call = self.call(invocation, &attempt.endpoint);
         let outcome = match tokio::time::timeout_at(until, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(timed_out(until - began)),
         };
         attempt.settle(outcome.as_ref().err());
-        let (reply, response) = outcome?;
-        let Some(response) = response else {
+        let (reply, rest) = outcome?;
+        let Some(rest) = rest else {
             return Ok(reply);
         };
         let streaming = Streaming {
-            response,
+            rest,
             _attempt: attempt,
             limits: self.limits,
             began,
             until,
         };
-        let body = Body::Stream(streaming.into_body()?);
+        let body = Body::Stream(streaming.into_body());
         Ok(Reply { body, ..reply })
     }
 
@@ -281,76 +307,31 @@ impl Drop for Attempt {
     }
 }
 
-fn method(call: &HttpCall) -> Result<reqwest::Method, Error> {
-    reqwest::Method::from_bytes(call.method.as_bytes()).map_err(|_| Error::Unreachable {
-        why: format!("{:?} is no method of HTTP", call.method),
+/// # Errors
+/// When the record has none; it was checked when it was stored.
+fn url_of(function: &Function) -> Result<Url, Error> {
+    let Provider::Http(provider) = &function.provider else {
+        return Err(unreachable(format!(
+            "a function of type {} has no url",
+            function.type_name()
+        )));
+    };
+    let parsed = Url::parse(&provider.url);
+    parsed.map_err(|error| unreachable(format!("its url {:?} is none: {error}", provider.url)))
+}
+
+/// Nothing was sent.
+fn unreachable(why: String) -> Error {
+    Error::Unreachable {
+        why,
         retry_after_ms: None,
-    })
-}
-
-/// A webhook has a path of its own; the query of a request is put behind its own one.
-fn target(url: &str, call: &HttpCall) -> String {
-    let Some(query) = call.query().filter(|query| !query.is_empty()) else {
-        return url.to_owned();
-    };
-    let (url, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
-    let joint = match url.split_once('?') {
-        None => "?",
-        Some((_, "")) => "",
-        Some(_) => "&",
-    };
-    format!("{url}{joint}{query}{fragment}")
-}
-
-/// The pause that a webhook asks for, in seconds or as a date.
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
     }
-    let until = httpdate::parse_http_date(text).ok()?;
-    until.duration_since(SystemTime::now()).ok()
-}
-
-fn classify(error: &reqwest::Error) -> Error {
-    let why = describe(error);
-    if error.is_builder() || error.is_connect() {
-        return Error::Unreachable {
-            why,
-            retry_after_ms: None,
-        };
-    }
-    if error.is_redirect() {
-        return Error::Failed {
-            why,
-            answered: None,
-        };
-    }
-    if is_garbage(error) {
-        return Error::Malformed { why };
-    }
-    Error::Interrupted { why }
-}
-
-/// Whether something answered that is no HTTP.
-fn is_garbage(error: &reqwest::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_parse)
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// The error with its causes, which name the address and what the system said.
-fn describe(error: &reqwest::Error) -> String {
+fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");
         text.push_str(&error.to_string());

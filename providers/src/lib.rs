@@ -10,6 +10,7 @@ mod error;
 pub mod fake;
 #[cfg(feature = "http")]
 pub mod http;
+mod http1;
 mod launch;
 pub mod output;
 #[cfg(feature = "process")]

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use protocol::{Space, SubscriptionId};
 use queue::backend::embedded::{EmbeddedQueue, Meters, Options};
-use queue::backend::{Delivery, DeliveryId, Limits, Outcome, Permits, Queue};
+use queue::backend::{Delivery, DeliveryId, Limits, Origin, Outcome, Permits, Queue};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -148,7 +148,7 @@ fn delivery() -> Delivery {
         event: Bytes::from_static(&[b'x'; EVENT_BYTES]),
         space: Space::default_space(),
         function_id: "function".parse().expect("that is an id"),
-        subscription_id: SubscriptionId::from_url("user.created,function,%2F"),
+        origin: Origin::Subscription(SubscriptionId::from_url("user.created,function,%2F")),
         ordinal: 0,
         accepted_at: SystemTime::now(),
         not_before: None,

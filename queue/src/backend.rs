@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Space, SubscriptionId};
+use protocol::{
+    Component, Effect, ErrorCode, ExecutionId, Failure, FunctionId, Space, SubscriptionId,
+};
 use tokio::time::Instant;
 
 mod clock;
@@ -41,25 +43,34 @@ pub struct DeliveryId(uuid::Uuid);
 #[error("the id of a delivery is a UUID, got \"{0}\"")]
 pub struct InvalidDeliveryId(String);
 
-/// One event on its way to one subscriber.
+/// One event on its way to one subscriber, or one invocation on its way to its function.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// Its name.
     pub id: DeliveryId,
-    /// The event as it was written by whoever accepted it. All deliveries of an event share it.
+    /// The event or the invocation as it was written by whoever accepted it. All deliveries of an event share it.
     pub event: Bytes,
     /// The function's space.
     pub space: Space,
     /// The function to call.
     pub function_id: FunctionId,
-    /// The subscription that asked for it.
-    pub subscription_id: SubscriptionId,
+    /// What it is for.
+    pub origin: Origin,
     /// Its place among the deliveries of its event, from 0.
     pub ordinal: u32,
     /// When the event was accepted.
     pub accepted_at: SystemTime,
     /// It is not leased before this moment; nothing when it may be at once.
     pub not_before: Option<SystemTime>,
+}
+
+/// What a delivery is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// An event, for the subscription that asked for it.
+    Subscription(SubscriptionId),
+    /// An asynchronous invocation, for the execution that tells how it goes.
+    Execution(ExecutionId),
 }
 
 /// The right to deliver, until it ends by [`Queue::settle`] or is lost because it was not extended in time.
@@ -322,6 +333,15 @@ impl fmt::Display for DeliveryId {
 impl fmt::Debug for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscription(id) => write!(f, "subscription {id}"),
+            Self::Execution(id) => write!(f, "execution {id}"),
+        }
     }
 }
 

@@ -11,6 +11,6 @@ pub mod delivery;
 pub use backend::JetStreamQueue;
 pub use backend::{
     DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased, MemoryQueue,
-    Outcome, Permits, Promise, Queue, Stats,
+    Origin, Outcome, Permits, Promise, Queue, Stats,
 };
 pub use delivery::{Deliver, DeliveryLoop};

@@ -21,12 +21,15 @@ section! {
         pub redirects_max: usize = 10,
         /// Idle connections kept to one host.
         pub idle_connections_max: usize = 64,
+        /// How long an idle connection is kept.
+        #[serde(with = "humantime_serde")]
+        pub idle_timeout: Duration = Duration::from_secs(90),
     }
 }
 
 impl HttpSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
-        above_zero!("http", self: ejection, connect_timeout, idle_connections_max);
+        above_zero!("http", self: ejection, connect_timeout, idle_connections_max, idle_timeout);
         require(
             self.failures_max >= 5,
             "http.failures_max",

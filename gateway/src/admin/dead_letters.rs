@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::extract::State;
 use http::StatusCode;
 use protocol::{Event, Failure, api};
-use queue::{DeadLetter, DeliveryId};
+use queue::{DeadLetter, DeliveryId, Origin};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -109,7 +109,10 @@ fn shown(dead: &DeadLetter) -> (api::DeadLetter, Option<Event>) {
         position: dead.position,
         space: delivery.space.clone(),
         function_id: delivery.function_id.clone(),
-        subscription_id: delivery.subscription_id.to_string(),
+        subscription_id: match &delivery.origin {
+            Origin::Subscription(id) => Some(id.to_string()),
+            Origin::Execution(_) => None,
+        },
         event_id: of_event(|event| &event.id).unwrap_or_default(),
         event_type: of_event(|event| &event.event_type).unwrap_or_default(),
         accepted_at_ms: millis(delivery.accepted_at),

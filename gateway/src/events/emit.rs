@@ -11,7 +11,7 @@ use bytes::Bytes;
 use metrics::Counter;
 use plugins::{Hooks, Stage};
 use protocol::{Event, Failure, FunctionId, Space, Subscription};
-use queue::{Delivery, DeliveryId, MemoryQueue, Queue};
+use queue::{Delivery, DeliveryId, MemoryQueue, Origin, Queue};
 
 mod deliver;
 mod system;
@@ -201,7 +201,7 @@ fn delivery(
         event,
         space: subscription.space.clone(),
         function_id: subscription.function_id.clone(),
-        subscription_id: subscription.subscription_id.clone(),
+        origin: Origin::Subscription(subscription.subscription_id.clone()),
         ordinal,
         accepted_at,
         not_before: None,

@@ -1,7 +1,7 @@
 //! What containers, processes and webhooks share of an invocation by HTTP: its CloudEvents 1.0 binary-mode headers, and what an
 //! answer comes to.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 #[cfg(feature = "http")]
 use ::http::header::{CONNECTION, CONTENT_LENGTH};
@@ -9,6 +9,8 @@ use ::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 #[cfg(feature = "http")]
 use protocol::invocation::is_hop_by_hop;
 use protocol::{Answered, Function, Invocation};
+
+use crate::http1::Elsewhere;
 
 const CE_ID: HeaderName = HeaderName::from_static("ce-id");
 const CE_SOURCE: HeaderName = HeaderName::from_static("ce-source");
@@ -76,7 +78,7 @@ impl EventHeaders {
         headers
     }
 
-    /// Writes the same as lines of a request's head.
+    /// Writes the same as lines of a request's head, but for the `host` that a call brings.
     pub(crate) fn write(&self, invocation: &Invocation, head: &mut Vec<u8>) {
         let id = invocation.id.as_str().as_bytes();
         let mut write = |name: &str, value: &[u8]| {
@@ -97,7 +99,8 @@ impl EventHeaders {
                 }
             }
             Some(call) => {
-                for (name, value) in &call.headers {
+                let own = call.headers.iter().filter(|(name, _)| name != "host");
+                for (name, value) in own {
                     write(name, value);
                 }
             }
@@ -195,6 +198,16 @@ pub(crate) fn status_failure(
         why,
         answered: Some(answered),
     }
+}
+
+/// The pause that an answer asks for, in seconds or as a date.
+pub(crate) fn retry_after(elsewhere: Option<&Elsewhere>) -> Option<Duration> {
+    let value = elsewhere?.retry_after.as_deref()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    until.duration_since(SystemTime::now()).ok()
 }
 
 /// The error of a run that was stopped after `limit`.

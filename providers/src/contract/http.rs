@@ -1,15 +1,10 @@
 //! The `http` contract: an invocation is a `POST /` to the instance's address.
-//!
-//! This is the hottest code of a node. A connection is driven by the invocation that uses it, not by a task of its own,
-//! so a warm call wakes no other task, and dropping the call closes the connection.
 
-mod answer;
-mod connection;
 mod stream;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,14 +13,12 @@ use protocol::{Function, Invocation, Reply};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use self::answer::{Answer, Wanted};
-use self::connection::Connection;
+use self::stream::Streaming;
 use super::End;
-use super::headers::{EventHeaders, status_failure, timed_out};
+use super::headers::{EventHeaders, retry_after, status_failure, timed_out};
+use crate::http1::{self, Exchanged, Pool, Wanted};
 use crate::output::Running;
 use crate::{AnswerLimits, Error, Invoke};
-
-use self::stream::Streaming;
 
 /// One instance that listens at an address, with the connections kept to it.
 #[derive(Debug)]
@@ -40,9 +33,8 @@ struct Shared {
     /// What every request begins with.
     request_start: String,
     events: EventHeaders,
-    /// Connections without an invocation, the last used one last.
-    idle: Mutex<Vec<Connection>>,
-    /// Calls at once, and so connections kept.
+    /// As many connections are kept as there are calls at once.
+    pool: Pool,
     concurrency: u32,
     limits: AnswerLimits,
     running: Arc<Running>,
@@ -75,12 +67,14 @@ impl HttpInstance {
         running: Arc<Running>,
         end: Arc<End>,
     ) -> Self {
+        let concurrency = function.limits().concurrency;
+        let connections_max = usize::try_from(concurrency).unwrap_or(usize::MAX);
         let shared = Shared {
             address,
             request_start: format!("POST / HTTP/1.1\r\nhost: {address}\r\n"),
             events: EventHeaders::new(function),
-            idle: Mutex::new(first.into_iter().map(Connection::new).collect()),
-            concurrency: function.limits().concurrency,
+            pool: Pool::new(connections_max, None, first),
+            concurrency,
             limits,
             running,
             end,
@@ -108,22 +102,31 @@ impl Shared {
             has_headers: is_whole,
             is_of_head: call.is_some_and(|call| call.method == "HEAD"),
         };
-        let outcome = self.request(invocation, wanted).await;
-        let (answer, connection, is_reusable) = match outcome {
-            Ok(answered) => answered,
-            Err(connection::Error::TooLarge) => return Err(too_large(wanted.bytes_max())),
+        let head = |request: &mut Vec<u8>| self.write_head(request, invocation);
+        let connect = || self.connect();
+        let exchange = self
+            .pool
+            .request(connect, head, &invocation.payload, wanted);
+        let Exchanged {
+            answer,
+            connection,
+            is_reusable,
+        } = match exchange.await {
+            Ok(exchanged) => exchanged,
+            Err(http1::Error::TooLarge) => return Err(too_large(wanted.bytes_max())),
             Err(error) => return Err(self.failure(error).await),
         };
         if !rule.takes(answer.status) {
             if is_reusable {
-                self.put_idle(connection);
+                self.pool.put(connection);
             }
-            return Err(status_failure(answer.status, None, &answer.body));
+            let pause = retry_after(answer.elsewhere.as_deref());
+            return Err(status_failure(answer.status, pause, &answer.body));
         }
         let body = match answer.rest {
             None => {
                 if is_reusable {
-                    self.put_idle(connection);
+                    self.pool.put(connection);
                 }
                 Body::Whole(answer.body)
             }
@@ -148,42 +151,23 @@ impl Shared {
         })
     }
 
-    /// Makes one request, on a connection that is kept or on a new one, which may take another afterwards.
-    async fn request(
-        &self,
-        invocation: &Invocation,
-        wanted: Wanted,
-    ) -> Result<(Answer, Connection, bool), connection::Error> {
-        let head = |request: &mut Vec<u8>| self.write_head(request, invocation);
-        while let Some(mut connection) = self.take_idle() {
-            if !connection.is_open() {
-                continue;
-            }
-            let exchange = connection.exchange(head, &invocation.payload, wanted);
-            match exchange.await {
-                // Closed between the look and the write: nothing ran.
-                Err(connection::Error::NotSent(_)) => {}
-                Err(error) => return Err(error),
-                Ok((answer, is_reusable)) => return Ok((answer, connection, is_reusable)),
-            }
-        }
-        let mut connection = self.connect().await?;
-        let exchange = connection.exchange(head, &invocation.payload, wanted);
-        let (answer, is_reusable) = exchange.await?;
-        Ok((answer, connection, is_reusable))
-    }
-
     fn write_head(&self, request: &mut Vec<u8>, invocation: &Invocation) {
         match invocation.call.as_deref() {
             None => request.extend_from_slice(self.request_start.as_bytes()),
-            Some(call) => write!(request, "{} {} HTTP/1.1\r\n", call.method, call.target)
-                .and_then(
-                    |()| match call.headers.iter().any(|(name, _)| name == "host") {
-                        true => Ok(()),
-                        false => write!(request, "host: {}\r\n", self.address),
-                    },
+            Some(call) => {
+                let host = call.headers.iter().find(|(name, _)| name == "host");
+                write!(
+                    request,
+                    "{} {} HTTP/1.1\r\nhost: ",
+                    call.method, call.target
                 )
-                .expect("a Vec takes all that is written"),
+                .and_then(|()| match host {
+                    Some((_, host)) => request.write_all(host),
+                    None => write!(request, "{}", self.address),
+                })
+                .expect("a Vec takes all that is written");
+                request.extend_from_slice(b"\r\n");
+            }
         }
         self.events.write(invocation, request);
         let length = invocation.payload.len();
@@ -192,17 +176,14 @@ impl Shared {
             .expect("a Vec takes all that is written");
     }
 
-    async fn connect(&self) -> Result<Connection, connection::Error> {
+    async fn connect(&self) -> std::io::Result<TcpStream> {
         let connecting = TcpStream::connect(self.address);
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(std::io::Error::other(format!(
                 "no answer within {CONNECT_TIMEOUT:?}"
             ))),
-        };
-        stream
-            .map(Connection::new)
-            .map_err(connection::Error::NotSent)
+        }
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
@@ -213,14 +194,14 @@ impl Shared {
     }
 
     /// What a request without an answer comes to.
-    async fn failure(&self, error: connection::Error) -> Error {
+    async fn failure(&self, error: http1::Error) -> Error {
         match error {
-            connection::Error::NotSent(error) => self.unreachable(&error),
-            connection::Error::TooLarge => too_large(self.limits.stream),
-            connection::Error::Malformed(why) => Error::Malformed {
+            http1::Error::NotSent(error) => self.unreachable(&error),
+            http1::Error::TooLarge => too_large(self.limits.stream),
+            http1::Error::Malformed(why) => Error::Malformed {
                 why: format!("no HTTP answer: {why}"),
             },
-            connection::Error::Broken(why) => {
+            http1::Error::Broken(why) => {
                 let broke = format!("the connection broke: {why}");
                 let is_up = !self.end.is_told(END_DELAY).await && self.is_listening().await;
                 if !is_up {
@@ -234,20 +215,6 @@ impl Shared {
     async fn is_listening(&self) -> bool {
         let connecting = TcpStream::connect(self.address);
         matches!(tokio::time::timeout(END_DELAY, connecting).await, Ok(Ok(_)))
-    }
-
-    fn take_idle(&self) -> Option<Connection> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-    }
-
-    fn put_idle(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < usize::try_from(self.concurrency).unwrap_or(usize::MAX) {
-            idle.push(connection);
-        }
     }
 }
 

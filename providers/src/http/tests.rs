@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use protocol::invocation::TraceContext;
+use protocol::invocation::{Call as HttpCall, TraceContext};
 use protocol::{Deadline, Effect, Hop, InvocationId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -32,10 +32,19 @@ pub(super) fn webhook_with(limits: AnswerLimits) -> Webhook {
 }
 
 pub(super) fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
+    function_at(id, &format!("http://{address}/hook"), limits)
+}
+
+pub(super) fn function_at(id: &str, url: &str, limits: &str) -> Function {
     let record = format!(
-        r#"{{"space":"default","functionId":"{id}","type":"http","provider":{{"url":"http://{address}/hook"}},"limits":{limits}}}"#
+        r#"{{"space":"default","functionId":"{id}","type":"http","provider":{{"url":"{url}"}},"limits":{limits}}}"#
     );
     serde_json::from_str(&record).unwrap()
+}
+
+/// The same function by a connection of this crate's and by that of a library, which URLs with a password and of `https` take.
+pub(super) fn both_ways(address: SocketAddr, limits: &str) -> [Function; 2] {
+    ["", "me:secret@"].map(|user| function_at("f", &format!("http://{user}{address}/hook"), limits))
 }
 
 pub(super) fn invocation() -> Invocation {
@@ -89,34 +98,28 @@ async fn nobody() -> SocketAddr {
 
 #[tokio::test]
 async fn posts_the_payload_with_the_headers_of_an_event() {
-    let (address, mut requests) = server(vec![answer(
-        "201 Created",
-        "content-type: text/x\r\n",
-        "done",
-    )])
-    .await;
-    let (function, invocation) = (function("f", address, "{}"), invocation());
-    let reply = webhook().invoke(&function, &invocation).await.unwrap();
-    assert_eq!(
-        (
-            reply.status,
-            reply.content_type.as_deref(),
-            &reply.body.whole()[..]
-        ),
-        (201, Some("text/x"), b"done".as_slice())
-    );
-    let request = requests.recv().await.unwrap();
-    assert!(request.starts_with("POST /hook HTTP/1.1"), "{request}");
-    assert!(request.ends_with("{\"a\":1}"), "{request}");
-    for expected in [
-        "content-type: application/json",
-        "ce-type: hearth.invocation",
-        &format!("ce-id: {}", invocation.id),
-    ] {
-        assert!(
-            request.contains(expected),
-            "{expected} is missing in {request}"
-        );
+    let created = answer("201 Created", "content-type: text/x\r\n", "done");
+    let (address, mut requests) = server(vec![created]).await;
+    for function in both_ways(address, "{}") {
+        let invocation = invocation();
+        let reply = webhook().invoke(&function, &invocation).await.unwrap();
+        let told = (reply.status, reply.content_type.as_deref());
+        assert_eq!(told, (201, Some("text/x")));
+        assert_eq!(reply.body.whole(), "done");
+        let request = requests.recv().await.unwrap();
+        assert!(request.starts_with("POST /hook HTTP/1.1"), "{request}");
+        assert!(request.ends_with("{\"a\":1}"), "{request}");
+        for expected in [
+            "content-type: application/json",
+            "ce-type: hearth.invocation",
+            &format!("ce-id: {}", invocation.id),
+            &format!("host: {address}"),
+        ] {
+            assert!(
+                request.contains(expected),
+                "{expected} is missing in {request}"
+            );
+        }
     }
 }
 
@@ -132,17 +135,18 @@ async fn a_failed_answer_is_told_with_its_status_and_retry_after() {
         ("retry-after: soon\r\n", None),
     ] {
         let (address, _requests) = server(vec![answer("503 x", fields, "later")]).await;
-        let function = function("f", address, "{}");
-        let failed = webhook().invoke(&function, &invocation()).await;
-        let failed = protocol::Failure::from(&failed.unwrap_err());
-        let answered = failed.answered.unwrap();
-        assert_eq!((answered.status, answered.said.as_str()), (503, "later"));
-        let is_right = match (answered.retry_after_ms, pause) {
-            (Some(asked), Some(pause)) => pause.contains(&asked),
-            (asked, pause) => asked.is_none() && pause.is_none(),
-        };
-        assert!(is_right, "{fields}: {:?}", answered.retry_after_ms);
-        assert_eq!(failed.retry_after_ms, None, "that is the node's own");
+        for function in both_ways(address, "{}") {
+            let failed = webhook().invoke(&function, &invocation()).await;
+            let failed = protocol::Failure::from(&failed.unwrap_err());
+            let answered = failed.answered.unwrap();
+            assert_eq!((answered.status, answered.said.as_str()), (503, "later"));
+            let is_right = match (answered.retry_after_ms, pause.clone()) {
+                (Some(asked), Some(pause)) => pause.contains(&asked),
+                (asked, pause) => asked.is_none() && pause.is_none(),
+            };
+            assert!(is_right, "{fields}: {:?}", answered.retry_after_ms);
+            assert_eq!(failed.retry_after_ms, None, "that is the node's own");
+        }
     }
 }
 
@@ -150,43 +154,87 @@ async fn a_failed_answer_is_told_with_its_status_and_retry_after() {
 async fn other_statuses_are_failures_and_redirects_are_followed() {
     let (target, mut requests) = server(vec![answer("200 OK", "", "there")]).await;
     let location = format!("location: http://{target}/other\r\n");
-    let (address, _first) = server(vec![
-        answer("503 Service Unavailable", "", "later"),
-        answer("307 Temporary Redirect", &location, ""),
-    ])
-    .await;
-    let (webhook, function) = (webhook(), function("f", address, "{}"));
-    let failed = webhook.invoke(&function, &invocation()).await.unwrap_err();
-    assert_eq!(failed.to_string(), "the function failed: status 503: later");
-    let reply = webhook.invoke(&function, &invocation()).await.unwrap();
-    assert_eq!(&reply.body.whole()[..], b"there");
-    let request = requests.recv().await.unwrap();
-    assert!(
-        request.starts_with("POST /other") && request.ends_with("{\"a\":1}"),
-        "{request}"
-    );
+    for (status, method, body) in [
+        ("307 Temporary Redirect", "POST", "{\"a\":1}"),
+        ("302 Found", "GET", ""),
+    ] {
+        for way in 0..2 {
+            let (address, _first) = server(vec![
+                answer("503 Service Unavailable", "", "later"),
+                answer(status, &location, ""),
+            ])
+            .await;
+            let (webhook, function) = (webhook(), &both_ways(address, "{}")[way]);
+            let failed = webhook.invoke(function, &invocation()).await.unwrap_err();
+            assert_eq!(failed.to_string(), "the function failed: status 503: later");
+            let reply = webhook.invoke(function, &invocation()).await.unwrap();
+            assert_eq!(&reply.body.whole()[..], b"there");
+            let request = requests.recv().await.unwrap();
+            let (head, sent) = request.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("{method} /other ")), "{request}");
+            assert_eq!(sent, body, "{request}");
+            assert_eq!(head.contains("content-type"), !body.is_empty(), "{request}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn an_endless_redirect_and_a_large_answer_are_bounded() {
-    let (address, _requests) = server(vec![answer("302 Found", "location: /hook\r\n", "")]).await;
-    let failed = webhook()
-        .invoke(&function("f", address, "{}"), &invocation())
-        .await
-        .unwrap_err();
-    assert!(
-        failed.to_string().contains("too many redirects"),
-        "{failed}"
-    );
-    let (address, _requests) = server(vec![answer("200 OK", "", &"x".repeat(1_001))]).await;
-    let failed = webhook()
-        .invoke(&function("f", address, "{}"), &invocation())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(failed, Error::AnswerTooLarge { bytes_max: 1_000 }),
-        "{failed:?}"
-    );
+    let (endless, mut requests) =
+        server(vec![answer("302 Found", "location: /hook\r\n", "")]).await;
+    let (large, _requests) = server(vec![answer("200 OK", "", &"x".repeat(1_001))]).await;
+    for way in 0..2 {
+        let function = &both_ways(endless, "{}")[way];
+        let failed = webhook().invoke(function, &invocation()).await.unwrap_err();
+        let why = failed.to_string();
+        assert!(
+            why.contains("too many redirects: 10 were followed"),
+            "{why}"
+        );
+        for _ in 0..11 {
+            requests.try_recv().unwrap();
+        }
+        assert!(requests.try_recv().is_err(), "that was the last one");
+        let function = &both_ways(large, "{}")[way];
+        let failed = webhook().invoke(function, &invocation()).await.unwrap_err();
+        assert!(
+            matches!(failed, Error::AnswerTooLarge { bytes_max: 1_000 }),
+            "{failed:?}"
+        );
+    }
+}
+
+/// What a webhook does with a connection that is kept for later calls.
+#[tokio::test]
+async fn a_connection_is_kept_for_a_while_and_closed_after_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = HttpSettings {
+        idle_timeout: Duration::from_millis(200),
+        ..HttpSettings::default()
+    };
+    let webhook = Webhook::new(&settings, limits()).unwrap();
+    let webhook = webhook.sweeping(&TaskTracker::new(), CancellationToken::new());
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..2 {
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(whole).await.unwrap();
+        }
+        // The end, which nothing but the time brings.
+        let mut rest = [0; 16];
+        let end = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut rest));
+        assert_eq!(end.await.expect("it is closed").unwrap(), 0);
+    };
+    let calling = async {
+        for function in ["f", "g"].map(|id| function(id, address, "{}")) {
+            let reply = webhook.invoke(&function, &invocation()).await.unwrap();
+            assert_eq!(reply.body.whole(), "ok");
+        }
+    };
+    tokio::join!(serving, calling);
 }
 
 #[tokio::test]
@@ -247,25 +295,45 @@ async fn failures_of_the_function_itself_never_eject() {
 #[tokio::test]
 async fn a_timeout_is_told_and_calls_over_the_concurrency_are_busy() {
     let (address, _requests) = server(vec![String::new()]).await;
-    let (webhook, function) = (
-        webhook(),
-        function("f", address, r#"{"timeoutMs":200,"concurrency":1}"#),
-    );
-    let (one, two) = (invocation(), invocation());
-    let (first, second) = tokio::join!(
-        webhook.invoke(&function, &one),
-        webhook.invoke(&function, &two)
-    );
-    assert!(
-        matches!(first, Err(Error::TimedOut { timeout_ms: 200 })),
-        "{first:?}"
-    );
-    let busy = second.unwrap_err();
-    assert!(matches!(busy, Error::Busy { calls_max: 1 }), "{busy:?}");
-    assert_eq!(
-        (busy.code(), busy.effect()),
-        (protocol::ErrorCode::FunctionBusy, Effect::Refused)
-    );
+    for function in both_ways(address, r#"{"timeoutMs":200,"concurrency":1}"#) {
+        let webhook = webhook();
+        let (one, two) = (invocation(), invocation());
+        let (first, second) = tokio::join!(
+            webhook.invoke(&function, &one),
+            webhook.invoke(&function, &two)
+        );
+        assert!(
+            matches!(first, Err(Error::TimedOut { timeout_ms: 200 })),
+            "{first:?}"
+        );
+        let busy = second.unwrap_err();
+        assert!(matches!(busy, Error::Busy { calls_max: 1 }), "{busy:?}");
+        assert_eq!(
+            (busy.code(), busy.effect()),
+            (protocol::ErrorCode::FunctionBusy, Effect::Refused)
+        );
+    }
+}
+
+/// What answers, but not in HTTP, or goes before it answered, is not what could not be reached.
+#[tokio::test]
+async fn garbage_and_a_cut_answer_are_told_apart() {
+    for (answer, expected) in [
+        ("ice cream\r\n\r\n", protocol::ErrorCode::MalformedAnswer),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nice",
+            protocol::ErrorCode::Interrupted,
+        ),
+    ] {
+        let (address, _requests) = server(vec![answer.to_owned()]).await;
+        for function in both_ways(address, "{}") {
+            let failed = webhook()
+                .invoke(&function, &invocation())
+                .await
+                .unwrap_err();
+            assert_eq!(failed.code(), expected, "{failed}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -301,16 +369,21 @@ fn call(method: &str, target: &str, answer: AnswerRule) -> Option<Arc<HttpCall>>
 }
 
 /// What a webhook that answers so comes to, and the request that it got.
-async fn called(call: Option<Arc<HttpCall>>, answer: String) -> (Result<Reply, Error>, String) {
+async fn called(
+    call: Option<Arc<HttpCall>>,
+    answer: String,
+) -> [(Result<Reply, Error>, String); 2] {
     let (address, mut requests) = server(vec![answer]).await;
     let invocation = Invocation {
         call,
         ..invocation()
     };
-    let outcome = webhook()
-        .invoke(&function("f", address, "{}"), &invocation)
-        .await;
-    (outcome, requests.recv().await.unwrap())
+    let [one, other] = both_ways(address, "{}");
+    let mut called = async |function| {
+        let outcome = webhook().invoke(function, &invocation).await;
+        (outcome, requests.recv().await.unwrap())
+    };
+    [called(&one).await, called(&other).await]
 }
 
 #[tokio::test]
@@ -318,25 +391,26 @@ async fn a_call_has_a_method_a_query_and_headers_and_is_told_whole() {
     let headers = "set-cookie: a=1\r\nset-cookie: b=2\r\nx-hop: 1\r\nkeep-alive: x\r\n";
     let answer = answer("404 Not Found", headers, "no");
     let call = call("PUT", "/else?a=b", AnswerRule::Whole);
-    let (reply, request) = called(call, answer).await;
-    let reply = reply.unwrap();
-    assert_eq!(
-        (reply.status, &reply.body.whole()[..]),
-        (404, b"no".as_slice())
-    );
-    let names: Vec<_> = reply
-        .headers
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    assert_eq!(names, ["set-cookie", "set-cookie", "x-hop"]);
-    assert!(request.starts_with("PUT /hook?a=b HTTP/1.1"), "{request}");
-    assert!(request.contains("x-mine: 1"), "{request}");
-    assert!(
-        !request.contains("client.example"),
-        "the URL names the host: {request}"
-    );
-    assert!(!request.contains("ce-id"), "{request}");
+    for (reply, request) in called(call, answer).await {
+        let reply = reply.unwrap();
+        assert_eq!(
+            (reply.status, &reply.body.whole()[..]),
+            (404, b"no".as_slice())
+        );
+        let names: Vec<_> = reply
+            .headers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(names, ["set-cookie", "set-cookie", "x-hop"]);
+        assert!(request.starts_with("PUT /hook?a=b HTTP/1.1"), "{request}");
+        assert!(request.contains("x-mine: 1"), "{request}");
+        assert!(
+            !request.contains("client.example"),
+            "the URL names the host: {request}"
+        );
+        assert!(!request.contains("ce-id"), "{request}");
+    }
 }
 
 /// Section 7 of Event Gateway's behaviour: any status but 500 is a success.
@@ -349,8 +423,9 @@ async fn with_an_envelope_only_500_is_a_failure() {
         ("503 x", true),
         ("500 x", false),
     ] {
-        let (outcome, _) = called(with(), answer(status, "x-a: 1\r\n", "{}")).await;
-        assert_eq!(outcome.is_ok(), is_success, "{status}");
-        assert!(outcome.is_ok_and(|reply| reply.headers.is_empty()) == is_success);
+        for (outcome, _) in called(with(), answer(status, "x-a: 1\r\n", "{}")).await {
+            assert_eq!(outcome.is_ok(), is_success, "{status}");
+            assert!(outcome.is_ok_and(|reply| reply.headers.is_empty()) == is_success);
+        }
     }
 }

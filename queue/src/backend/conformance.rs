@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use protocol::{Component, Effect, ErrorCode, Failure, Space, SubscriptionId};
+use protocol::{Component, Effect, ErrorCode, ExecutionId, Failure, Space, SubscriptionId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Bound, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits, Promise, Queue,
-    Stats,
+    Bound, Delivery, DeliveryId, Error, Lease, Leased, Limits, Origin, Outcome, Permits, Promise,
+    Queue, Stats,
 };
 
 mod dead;
@@ -84,7 +84,12 @@ fn delivery(function: &str, ordinal: u32, bytes: usize) -> Delivery {
         event: Bytes::from(vec![b'x'; bytes]),
         space: Space::default_space(),
         function_id: function.parse().unwrap(),
-        subscription_id: SubscriptionId::from_url(&format!("user.created,{function},%2F")),
+        origin: match ordinal % 2 {
+            0 => Origin::Subscription(SubscriptionId::from_url(&format!(
+                "user.created,{function},%2F"
+            ))),
+            _ => Origin::Execution(ExecutionId::at(SystemTime::now())),
+        },
         ordinal,
         accepted_at: SystemTime::now(),
         not_before: None,
@@ -170,7 +175,7 @@ pub async fn leases_what_was_enqueued_once_and_in_order(queue: &dyn Queue) {
         assert_eq!((found.id, leased.lease.id), (sent.id, sent.id));
         assert_eq!(found.event, sent.event);
         assert_eq!(found.space, sent.space);
-        assert_eq!(found.subscription_id, sent.subscription_id);
+        assert_eq!(found.origin, sent.origin);
         assert_eq!(leased.attempts, 0);
     }
     assert!(queue.lease(MANY).await.unwrap().is_empty());

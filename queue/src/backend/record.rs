@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use protocol::{Failure, FunctionId, Space, SubscriptionId};
+use protocol::{ExecutionId, Failure, FunctionId, Space, SubscriptionId};
 use serde::{Deserialize, Serialize};
 
-use super::{Delivery, DeliveryId};
+use super::{Delivery, DeliveryId, Origin};
 
 /// One record. Those about a delivery that is not known are about one that ended and whose segment was released.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,8 +59,11 @@ pub(super) struct Row {
     pub(super) space: Space,
     #[serde(rename = "f")]
     pub(super) function_id: FunctionId,
-    #[serde(rename = "b")]
-    pub(super) subscription_id: SubscriptionId,
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    pub(super) subscription_id: Option<SubscriptionId>,
+    /// Instead of a subscription.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub(super) execution_id: Option<ExecutionId>,
     #[serde(rename = "o")]
     pub(super) ordinal: u32,
     #[serde(rename = "t")]
@@ -109,6 +112,17 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
+impl Row {
+    /// What the delivery is for; nothing if the record does not say.
+    fn origin(&self) -> Option<Origin> {
+        match (&self.subscription_id, self.execution_id) {
+            (Some(id), _) => Some(Origin::Subscription(id.clone())),
+            (None, Some(id)) => Some(Origin::Execution(id)),
+            (None, None) => None,
+        }
+    }
+}
+
 impl<'a> Record<'a> {
     /// The record as bytes.
     pub(super) fn write(&self) -> Vec<u8> {
@@ -137,12 +151,17 @@ impl<'a> Put<'a> {
             }
             let event = index(put.events.len() - 1);
             let not_before = delivery.not_before.map(micros);
+            let (subscription_id, execution_id) = match &delivery.origin {
+                Origin::Subscription(id) => (Some(id.clone()), None),
+                Origin::Execution(id) => (None, Some(*id)),
+            };
             put.deliveries.push(Row {
                 id: Id(delivery.id),
                 event,
                 space: delivery.space.clone(),
                 function_id: delivery.function_id.clone(),
-                subscription_id: delivery.subscription_id.clone(),
+                subscription_id,
+                execution_id,
                 ordinal: delivery.ordinal,
                 accepted_at: micros(delivery.accepted_at),
                 not_before,
@@ -174,7 +193,7 @@ impl<'a> Put<'a> {
                 event: event.clone(),
                 space: row.space.clone(),
                 function_id: row.function_id.clone(),
-                subscription_id: row.subscription_id.clone(),
+                origin: row.origin()?,
                 ordinal: row.ordinal,
                 accepted_at: moment(row.accepted_at),
                 not_before: row.not_before.map(moment),
@@ -245,4 +264,78 @@ fn is_zero(value: &u64) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero_u32(value: &u32) -> bool {
     *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row as it was written before there were executions.
+    #[derive(Serialize)]
+    struct FormerRow {
+        i: Id,
+        e: u32,
+        s: &'static str,
+        f: &'static str,
+        b: &'static str,
+        o: u32,
+        t: u64,
+        w: u64,
+    }
+
+    #[derive(Serialize)]
+    enum Former {
+        #[serde(rename = "p")]
+        Put {
+            e: Vec<&'static serde_bytes::Bytes>,
+            d: Vec<FormerRow>,
+        },
+    }
+
+    #[test]
+    fn a_delivery_of_a_subscription_is_written_as_it_was_before_there_were_executions() {
+        let id = Id(DeliveryId::random());
+        let row = FormerRow {
+            i: id,
+            e: 0,
+            s: "default",
+            f: "mail",
+            b: "user.created,mail,%2F",
+            o: 0,
+            t: 5,
+            w: 7,
+        };
+        let former = Former::Put {
+            e: vec![serde_bytes::Bytes::new(b"event")],
+            d: vec![row],
+        };
+        let former = rmp_serde::to_vec_named(&former).unwrap();
+        let Record::Put(put) = Record::read(&former).unwrap() else {
+            panic!("that is a put");
+        };
+        let found = put.deliveries(|_| true);
+        let subscription = SubscriptionId::from_url("user.created,mail,%2F");
+        assert_eq!(found[0].origin, Origin::Subscription(subscription));
+        assert_eq!(Record::Put(Put::accepted(&found, 7)).write(), former);
+    }
+
+    #[test]
+    fn a_delivery_of_an_execution_is_read_back_as_one() {
+        let origin = Origin::Execution(ExecutionId::at(SystemTime::now()));
+        let written = Delivery {
+            id: DeliveryId::random(),
+            event: Bytes::from_static(b"invocation"),
+            space: Space::default_space(),
+            function_id: "mail".parse().unwrap(),
+            origin: origin.clone(),
+            ordinal: 0,
+            accepted_at: moment(5),
+            not_before: None,
+        };
+        let record = Record::Put(Put::accepted(std::slice::from_ref(&written), 7)).write();
+        let Record::Put(put) = Record::read(&record).unwrap() else {
+            panic!("that is a put");
+        };
+        assert_eq!(put.deliveries(|_| true)[0].origin, origin);
+    }
 }

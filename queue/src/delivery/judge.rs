@@ -74,7 +74,7 @@ impl Shared {
         let delivery = &leased.delivery;
         tracing::debug!(
             delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
-            subscription = %delivery.subscription_id, code = %failure.code, error = %failure, ?after,
+            origin = %delivery.origin, code = %failure.code, error = %failure, ?after,
             "an event was not taken and is delivered again"
         );
         Outcome::Again { after, counts }
@@ -86,7 +86,7 @@ impl Shared {
         self.failures.warn(|more| {
             tracing::warn!(
                 delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
-                subscription = %delivery.subscription_id, code = %reason.code, error = %reason, more,
+                origin = %delivery.origin, code = %reason.code, error = %reason, more,
                 "an event was not delivered"
             );
         });

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use protocol::function::EventFormat;
 use protocol::invocation::{AnswerRule, TraceContext};
 use protocol::{Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space};
-use queue::{Deliver, Delivery, Promise};
+use queue::{Deliver, Delivery, Origin, Promise};
 
 use super::Emitter;
 use crate::node::Node;
@@ -79,9 +79,9 @@ impl Invocations {
     }
 
     fn request(&self, delivery: &Delivery, event: &Event, format: EventFormat) -> Request {
-        let mut encoded = match delivery.subscription_id.is_typed() {
-            true => event.encode_typed(format),
-            false => event.encode(format),
+        let mut encoded = match &delivery.origin {
+            Origin::Subscription(id) if id.is_typed() => event.encode_typed(format),
+            Origin::Subscription(_) | Origin::Execution(_) => event.encode(format),
         };
         if self.promise == Promise::AtLeastOnce {
             // Event Gateway takes any status but 500 for a success, as nothing followed from it.

@@ -9,11 +9,10 @@ use protocol::invocation::BodyStream;
 use protocol::{Deadline, Failure};
 use tokio::time::Instant;
 
-use super::answer::Rest;
-use super::connection::Connection;
 use super::{Bounds, Shared};
 use crate::Error;
 use crate::contract::headers::timed_out;
+use crate::http1::{Connection, Rest};
 use crate::output::OwnedRun;
 
 /// An answer that is read as it comes. Dropped before its end, it closes its connection.
@@ -60,7 +59,7 @@ impl Streaming {
     fn finish(mut self) {
         drop(self.run);
         if self.connection.is_reusable(self.kept_for) && self.is_reusable {
-            self.shared.put_idle(self.connection);
+            self.shared.pool.put(self.connection);
         }
     }
 }

@@ -56,7 +56,7 @@ impl Server {
     }
 
     fn idle(&self) -> usize {
-        self.instance.shared.idle.lock().unwrap().len()
+        self.instance.shared.pool.len()
     }
 }
 

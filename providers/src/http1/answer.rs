@@ -11,23 +11,34 @@ use protocol::invocation::is_hop_by_hop;
 
 mod body;
 
-pub(super) use self::body::Rest;
+pub(crate) use self::body::Rest;
 use self::body::{Framing, Part};
 
 /// An answer, whole or as far as its body was there with its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) content_type: Option<String>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: Option<String>,
     /// The other headers, if they are wanted, without those of one connection.
-    pub(super) headers: Vec<(String, Bytes)>,
-    pub(super) body: Bytes,
+    pub(crate) headers: Vec<(String, Bytes)>,
+    pub(crate) body: Bytes,
     /// What follows of the body.
-    pub(super) rest: Option<Rest>,
+    pub(crate) rest: Option<Rest>,
     /// Whether the other side takes another request on the connection.
-    pub(super) is_kept: bool,
+    pub(crate) is_kept: bool,
     /// For how long it said that it does.
-    pub(super) kept_for: Option<Duration>,
+    pub(crate) kept_for: Option<Duration>,
+    /// Where or when to ask instead, which few answers say.
+    pub(crate) elsewhere: Option<Box<Elsewhere>>,
+}
+
+/// Where or when to ask instead, as the fields say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Elsewhere {
+    /// `location`, of a redirect.
+    pub(crate) location: Option<String>,
+    /// `retry-after`.
+    pub(crate) retry_after: Option<String>,
 }
 
 /// Why there is no answer in the bytes.
@@ -43,20 +54,20 @@ pub(super) enum Error {
 
 /// What is wanted of an answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// The most bytes its body may have.
-    pub(super) body_bytes_max: usize,
+    pub(crate) body_bytes_max: usize,
     /// The most bytes its body may have where it may come piece by piece; none where it has to be whole.
-    pub(super) stream_bytes_max: Option<usize>,
+    pub(crate) stream_bytes_max: Option<usize>,
     /// Whether its headers are.
-    pub(super) has_headers: bool,
+    pub(crate) has_headers: bool,
     /// Whether it is the answer to `HEAD`, which has the head of a body and no body.
-    pub(super) is_of_head: bool,
+    pub(crate) is_of_head: bool,
 }
 
 impl Wanted {
     /// The most bytes the body may have, however it comes.
-    pub(super) fn bytes_max(&self) -> usize {
+    pub(crate) fn bytes_max(&self) -> usize {
         self.stream_bytes_max.unwrap_or(self.body_bytes_max)
     }
 }
@@ -85,6 +96,7 @@ struct Head {
     headers: Vec<(String, Bytes)>,
     is_kept: bool,
     kept_for: Option<Duration>,
+    elsewhere: Option<Box<Elsewhere>>,
 }
 
 /// The largest head, and the most bytes of trailers.
@@ -150,7 +162,25 @@ impl Head {
             rest: None,
             is_kept: self.is_kept,
             kept_for: self.kept_for,
+            elsewhere: self.elsewhere.take(),
         }
+    }
+}
+
+impl Elsewhere {
+    fn read(elsewhere: &mut Option<Box<Self>>, field: &httparse::Header<'_>) {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let (is_location, is_pause) = (is("location"), is("retry-after"));
+        if !is_location && !is_pause {
+            return;
+        }
+        let elsewhere = elsewhere.get_or_insert_default();
+        let told = match is_location {
+            true => &mut elsewhere.location,
+            false => &mut elsewhere.retry_after,
+        };
+        let text = std::str::from_utf8(field.value).ok();
+        *told = told.take().or_else(|| text.map(str::to_owned));
     }
 }
 
@@ -210,6 +240,7 @@ fn read_head(
         headers: Vec::new(),
         is_kept: is_http_11,
         kept_for: None,
+        elsewhere: None,
     };
     let mut length = None;
     let mut is_chunked = false;
@@ -236,6 +267,8 @@ fn read_head(
             }
         } else if is("keep-alive") {
             head.kept_for = keep_alive(field.value);
+        } else if head.status >= 300 {
+            Elsewhere::read(&mut head.elsewhere, field);
         }
     }
     if wanted.has_headers {

@@ -12,7 +12,7 @@ use super::answer::{self, Answer, Parser, Rest, Wanted};
 /// One connection. Nothing looks at it while it is idle; [`Connection::is_open`] finds out whether the other side closed it
 /// meanwhile.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     /// What was read and belongs to no answer yet.
     read: BytesMut,
@@ -22,11 +22,13 @@ pub(super) struct Connection {
     unsent: Bytes,
     /// Until when the other side said that it keeps the connection.
     kept_until: Option<Instant>,
+    /// Until when it may be idle.
+    idle_until: Option<Instant>,
 }
 
 /// Why a request got no answer.
 #[derive(Debug)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// Not a byte of it was written.
     NotSent(io::Error),
     /// It may have arrived; what the connection said when it broke.
@@ -51,7 +53,7 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 const KEPT_MARGIN: Duration = Duration::from_millis(500);
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         // A request is one write; waiting for more of it would only delay it. A socket without the option still works.
         let _ = stream.set_nodelay(true);
         Self {
@@ -60,12 +62,24 @@ impl Connection {
             request: Vec::new(),
             unsent: Bytes::new(),
             kept_until: None,
+            idle_until: None,
         }
+    }
+
+    /// Bounds how long it may be idle from now on.
+    pub(super) fn idle_for(&mut self, timeout: Duration) {
+        self.idle_until = Some(Instant::now() + timeout);
     }
 
     /// Looks whether an idle connection can still take a request.
     pub(super) fn is_open(&self) -> bool {
-        if self.kept_until.is_some_and(|until| Instant::now() >= until) {
+        let bounds = [self.kept_until, self.idle_until];
+        if bounds
+            .into_iter()
+            .flatten()
+            .min()
+            .is_some_and(|until| Instant::now() >= until)
+        {
             return false;
         }
         // An end, an error and bytes that nobody asked for all mean that no answer can be had here.
@@ -123,7 +137,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
-    pub(super) async fn next(&mut self, rest: &mut Rest) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn next(&mut self, rest: &mut Rest) -> Result<Option<Bytes>, Error> {
         while !rest.is_ended() {
             let piece = rest.take(&mut self.read)?;
             if !piece.is_empty() {
@@ -169,7 +183,7 @@ impl Connection {
 
     /// Whether another request may follow an answer that was read to its end; `kept_for` is how long the other side said that it
     /// keeps the connection.
-    pub(super) fn is_reusable(&mut self, kept_for: Option<Duration>) -> bool {
+    pub(crate) fn is_reusable(&mut self, kept_for: Option<Duration>) -> bool {
         if let Some(kept_for) = kept_for {
             self.kept_until = Some(Instant::now() + kept_for.saturating_sub(KEPT_MARGIN));
         }

@@ -25,7 +25,7 @@ pub(super) enum Part {
 
 /// A body that is read as it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::contract::http) struct Rest {
+pub(crate) struct Rest {
     /// A length is what is left of it.
     framing: Framing,
     /// The most bytes that may follow.
@@ -81,7 +81,7 @@ impl Rest {
     }
 
     /// How much is still to come, where the function told.
-    pub(in crate::contract::http) fn length(&self) -> Option<u64> {
+    pub(crate) fn length(&self) -> Option<u64> {
         match self.framing {
             Framing::Length(left) => Some(left as u64),
             Framing::Chunked { .. } | Framing::UntilClose => None,
@@ -89,15 +89,12 @@ impl Rest {
     }
 
     /// Whether all of it was taken.
-    pub(in crate::contract::http) fn is_ended(&self) -> bool {
+    pub(in crate::http1) fn is_ended(&self) -> bool {
         self.is_ended
     }
 
     /// Takes what the buffer has of the body, which may be nothing.
-    pub(in crate::contract::http) fn take(
-        &mut self,
-        buffer: &mut BytesMut,
-    ) -> Result<Bytes, Error> {
+    pub(in crate::http1) fn take(&mut self, buffer: &mut BytesMut) -> Result<Bytes, Error> {
         let piece = match &mut self.framing {
             Framing::Length(left) => {
                 let piece = take_body(buffer, (*left).min(buffer.len()));
@@ -117,7 +114,7 @@ impl Rest {
     }
 
     /// Says what it comes to that no more bytes follow.
-    pub(in crate::contract::http) fn end(&mut self) -> Result<(), Error> {
+    pub(in crate::http1) fn end(&mut self) -> Result<(), Error> {
         self.is_ended |= self.framing == Framing::UntilClose;
         match self.is_ended {
             true => Ok(()),

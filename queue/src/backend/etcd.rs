@@ -158,6 +158,7 @@ async fn run(shared: &Shared, deaths: &dyn Deaths) {
             why = shared.write(&mut session) => why,
             why = shared.keep_session(lease, ttl) => why,
             why = shared.look_around(id, lease, deaths) => why,
+            never = shared.stay_awake() => match never {},
         };
         shared.forget();
         if shared.state().is_closing {

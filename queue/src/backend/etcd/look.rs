@@ -102,6 +102,7 @@ impl Shared {
                 _ = tick.tick() => {}
                 () = self.look.notified() => {}
             }
+            let asked_at = Instant::now();
             let view = match self.view().await {
                 Ok(view) => view,
                 Err(error) => {
@@ -112,7 +113,7 @@ impl Shared {
             if !view.has(session) {
                 return "others took this node for dead, or etcd did not hear of it".to_owned();
             }
-            self.note(&view, session);
+            self.note(&view, session, asked_at);
             self.answer_asks(&view, session).await;
             self.end_sessions_of_the_dead(&view, session, lease, deaths)
                 .await;
@@ -198,9 +199,12 @@ impl Shared {
         }
     }
 
-    fn note(&self, view: &View, session: SessionId) {
+    fn note(&self, view: &View, session: SessionId, asked_at: Instant) {
         let others = view.sessions.iter().filter(|seen| seen.id != session);
         let mut state = self.state();
+        if let Some(current) = &mut state.session {
+            current.was_seen(asked_at);
+        }
         state.cluster.bytes_elsewhere = others.map(|seen| seen.standing.bytes).sum();
         state.cluster.count_dead(view.dead, view.revision);
         self.tell_meters(&mut state);

@@ -82,7 +82,7 @@ impl Shared {
             }
         }
         let id = session.id;
-        self.begin(Current { id, until });
+        self.begin(Current::new(id, ttl, until));
         Ok(session)
     }
 

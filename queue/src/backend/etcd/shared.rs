@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use config::etcd::Members;
 use tokio::sync::{Notify, oneshot};
@@ -14,6 +15,9 @@ use super::transaction::Changes;
 use super::{Meters, Options};
 use crate::backend::clock::Clock;
 use crate::backend::{Bound, Error, Stats};
+
+/// How often it is noted that this process runs.
+const AWAKE_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -56,8 +60,14 @@ pub(super) struct State {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Current {
     pub(super) id: SessionId,
-    /// Etcd keeps it at least until then.
+    /// Etcd keeps it at least until then, unless others end it.
     pub(super) until: Instant,
+    /// How long this process may have stood still until others may have ended it.
+    pub(super) standstill_max: Duration,
+    /// When this process was last known to run.
+    pub(super) awake_at: Instant,
+    /// It stood still for too long, and has not seen yet that the session is there.
+    pub(super) is_doubtful: bool,
 }
 
 /// What the last look at etcd told.
@@ -155,6 +165,18 @@ impl Shared {
         }
     }
 
+    /// Notes again and again that this process runs. After it was stopped, others may have ended its session although the lease goes on.
+    pub(super) async fn stay_awake(&self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(AWAKE_EVERY).await;
+            let now = Instant::now();
+            if let Some(current) = &mut self.state().session {
+                current.is_doubtful |= current.stood_still(now);
+                current.awake_at = now;
+            }
+        }
+    }
+
     /// Forgets all that was held under a session: others may have it by now. Who waits is refused.
     pub(super) fn forget(&self) {
         let mut state = self.state();
@@ -213,8 +235,9 @@ impl Shared {
 impl State {
     /// The session, if it is sure that etcd still has it.
     pub(super) fn current(&self) -> Option<SessionId> {
-        let current = self.session?;
-        (Instant::now() < current.until).then_some(current.id)
+        let (current, now) = (self.session?, Instant::now());
+        let is_sure = now < current.until && !current.is_doubtful && !current.stood_still(now);
+        is_sure.then_some(current.id)
     }
 
     /// The session, for what is accepted.
@@ -289,6 +312,31 @@ impl State {
         if let Some(reply) = job.reply {
             let _ = reply.send(answer);
         }
+    }
+}
+
+impl Current {
+    pub(super) fn new(id: SessionId, ttl: Duration, until: Instant) -> Self {
+        Self {
+            id,
+            until,
+            standstill_max: ttl / 5,
+            awake_at: Instant::now(),
+            is_doubtful: false,
+        }
+    }
+
+    /// It was there at that moment or later.
+    pub(super) fn was_seen(&mut self, at: Instant) {
+        let now = Instant::now();
+        // What was asked before this process stood still says nothing about the time since.
+        if now.saturating_duration_since(at) < self.standstill_max {
+            (self.is_doubtful, self.awake_at) = (false, now);
+        }
+    }
+
+    fn stood_still(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.awake_at) >= self.standstill_max
     }
 }
 

@@ -13,6 +13,9 @@ use crate::backend::lanes::LaneKey;
 use crate::backend::record::{self, Put, Record};
 use crate::backend::{Bound, Delivery, Error};
 
+/// What a delivery takes in the header of its record.
+const NAME_BYTES: usize = 37;
+
 impl Shared {
     /// Takes all of these or none.
     pub(super) async fn enqueue(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Result<(), Error> {
@@ -44,11 +47,13 @@ impl Shared {
         deadline: Instant,
     ) -> Result<Arc<Batch>, Error> {
         self.api.connected(deadline).await.map_err(unavailable)?;
-        if body.len() > self.record_bytes_max() {
-            return Err(Error::TooLarge {
-                bytes: body.len(),
-                max: self.record_bytes_max(),
-            });
+        // Beside the events there are the names of the deliveries.
+        let (bytes, max) = (
+            body.len() + NAME_BYTES * deliveries.len(),
+            self.record_bytes_max(),
+        );
+        if bytes > max {
+            return Err(Error::TooLarge { bytes, max });
         }
         if self.sessions.is_ended() {
             return Err(unavailable("the node ends"));

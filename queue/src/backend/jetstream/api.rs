@@ -247,8 +247,13 @@ impl Api {
         self.api::<Value>(&subject, config).await.map(|_| ())
     }
 
-    /// The heads of all records of a stream that have such a subject, oldest first.
-    pub(super) async fn heads(&self, stream: &str, subject: &str) -> Result<Vec<Head>, Failed> {
+    /// Tells the heads of all records of a stream that have such a subject, oldest first.
+    pub(super) async fn heads(
+        &self,
+        stream: &str,
+        subject: &str,
+        each: impl FnMut(Head) + Send,
+    ) -> Result<(), Failed> {
         // It is forgotten by the server, in case we do not get to delete it.
         const IDLE_NANOS: u64 = 30_000_000_000;
         let config = json!({
@@ -260,21 +265,25 @@ impl Api {
         });
         let create = format!("CONSUMER.CREATE.{stream}");
         let Consumer { name } = self.api(&create, &config).await?;
-        let heads = self.pull(stream, &name).await;
+        let told = self.pull(stream, &name, each).await;
         let delete = format!("CONSUMER.DELETE.{stream}.{name}");
         if let Err(failed) = self.api::<Value>(&delete, &Value::Null).await {
             tracing::debug!(error = %failed, "the server will forget a consumer by itself");
         }
-        heads
+        told
     }
 
-    async fn pull(&self, stream: &str, consumer: &str) -> Result<Vec<Head>, Failed> {
+    async fn pull(
+        &self,
+        stream: &str,
+        consumer: &str,
+        mut each: impl FnMut(Head) + Send,
+    ) -> Result<(), Failed> {
         let inbox = self.client.new_inbox();
         let subscribed = self.client.subscribe(inbox.clone()).await;
         let mut messages = subscribed.map_err(|error| Failed::Away(error.to_string()))?;
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
         let more = json!({ "batch": HEADS, "no_wait": true }).to_string();
-        let mut heads = Vec::new();
         let mut due = 0;
         loop {
             if due == 0 {
@@ -292,7 +301,7 @@ impl Api {
             match message.status.map(|status| status.as_u16()) {
                 None => {}
                 // There are none, or no more than came.
-                Some(404 | 408) => return Ok(heads),
+                Some(404 | 408) => return Ok(()),
                 Some(status) => {
                     let why = message.description.unwrap_or_default();
                     return Err(Failed::Unknown(format!(
@@ -307,7 +316,7 @@ impl Api {
                 Some(headers.get(name)?.as_str().to_owned())
             };
             if let Some(sequence) = place {
-                heads.push(Head {
+                each(Head {
                     sequence,
                     subject: message.subject.to_string(),
                     owner: header(OWNER).unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::api::Failed;
+use super::api::{Failed, Head};
 use super::session::Standing;
 use super::streams::BatchKey;
 use super::tell::Lost;
@@ -67,13 +67,16 @@ impl Shared {
         }
         // Records of several deliveries are named by their first one only.
         let subject = self.names.batches_of_many();
-        let heads = self.api.heads(&self.names.held, &subject).await?;
         let name = id.to_string();
         let holds = |names: &str| names.split(',').any(|one| one == name);
-        let head = heads
-            .into_iter()
-            .find(|head| head.deliveries.as_deref().is_some_and(holds));
-        Ok(head.map(|head| head.owner))
+        let mut owner = None;
+        let look = |head: Head| {
+            if head.deliveries.as_deref().is_some_and(holds) {
+                owner = Some(head.owner);
+            }
+        };
+        self.api.heads(&self.names.held, &subject, look).await?;
+        Ok(owner)
     }
 
     async fn ask_to_cancel(&self, owner: &str, id: DeliveryId) -> Result<bool, Error> {

@@ -15,6 +15,8 @@ use crate::backend::record::{Put, Record, Row};
 
 /// Records that are taken over at once.
 const AT_ONCE: usize = 16;
+/// Records that are taken over by one look; there is another one then.
+const CLAIMS_MAX: usize = 10_000;
 
 /// A record that is to be taken over.
 #[derive(Debug)]
@@ -30,30 +32,32 @@ impl Shared {
     pub(super) async fn sweep(&self) -> Result<bool, Failed> {
         let _one = self.sweeping.lock().await;
         let own = self.held().batches.clone();
-        let heads = self
-            .api
-            .heads(&self.names.held, &self.names.batches())
-            .await?;
         let mut claims = Vec::new();
         let mut found = HashMap::with_capacity(own.len());
-        for head in heads {
+        let mut is_all = true;
+        let look = |head: Head| {
             let Some(key) = self.names.batch_key(&head.subject) else {
-                continue;
+                return;
             };
             let counts = match self.sessions.standing(&head.owner) {
-                Standing::Alive => continue,
+                Standing::Alive => return,
                 Standing::Own if self.held().batches.contains_key(&key) => {
                     found.insert(key, head.sequence);
-                    continue;
+                    return;
                 }
                 // The answer to what put it there was lost; or it ended, and a server that was killed forgot that.
                 Standing::Own | Standing::Ended => false,
                 Standing::Dead => true,
             };
-            claims.push(Claim { key, head, counts });
-        }
+            match claims.len() < CLAIMS_MAX {
+                true => claims.push(Claim { key, head, counts }),
+                false => is_all = false,
+            }
+        };
+        let (stream, subjects) = (&self.names.held, self.names.batches());
+        self.api.heads(stream, &subjects, look).await?;
         self.check(own, &found).await;
-        self.take_over(claims).await
+        Ok(self.take_over(claims).await? && is_all)
     }
 
     /// Forgets what is not where this node had it.
@@ -150,6 +154,7 @@ impl Shared {
             self.api.delete(held, head.sequence).await?;
             return Ok(0);
         }
+        self.give_up(*key).await;
         let put = put.only(rows);
         let ids = put.deliveries.iter().map(|row| row.id.0);
         let batch = Arc::new(Batch::new(*key, ids, Place::Nowhere));
@@ -160,21 +165,24 @@ impl Shared {
             return Ok(0);
         };
         kept.place = Place::At(sequence);
-        let stale = {
+        {
             let mut held = self.held();
-            let stale = held.batches.insert(*key, Arc::clone(&batch));
-            if let Some(stale) = &stale {
-                held.forget(stale);
-            }
+            held.batches.insert(*key, Arc::clone(&batch));
             held.insert_read(&batch, &put, self.clock.now());
             self.meters.tell(&mut held);
-            stale
-        };
-        if let Some(stale) = stale {
-            stale.kept.lock().await.place = Place::Lost;
         }
         self.changed.notify_one();
         Ok(put.deliveries.len())
+    }
+
+    /// Forgets what this node had in the place of a record that is another node's. Whoever tells of it comes to an end first: the
+    /// record that is put now must not be taken for the one that it means.
+    async fn give_up(&self, key: BatchKey) {
+        let stale = self.held().batches.get(&key).cloned();
+        if let Some(stale) = stale {
+            stale.kept.lock().await.place = Place::Lost;
+            self.lose(&stale);
+        }
     }
 
     /// The deliveries of a record that are not dead letters already: whoever had it may have died before it could say so.

@@ -50,14 +50,18 @@ impl Nats {
     }
 
     async fn wait_ready(&self) {
-        until("NATS takes connections", Duration::from_secs(20), || async {
-            assert!(
-                self.process.status().is_none(),
-                "nats-server ended at once:\n{}",
-                self.process.log()
-            );
-            TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
-        })
+        until(
+            "NATS takes connections",
+            Duration::from_secs(20),
+            || async {
+                assert!(
+                    self.process.status().is_none(),
+                    "nats-server ended at once:\n{}",
+                    self.process.log()
+                );
+                TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+            },
+        )
         .await;
     }
 }

@@ -195,16 +195,20 @@ async fn look_through(shared: Arc<Shared>, mut is_set_up: bool) {
     pace.reset();
     let mut soon = interval(shared.sessions.pace());
     soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // After a while the others that live have been heard: whatever has no owner then is taken over.
     let mut is_due = true;
-    let listened = Instant::now() + shared.options.settings.session_timeout;
-    let mut has_listened = false;
+    let mut listened_from = None;
+    let mut why_not = None;
     loop {
         tokio::select! {
             () = shared.sweep.notified() => is_due = true,
             _ = pace.tick() => is_due = true,
-            () = tokio::time::sleep_until(listened), if !has_listened => (is_due, has_listened) = (true, true),
             _ = soon.tick() => {}
+        }
+        // By then all that live have been heard: whatever no one of them has is taken over.
+        if let Some(from) = shared.sessions.has_listened_from()
+            && listened_from.replace(from) != Some(from)
+        {
+            is_due = true;
         }
         if shared.sessions.is_ended() {
             return;
@@ -212,10 +216,17 @@ async fn look_through(shared: Arc<Shared>, mut is_set_up: bool) {
         if !is_set_up {
             match set_up(&shared).await {
                 Ok(()) => is_set_up = true,
-                Err(OpenError::Away(error)) => tracing::debug!(%error, "the queue is not there yet"),
-                Err(error) => shared.seldom.warn(|more| {
-                    tracing::error!(%error, more, "the queue can not be used: events are answered with 503");
-                }),
+                Err(OpenError::Away(error)) => {
+                    tracing::debug!(%error, "the queue is not there yet");
+                }
+                Err(error) => {
+                    // Once for each reason: it is tried again every other second.
+                    let why = Some(error.to_string());
+                    if why_not != why {
+                        tracing::error!(%error, "the queue can not be used: events are answered with 503");
+                        why_not = why;
+                    }
+                }
             }
             continue;
         }

@@ -149,6 +149,12 @@ impl Sessions {
         has_ended && !before.is_some_and(|before| before.has_ended)
     }
 
+    /// Since when it has listened without a gap, for long enough that whoever was not heard is dead.
+    pub(super) fn has_listened_from(&self) -> Option<Instant> {
+        let since = self.state().listening_since;
+        (self.by(since) == Standing::Dead).then_some(since)
+    }
+
     /// What is known of the session that holds a record.
     pub(super) fn standing(&self, session: &str) -> Standing {
         if session == self.own {
@@ -157,20 +163,25 @@ impl Sessions {
         let state = self.state();
         match state.others.get(session) {
             Some(heard) if heard.has_ended => Standing::Ended,
-            _ if self.is_dead(session) => Standing::Dead,
-            Some(heard) => self.by(heard.at.max(state.listening_since)),
-            None => self.by(state.listening_since),
+            Some(heard) => self.of(session, Some(heard.at), state.listening_since),
+            None => self.of(session, None, state.listening_since),
         }
     }
 
-    /// Whether it is known to be dead, however long ago it was heard.
-    fn is_dead(&self, session: &str) -> bool {
-        let Some((node, generation)) = incarnation(session) else {
-            return false;
-        };
-        // One process at a time has the directory of a node.
-        let is_before = node == self.node && generation < self.generation;
-        is_before || self.deaths.is_dead(&node, generation)
+    /// What becomes of a session that did not end.
+    fn of(&self, session: &str, heard: Option<Instant>, listening_since: Instant) -> Standing {
+        if let Some((node, generation)) = incarnation(session) {
+            // One process at a time has the directory of a node.
+            if node == self.node && generation < self.generation {
+                return Standing::Dead;
+            }
+            // Whoever NATS hears is not robbed, whatever gossip says.
+            let is_silent = heard.is_none_or(|at| at.elapsed() > self.pace() * 3 / 2);
+            if is_silent && self.deaths.is_dead(&node, generation) {
+                return Standing::Dead;
+            }
+        }
+        self.by(heard.unwrap_or(listening_since).max(listening_since))
     }
 
     fn by(&self, last: Instant) -> Standing {
@@ -189,8 +200,7 @@ impl Sessions {
             .retain(|_, heard| heard.at.elapsed() < ENDED_KEPT);
         let mut dead = Vec::new();
         for (session, heard) in &mut state.others {
-            let is_missed = self.by(heard.at.max(since)) == Standing::Dead;
-            let is_dead = is_missed || self.is_dead(session);
+            let is_dead = self.of(session, Some(heard.at), since) == Standing::Dead;
             if is_dead && !std::mem::replace(&mut heard.is_told, true) {
                 dead.push(session.clone());
             }
@@ -273,15 +283,20 @@ mod tests {
         check("n=1+6", Standing::Dead);
         check("n2+1", Standing::Alive);
         check("n9+1", Standing::Dead);
+        sessions.heard("n9+1", false);
+        check("n9+1", Standing::Alive);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert!(!sessions.heard("n3+1", false));
+        check("n9+1", Standing::Dead);
         assert!(sessions.heard("n4+1", true));
         assert!(!sessions.heard("n4+1", true), "it ended before");
+        assert_eq!(sessions.has_listened_from(), None);
         tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(sessions.has_listened_from().is_some());
         check("n2+1", Standing::Dead);
         check("n3+1", Standing::Alive);
         check("n4+1", Standing::Ended);
-        assert!(sessions.newly_dead().is_empty());
+        assert_eq!(sessions.newly_dead(), ["n9+1"]);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(sessions.newly_dead(), ["n3+1"]);
         assert!(sessions.newly_dead().is_empty());

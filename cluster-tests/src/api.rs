@@ -248,9 +248,17 @@ impl Node {
     /// # Panics
     /// When the node does not answer at all.
     pub async fn emit(&self, event: &str, data: &Value) -> Answer {
-        let request = self.request(Method::POST, &self.events_url("/"));
-        let answer = send(request.header("event", event).json(data)).await;
+        let answer = self.try_emit(event, data).await;
         answer.unwrap_or_else(|lost| panic!("{} did not answer: {lost:?}", self.name()))
+    }
+
+    /// Emits a custom event to a node that may not answer.
+    ///
+    /// # Errors
+    /// When the connection is refused or lost.
+    pub async fn try_emit(&self, event: &str, data: &Value) -> Result<Answer, Lost> {
+        let request = self.request(Method::POST, &self.events_url("/"));
+        send(request.header("event", event).json(data)).await
     }
 
     /// Replaces a function's record.

@@ -87,6 +87,7 @@ async fn an_event_through_any_node_reaches_every_subscriber() {
 async fn a_slow_subscriber_delays_no_other() {
     let sandbox = Sandbox::builder()
         .nodes(1)
+        .env("HEARTH_QUEUE__BACKEND", "memory")
         .env("HEARTH_QUEUE__PERMITS", "8")
         .start()
         .await;
@@ -121,6 +122,7 @@ async fn a_slow_subscriber_delays_no_other() {
 async fn a_drain_delivers_what_was_accepted() {
     let sandbox = Sandbox::builder()
         .nodes(1)
+        .env("HEARTH_QUEUE__BACKEND", "memory")
         .env("HEARTH_QUEUE__PERMITS", "4")
         .start()
         .await;

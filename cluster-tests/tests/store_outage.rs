@@ -89,7 +89,11 @@ async fn serves_while_store_is_down() {
 /// Every node answers http events and delivers what is emitted, one that restarts meanwhile included.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_flow_while_store_is_down() {
-    let mut sandbox = Sandbox::processes(3).await;
+    // A queue in etcd would be away with it.
+    let builder = Sandbox::builder()
+        .nodes(3)
+        .env("HEARTH_QUEUE__BACKEND", "memory");
+    let mut sandbox = builder.start().await;
     let hook = Webhook::start(Does::Answer(r#"{"body": "ran"}"#)).await;
     sandbox.register(&Record::http("hook", hook.url())).await;
     let hello = Record::process("hello", "hello").concurrency(8);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cluster::Membership;
+use cluster::identity::Identity;
 use config::Settings;
 use config::settings::QueueSettings;
 use gateway::{Emitter, Invocations, Node};
@@ -11,7 +13,7 @@ use queue::{Deliver, DeliveryLoop, MemoryQueue, Promise, Queue, Stats};
 use tokio::time::Instant;
 
 use crate::node::StartError;
-use crate::wire::{self, Plugins};
+use crate::wire::{self, Plugins, QueueParts};
 
 /// The queues, before anything is delivered from them. Dropping them closes them.
 #[derive(Debug)]
@@ -35,9 +37,19 @@ impl Queues {
     ///
     /// # Errors
     /// When what it kept can not be read, or another process has it.
-    pub(crate) async fn open(settings: &Settings) -> Result<Self, StartError> {
+    pub(crate) async fn open(
+        settings: &Settings,
+        identity: &Identity,
+        membership: &Membership,
+    ) -> Result<Self, StartError> {
         let custom_meters = delivery::Meters::custom();
-        let custom = wire::queue(settings, custom_meters.lost()).await?;
+        let custom = wire::queue(QueueParts {
+            settings,
+            identity,
+            membership,
+            lost: custom_meters.lost(),
+        })
+        .await?;
         Ok(Self {
             custom,
             custom_meters,
@@ -135,7 +147,7 @@ fn warn(what: &str, promise: Promise, left: Stats) {
         Promise::AtLeastOnce => tracing::info!(
             waiting,
             running,
-            "{what} that were not delivered are kept on disk, and delivered when this node starts again"
+            "{what} that were not delivered are kept: in etcd for the other nodes, or on disk until this one starts again"
         ),
     }
 }

@@ -130,7 +130,6 @@ impl Node {
             Some(store) => store,
             None => wire::store(&settings).await?,
         };
-        let queues = Queues::open(&settings).await?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let base = wire::local_state(&settings, listeners.addresses());
         let advertise = wire::advertise(&settings, sockets.address.port()).await?;
@@ -146,6 +145,7 @@ impl Node {
         .await
         .map_err(wire::cluster_error)?;
         let membership = Arc::new(membership);
+        let queues = Queues::open(&settings, &identity, &membership).await?;
         let body_bytes_max = wire::bytes(settings.limits.body_max) + HEAD_BYTES;
         let client: Arc<dyn PeerClient> = Arc::new(HttpPeerClient::new(client::Args {
             identity: &identity,

@@ -9,25 +9,26 @@ use async_trait::async_trait;
 use bytesize::ByteSize;
 use cluster::identity::{ClusterSecret, Identity};
 use cluster::{LocalState, Membership, PeerClient};
-use config::settings::{PluginsSettings, QueueBackend, QueueSettings};
+use config::settings::PluginsSettings;
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
 use gateway::Stranger;
-use metrics::Counter;
 use plugins::Hooks;
 use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::Webhook;
 use providers::process::{self, Process};
 use providers::{AnswerLimits, Callers, Launch, Outputs, Remote};
-use queue::backend::{Limits, embedded, memory};
-use queue::{EmbeddedQueue, MemoryQueue, Queue};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::node::StartError;
 use crate::telemetry::Metrics;
+
+mod queue;
+
+pub(crate) use queue::{QueueParts, queue, queue_limits};
 
 /// The share of the machine's memory that instances may have, where `executor.memory_max` does not say.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
@@ -86,56 +87,6 @@ pub(crate) async fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartEr
     }
     let store = EtcdStore::connect(&settings.store.etcd, &settings.cluster.id).await?;
     Ok(Arc::new(store))
-}
-
-/// The queue of events that clients emit. `lost` counts the deliveries of which nobody knows how they ended.
-pub(crate) async fn queue(
-    settings: &Settings,
-    lost: Counter,
-) -> Result<Arc<dyn Queue>, StartError> {
-    let limits = queue_limits(&settings.queue);
-    let backlog = metrics::gauge!("gateway_events_backlog");
-    if settings.queue.backend_for(&settings.store) == QueueBackend::Memory {
-        tracing::info!("events wait in memory, and are delivered at most once");
-        let meters = memory::Meters { backlog, lost };
-        return Ok(Arc::new(MemoryQueue::new(limits, meters)));
-    }
-    let options = embedded_options(&settings.queue, limits);
-    let meters = embedded::Meters {
-        backlog,
-        dead: metrics::gauge!("hearth_dead_letters"),
-        bytes: metrics::gauge!("hearth_queue_disk_bytes"),
-        lost: metrics::counter!("hearth_delivery_leases_lost_total"),
-        dropped: metrics::counter!("hearth_dead_letters_dropped_total"),
-    };
-    let path = settings.node.data_dir.join("queue");
-    let opened =
-        tokio::task::spawn_blocking(move || EmbeddedQueue::open(&path, options, meters)).await;
-    let opened = opened.map_err(|error| StartError::Queue(error.to_string()))?;
-    let queue = opened.map_err(|error| StartError::Queue(chain(&error)))?;
-    Ok(Arc::new(queue))
-}
-
-fn embedded_options(settings: &QueueSettings, limits: Limits) -> embedded::Options {
-    let segment_bytes = settings.segment_size.as_u64();
-    embedded::Options {
-        limits,
-        disk_bytes_max: settings.disk_max.as_u64(),
-        segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX),
-        cache_bytes: bytes(settings.cache_max),
-        dead_len_max: settings.dead_len_max,
-        dead_bytes_max: settings.dead_bytes_max.as_u64(),
-        dead_age_max: settings.dead_age_max,
-    }
-}
-
-pub(crate) fn queue_limits(settings: &QueueSettings) -> Limits {
-    Limits {
-        len_max: settings.len_max,
-        bytes_max: bytes(settings.bytes_max),
-        function_share: settings.function_share,
-        lease_timeout: settings.lease_timeout,
-    }
 }
 
 /// The plugins of this node; nothing where there are none.

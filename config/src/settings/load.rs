@@ -111,7 +111,7 @@ impl Settings {
         self.executor.check()?;
         self.docker.check()?;
         self.http.check()?;
-        self.queue.check()?;
+        self.queue.check(&self.store)?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

@@ -9,13 +9,15 @@ use super::error::{above_zero, require};
 use super::field::{Kind, Setting, section, size};
 use super::{Error, JetStreamSettings, StoreSettings};
 
+/// The shortest lease that etcd gives with its own settings.
+const SESSION_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 /// The sizes that a file of a journal may have.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 
 section! {
     /// Events on their way to their subscribers.
     pub struct QueueSettings {
-        /// Where custom events wait: `embedded` (on this node's disk, each delivered at least once) or `memory` (at most once). Without etcd `embedded`, with it `memory`, unless it is set.
+        /// Where custom events wait: `embedded` (on this node's disk, each delivered at least once), `etcd` (in the etcd of the config store, at least once, also when this node is lost) or `memory` (at most once). With etcd `etcd`, without it `embedded`, unless it is set.
         pub backend: Option<QueueBackend> = None,
         /// Deliveries that wait on this node, one for each subscriber of an event; an event that finds no room is answered with 503.
         pub len_max: usize = 10_000,
@@ -38,9 +40,9 @@ section! {
         /// `memory`: how long after its event was accepted a delivery is tried again that was refused, so that nothing ran. Of system events as well.
         #[serde(with = "humantime_serde")]
         pub retry_for: Duration = Duration::from_secs(60),
-        /// `embedded`: how often a delivery is tried before it is a dead letter; what this cluster had no room for is not counted.
+        /// `embedded`, `etcd`: how often a delivery is tried before it is a dead letter; what this cluster had no room for is not counted.
         pub attempts_max: u32 = 10,
-        /// `embedded`: how old an event may get before its delivery is a dead letter that is not tried any more.
+        /// `embedded`, `etcd`: how old an event may get before its delivery is a dead letter that is not tried any more.
         #[serde(with = "humantime_serde")]
         pub max_age: Duration = Duration::from_secs(24 * 3600),
         /// `embedded`: bytes on this node's disk beyond which events are answered with 503; a few files more may be needed to end what is there.
@@ -52,14 +54,26 @@ section! {
         /// `embedded`: events that wait and are kept in memory as well, so that they need not be read.
         #[serde(with = "size")]
         pub cache_max: ByteSize = ByteSize::mib(8),
-        /// `embedded`: dead letters that are kept; beyond it the oldest are dropped and counted.
+        /// `embedded`, `etcd`: dead letters that are kept, on this node or in etcd; beyond it the oldest are dropped and counted.
         pub dead_len_max: usize = 10_000,
-        /// `embedded`: bytes of dead letters that are kept.
+        /// `embedded`, `etcd`: bytes of dead letters that are kept.
         #[serde(with = "size")]
         pub dead_bytes_max: ByteSize = ByteSize::mib(64),
-        /// `embedded`: how long dead letters are kept.
+        /// `embedded`, `etcd`: how long dead letters are kept.
         #[serde(with = "humantime_serde")]
         pub dead_age_max: Duration = Duration::from_secs(7 * 24 * 3600),
+        /// `etcd`: how long etcd waits for a node that it does not hear, until others take over what that node holds; in whole seconds, 2 at least.
+        #[serde(with = "humantime_serde")]
+        pub session_timeout: Duration = Duration::from_secs(10),
+        /// `etcd`: bytes of events that wait on all nodes together, counted as for `bytes_max` and known to each within a second; beyond it events are answered with 503.
+        #[serde(with = "size")]
+        pub cluster_bytes_max: ByteSize = ByteSize::mib(256),
+        /// `etcd`: what etcd may hold in all, its `--quota-backend-bytes`; when half of it is in use events are answered with 503.
+        #[serde(with = "size")]
+        pub storage_max: ByteSize = ByteSize::gib(2),
+        /// `etcd`: history of etcd that is older than this is compacted by one of the nodes, as what ended takes room until then; `0s` leaves that to you.
+        #[serde(with = "humantime_serde")]
+        pub compact_after: Duration = Duration::from_secs(60),
         /// NATS, for the backend `jetstream`.
         pub jetstream: JetStreamSettings = JetStreamSettings::default(),
         /// Deliveries of system events that wait on this node; those that find no room are dropped and counted.
@@ -75,12 +89,14 @@ section! {
 pub enum QueueBackend {
     /// On the disk of the node.
     Embedded,
+    /// In the etcd of the cluster.
+    Etcd,
     /// In the memory of the node.
     Memory,
 }
 
 impl Setting for QueueBackend {
-    const KIND: Kind = Kind::Choice(&["embedded", "memory"]);
+    const KIND: Kind = Kind::Choice(&["embedded", "etcd", "memory"]);
 }
 
 impl QueueSettings {
@@ -88,14 +104,26 @@ impl QueueSettings {
     pub fn backend_for(&self, store: &StoreSettings) -> QueueBackend {
         let fitting = match store.etcd.endpoints.is_empty() {
             true => QueueBackend::Embedded,
-            false => QueueBackend::Memory,
+            false => QueueBackend::Etcd,
         };
         self.backend.unwrap_or(fitting)
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self, store: &StoreSettings) -> Result<(), Error> {
+        require(
+            self.backend != Some(QueueBackend::Etcd) || !store.etcd.endpoints.is_empty(),
+            "queue.backend",
+            "\"etcd\"",
+            "embedded or memory, or store.etcd.endpoints to be set",
+        )?;
+        require(
+            self.session_timeout >= SESSION_TIMEOUT_MIN && self.session_timeout.subsec_nanos() == 0,
+            "queue.session_timeout",
+            humantime::format_duration(self.session_timeout),
+            "whole seconds, 2 at least",
+        )?;
         above_zero!("queue", self: len_max, bytes_max, permits, lease_timeout, retry_backoff, system_len_max, system_permits);
-        above_zero!("queue", self: attempts_max, max_age, disk_max, dead_len_max, dead_bytes_max, dead_age_max);
+        above_zero!("queue", self: attempts_max, max_age, disk_max, cluster_bytes_max, storage_max, dead_len_max, dead_bytes_max, dead_age_max);
         require(
             self.function_share > 0.0 && self.function_share <= 1.0,
             "queue.function_share",

@@ -170,19 +170,19 @@ pub const METERS: &[Meter] = &[
             ("lane", &["custom", "system"]),
             ("outcome", &["delivered", "failed", "refused", "lost"]),
         ],
-        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
+        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded` and `etcd` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
     ),
     counter(
         "hearth_delivery_leases_lost_total",
         &[],
-        "with `embedded`: deliveries whose task gave no sign of life within `queue.lease_timeout`, and that are made once more",
+        "deliveries whose task gave no sign of life within `queue.lease_timeout`, or with `etcd` whose node lost its session, and that are made once more",
     ),
     Meter {
         kind: Kind::Gauge,
         ..counter(
             "hearth_dead_letters",
             &[],
-            "deliveries that ended without success and are kept on this node's disk",
+            "deliveries that ended without success and are kept: with `embedded` on this node's disk, with `etcd` those of the cluster, on every node",
         )
     },
     counter(
@@ -198,6 +198,24 @@ pub const METERS: &[Meter] = &[
             "bytes of the queue's files; at `queue.disk_max` events are answered with 503",
         )
     },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_queue_etcd_bytes",
+            &[],
+            "with `etcd`: bytes that etcd has in use; at half of `queue.storage_max` events are answered with 503",
+        )
+    },
+    counter(
+        "hearth_queue_sessions_lost_total",
+        &[],
+        "with `etcd`: how often this node lost what it held to the others, as etcd did not hear of it; see the log",
+    ),
+    counter(
+        "hearth_deliveries_taken_over_total",
+        &[],
+        "with `etcd`: deliveries that this node took over from nodes that are gone",
+    ),
     counter(
         "hearth_system_events_dropped_total",
         &[],

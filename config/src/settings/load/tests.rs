@@ -85,7 +85,12 @@ fn events_wait_where_it_fits_the_store_or_where_it_is_said() {
     let set = |name| ("HEARTH_QUEUE__BACKEND", name);
     for (variables, expected, shown) in [
         (vec![], QueueBackend::Embedded, "backend = \"embedded\""),
-        (vec![etcd], QueueBackend::Memory, "backend = \"memory\""),
+        (vec![etcd], QueueBackend::Etcd, "backend = \"etcd\""),
+        (
+            vec![etcd, set("memory")],
+            QueueBackend::Memory,
+            "backend = \"memory\"",
+        ),
         (
             vec![set("memory")],
             QueueBackend::Memory,
@@ -102,7 +107,21 @@ fn events_wait_where_it_fits_the_store_or_where_it_is_said() {
         assert!(text.contains(shown), "{text}");
     }
     for (file, key, expected) in [
-        ("backend = \"disk\"", "queue.backend", "embedded, memory"),
+        (
+            "backend = \"disk\"",
+            "queue.backend",
+            "embedded, etcd, memory",
+        ),
+        (
+            "backend = \"etcd\"",
+            "queue.backend",
+            "store.etcd.endpoints",
+        ),
+        (
+            "session_timeout = \"1500ms\"",
+            "queue.session_timeout",
+            "whole seconds",
+        ),
         ("segment_size = \"1KiB\"", "queue.segment_size", "64KiB"),
         (
             "disk_max = \"1MiB\"",

@@ -19,8 +19,6 @@ use crate::backend::turns::micros;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often history is compacted.
-const COMPACT_EVERY: Duration = Duration::from_secs(60);
 /// Keys that are listed at once.
 const PAGE: i64 = 1_000;
 
@@ -54,7 +52,7 @@ impl Upkeep {
         if let Err(error) = shared.trim_dead(view.dead).await {
             tracing::debug!(%error, "old dead letters are not dropped yet");
         }
-        let pause = COMPACT_EVERY.min(shared.options.compact_after);
+        let pause = shared.options.compact_after / 2;
         let is_due = (self.last_compaction).is_none_or(|last| now >= last + pause);
         if let Some(revision) = compactable
             && is_due

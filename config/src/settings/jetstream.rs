@@ -47,7 +47,7 @@ section! {
         pub operation_timeout: Duration = Duration::from_secs(3),
         /// Events on their way to NATS at once; whoever comes then waits, for `operation_timeout` at most.
         pub in_flight_max: usize = 1_024,
-        /// After how long without a sign of life from a node the others take its deliveries over. It gives one every quarter of it.
+        /// After how long without a sign of life from a node the others take its deliveries over. It gives one every fifth of it.
         #[serde(with = "humantime_serde")]
         pub session_timeout: Duration = Duration::from_secs(5),
         /// How often a node looks through all that waits for deliveries that no living node has.

@@ -1,8 +1,11 @@
 //! Several nodes on one NATS: what one has, what the others take over, and what they see of each other.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use protocol::{Component, Effect, ErrorCode, Failure};
 use queue::{DeliveryId, Error, Outcome, Stats};
+use serde_json::json;
 
 use super::*;
 use crate::server::Proxy;
@@ -187,4 +190,45 @@ async fn nodes_see_what_others_have() {
     node.settle(&again.lease, Outcome::Delivered).await.unwrap();
     drop((one, other));
     is_empty(&nats, "c").await;
+}
+
+/// A node that wrote a dead letter and died before it could say so leaves one dead letter, whoever takes over, and whatever it does when
+/// it turns out to live.
+#[tokio::test]
+async fn a_dead_letter_that_was_written_is_kept_by_whoever_takes_over() {
+    let nats = Nats::start().await;
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let ask = async |what: &str, body: serde_json::Value| {
+        let subject = format!("$JS.API.STREAM.MSG.{what}");
+        let answer = client.request(subject, body.to_string().into()).await;
+        serde_json::from_slice::<serde_json::Value>(&answer.unwrap().payload).unwrap()
+    };
+    let options = || patient(options(&nats.url(), "c"));
+    let queue = open(options()).await;
+    let sent = conformance::deliveries("f", 1).remove(0);
+    queue.enqueue(vec![sent.clone()]).await.unwrap();
+    let subject = format!("hearth.c.held.one.{}", sent.id);
+    let record = ask("GET.hearth-c-held", json!({ "last_by_subj": subject })).await;
+    let leased = queue.lease(MANY).await.unwrap().remove(0);
+    queue.settle(&leased.lease, dead_letter()).await.unwrap();
+    let written = queue.dead_letter(sent.id).await.unwrap().unwrap().position;
+    drop(queue);
+    // As it was before the record was deleted.
+    let decode = |field: &str| BASE64_STANDARD.decode(record["message"][field].as_str().unwrap());
+    let headers = String::from_utf8(decode("hdrs").unwrap()).unwrap();
+    let owner = headers
+        .lines()
+        .find_map(|line| line.strip_prefix("Hearth-Owner: "));
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Hearth-Owner", owner.unwrap());
+    let body = decode("data").unwrap().into();
+    let put = client.request_with_headers(subject, headers, body).await;
+    put.unwrap();
+    let after = open(options()).await;
+    assert_eq!(after.stats().waiting, 0);
+    // What the first one would take back.
+    ask("DELETE.hearth-c-dead", json!({ "seq": written })).await;
+    let kept = after.dead_letter(sent.id).await.unwrap();
+    assert!(kept.is_some_and(|letter| letter.position > written));
+    assert_eq!(after.stats().dead, 1);
 }

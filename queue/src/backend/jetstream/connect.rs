@@ -29,7 +29,7 @@ pub(super) async fn client(settings: &JetStreamSettings, name: &str) -> Result<C
         .client_capacity(REQUESTS)
         .connection_timeout(settings.operation_timeout)
         // Twice without an answer, and the connection is made anew.
-        .ping_interval(settings.session_timeout / 4)
+        .ping_interval(settings.session_timeout / 5)
         .reconnect_delay_callback(pause)
         .event_callback(async |event| tell(&event));
     let options = identify(options, settings)?;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use protocol::Failure;
 use tokio::time::timeout_at;
 
-use super::api::{Fenced, Stored};
+use super::api::{Failed, Fenced, Stored};
 use super::held::{Batch, Place};
 use super::streams::BatchKey;
 use super::tell::Lost;
@@ -20,6 +19,15 @@ use crate::backend::{DeadLetter, Delivery, DeliveryId, Error, Lease};
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The longest text of a reason, in bytes: there is room for it beside the largest event.
 const REASON_BYTES_MAX: usize = 4_096;
+
+/// A letter that is there.
+#[derive(Debug, Clone, Copy)]
+enum Letter {
+    /// This node wrote it.
+    Own(u64),
+    /// Another node did, which has the delivery now.
+    Others,
+}
 
 impl Shared {
     /// Ends a lease; the delivery is a dead letter.
@@ -52,43 +60,67 @@ impl Shared {
 
     /// Writes the letter, then ends the delivery: between the two there are both, and whoever takes that over finds the letter.
     async fn bury_all(&self, id: DeliveryId, batch: &Arc<Batch>, body: Bytes) -> Result<(), Lost> {
+        let Some(letter) = self.write_letter(id, body).await else {
+            return Ok(());
+        };
+        let is_ours = self.held().died(id, matches!(letter, Letter::Own(_)));
+        let told = match is_ours {
+            true => self.tell_all(batch).await,
+            false => Err(Lost),
+        };
+        if let (Err(Lost), Letter::Own(sequence)) = (told, letter) {
+            self.take_back(id, sequence, is_ours).await;
+        }
+        self.meters.tell(&mut self.held());
+        told
+    }
+
+    /// Writes a letter where there is none, however long that takes; nothing when the node ends before.
+    async fn write_letter(&self, id: DeliveryId, body: Bytes) -> Option<Letter> {
         let subject = self.names.letter(id);
         let mut pause = Duration::from_millis(20);
-        let letter = loop {
-            let (deadline, body) = (self.api.deadline(), body.clone());
-            let put = self
-                .api
-                .put(&subject, None, HeaderMap::new(), body, deadline);
-            match put.await {
-                Ok(Fenced::Done(sequence)) => break sequence,
-                Ok(Fenced::Moved) => {}
+        loop {
+            match self.try_to_write(&subject, body.clone()).await {
+                Ok(Some(letter)) => return Some(letter),
+                Ok(None) => {}
                 Err(failed) => self.seldom.warn(|more| {
                     tracing::warn!(delivery = %id, error = %failed, more, "a dead letter can not be written, and is written later");
                 }),
             }
             tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
             }
-        };
-        let is_ours = self.held().died(id);
-        let told = match is_ours {
-            true => self.tell_all(batch).await,
-            false => Err(Lost),
-        };
-        if told.is_err() {
-            // It is another node's, which will say how it ended.
-            if let Err(failed) = self.api.delete(&self.names.dead, letter).await {
-                tracing::warn!(delivery = %id, error = %failed, "there is a dead letter of a delivery that another node has");
-            }
-            if is_ours {
+        }
+    }
+
+    async fn try_to_write(&self, subject: &str, body: Bytes) -> Result<Option<Letter>, Failed> {
+        let (headers, deadline) = (self.owned(), self.api.deadline());
+        let put = self.api.put(subject, Some(0), headers, body, deadline);
+        if let Fenced::Done(sequence) = put.await? {
+            return Ok(Some(Letter::Own(sequence)));
+        }
+        let found = self.api.last(&self.names.dead, subject).await?;
+        Ok(found.map(|found| match found.owner == self.session {
+            // An attempt of ours that was not answered came through.
+            true => Letter::Own(found.sequence),
+            false => Letter::Others,
+        }))
+    }
+
+    /// Deletes a letter of a delivery that another node has, which will say how it ended, unless that node found the letter first.
+    async fn take_back(&self, id: DeliveryId, letter: u64, is_counted: bool) {
+        match self.api.delete(&self.names.dead, letter).await {
+            Ok(Fenced::Done(())) if is_counted => {
                 let mut held = self.held();
                 held.dead_changes();
                 held.dead_changed(-1);
             }
+            Ok(_) => {}
+            Err(failed) => {
+                tracing::warn!(delivery = %id, error = %failed, "there is a dead letter of a delivery that another node has");
+            }
         }
-        self.meters.tell(&mut self.held());
-        told
     }
 
     /// A letter that NATS takes: what a function answered is cut where it would not.

@@ -197,13 +197,13 @@ impl Held {
         Some((delivery, batch, attempts))
     }
 
-    /// The dead letter is there; false when the delivery was lost meanwhile.
-    pub(super) fn died(&mut self, id: DeliveryId) -> bool {
+    /// The dead letter is there, and may be new; false when the delivery was lost meanwhile.
+    pub(super) fn died(&mut self, id: DeliveryId, is_new: bool) -> bool {
         let Some(entry) = self.dying.remove(&id) else {
             return false;
         };
         entry.kept.batch.change();
-        self.dead_changed(1);
+        self.dead_changed(isize::from(is_new));
         true
     }
 

@@ -95,7 +95,7 @@ impl Sessions {
 
     /// How often a sign of life is given.
     pub(super) fn pace(&self) -> Duration {
-        self.timeout / 4
+        self.timeout / 5
     }
 
     /// Whether nobody can have taken over what this node holds, so that it may begin deliveries.
@@ -114,8 +114,8 @@ impl Sessions {
             state.listening_since = Instant::now();
             state.held_since = state.listening_since;
         }
-        // The others wait for a quarter longer.
-        state.held_until = given + self.timeout * 3 / 4;
+        // The others wait for a tenth longer at least.
+        state.held_until = given + self.timeout * 2 / 5;
         was_held
     }
 
@@ -151,8 +151,9 @@ impl Sessions {
 
     /// Since when it has listened without a gap, for long enough that whoever was not heard is dead.
     pub(super) fn has_listened_from(&self) -> Option<Instant> {
-        let since = self.state().listening_since;
-        (self.by(since) == Standing::Dead).then_some(since)
+        let state = self.state();
+        let since = state.listening_since;
+        self.is_missed(since, &state).then_some(since)
     }
 
     /// What is known of the session that holds a record.
@@ -163,46 +164,49 @@ impl Sessions {
         let state = self.state();
         match state.others.get(session) {
             Some(heard) if heard.has_ended => Standing::Ended,
-            Some(heard) => self.of(session, Some(heard.at), state.listening_since),
-            None => self.of(session, None, state.listening_since),
+            heard => self.of(session, heard.map(|heard| heard.at), &state),
         }
     }
 
     /// What becomes of a session that did not end.
-    fn of(&self, session: &str, heard: Option<Instant>, listening_since: Instant) -> Standing {
+    fn of(&self, session: &str, heard: Option<Instant>, state: &State) -> Standing {
         if let Some((node, generation)) = incarnation(session) {
             // One process at a time has the directory of a node.
             if node == self.node && generation < self.generation {
                 return Standing::Dead;
             }
             // Whoever NATS hears is not robbed, whatever gossip says.
-            let is_silent = heard.is_none_or(|at| at.elapsed() > self.pace() * 3 / 2);
+            let is_silent = heard.is_none_or(|at| at.elapsed() > self.timeout / 2);
             if is_silent && self.deaths.is_dead(&node, generation) {
                 return Standing::Dead;
             }
         }
-        self.by(heard.unwrap_or(listening_since).max(listening_since))
+        let since = state.listening_since;
+        match self.is_missed(heard.map_or(since, |at| at.max(since)), state) {
+            true => Standing::Dead,
+            false => Standing::Alive,
+        }
     }
 
-    fn by(&self, last: Instant) -> Standing {
-        match last.elapsed() <= self.timeout {
-            true => Standing::Alive,
-            false => Standing::Dead,
-        }
+    /// Whether whoever was heard then would have been heard since. A node that NATS does not hear itself knows nothing of others.
+    fn is_missed(&self, last: Instant, state: &State) -> bool {
+        Instant::now() < state.held_until && last.elapsed() > self.timeout
     }
 
     /// The sessions that died since this was asked last.
     pub(super) fn newly_dead(&self) -> Vec<String> {
         let mut state = self.state();
-        let since = state.listening_since;
         state
             .others
             .retain(|_, heard| heard.at.elapsed() < ENDED_KEPT);
-        let mut dead = Vec::new();
-        for (session, heard) in &mut state.others {
-            let is_dead = self.of(session, Some(heard.at), since) == Standing::Dead;
-            if is_dead && !std::mem::replace(&mut heard.is_told, true) {
-                dead.push(session.clone());
+        let is_dead = |(session, heard): &(&String, &Heard)| {
+            !heard.is_told && self.of(session, Some(heard.at), &state) == Standing::Dead
+        };
+        let dead = state.others.iter().filter(is_dead);
+        let dead: Vec<String> = dead.map(|(session, _)| session.clone()).collect();
+        for session in &dead {
+            if let Some(heard) = state.others.get_mut(session) {
+                heard.is_told = true;
             }
         }
         dead
@@ -230,7 +234,7 @@ fn incarnation(session: &str) -> Option<(NodeId, Generation)> {
 mod tests {
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_secs(4);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Gossip, by which one node is dead.
     #[derive(Debug)]
@@ -258,9 +262,9 @@ mod tests {
         assert!(!sessions.is_held(), "it was not looked through");
         sessions.looked_through(Instant::now());
         assert!(sessions.is_held());
-        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         assert!(sessions.heard_own(Instant::now()));
-        tokio::time::advance(Duration::from_millis(2_999)).await;
+        tokio::time::advance(Duration::from_millis(1_999)).await;
         assert!(sessions.is_held());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!sessions.is_held());
@@ -279,28 +283,36 @@ mod tests {
         let sessions = sessions();
         let check =
             |session, standing| assert_eq!(sessions.standing(session), standing, "{session}");
+        let pass = async |seconds| {
+            for _ in 0..seconds {
+                sessions.heard_own(Instant::now());
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+        };
         check(sessions.own(), Standing::Own);
         check("n=1+6", Standing::Dead);
         check("n2+1", Standing::Alive);
         check("n9+1", Standing::Dead);
         sessions.heard("n9+1", false);
         check("n9+1", Standing::Alive);
-        tokio::time::advance(Duration::from_secs(3)).await;
+        pass(4).await;
+        assert_eq!(sessions.has_listened_from(), None);
         assert!(!sessions.heard("n3+1", false));
         check("n9+1", Standing::Dead);
         assert!(sessions.heard("n4+1", true));
         assert!(!sessions.heard("n4+1", true), "it ended before");
-        assert_eq!(sessions.has_listened_from(), None);
-        tokio::time::advance(Duration::from_secs(2)).await;
+        pass(2).await;
         assert!(sessions.has_listened_from().is_some());
         check("n2+1", Standing::Dead);
         check("n3+1", Standing::Alive);
         check("n4+1", Standing::Ended);
         assert_eq!(sessions.newly_dead(), ["n9+1"]);
-        tokio::time::advance(Duration::from_secs(3)).await;
+        pass(4).await;
         assert_eq!(sessions.newly_dead(), ["n3+1"]);
         assert!(sessions.newly_dead().is_empty());
-        // After a time in which this one did not hear, it listens anew.
+        // One that is not heard itself knows nothing, and listens anew when it is.
+        tokio::time::advance(TIMEOUT).await;
+        check("n3+1", Standing::Alive);
         sessions.heard_own(Instant::now());
         check("n3+1", Standing::Alive);
         check("n=1+6", Standing::Dead);

@@ -11,6 +11,7 @@ use super::api::{Failed, Fenced, Head};
 use super::held::{Batch, Place};
 use super::session::Standing;
 use super::streams::BatchKey;
+use crate::backend::DeliveryId;
 use crate::backend::record::{Put, Record, Row};
 
 /// Records that are taken over at once.
@@ -189,8 +190,7 @@ impl Shared {
     async fn rows_left(&self, put: &Put<'_>, begun: u32) -> Result<Vec<Row>, Failed> {
         let mut rows = Vec::with_capacity(put.deliveries.len());
         for row in &put.deliveries {
-            let letter = self.names.letter(row.id.0);
-            if self.api.last(&self.names.dead, &letter).await?.is_some() {
+            if self.keeps_letter(row.id.0).await? {
                 continue;
             }
             rows.push(Row {
@@ -199,5 +199,21 @@ impl Shared {
             });
         }
         Ok(rows)
+    }
+
+    /// Whether there is a letter of a delivery. It is put anew then: whoever wrote it may live, learn that it lost the delivery, and
+    /// take back the one that it wrote.
+    async fn keeps_letter(&self, id: DeliveryId) -> Result<bool, Failed> {
+        let subject = self.names.letter(id);
+        while let Some(letter) = self.api.last(&self.names.dead, &subject).await? {
+            let (expected, deadline) = (Some(letter.sequence), self.api.deadline());
+            let put = self
+                .api
+                .put(&subject, expected, self.owned(), letter.body, deadline);
+            if let Fenced::Done(_) = put.await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -159,11 +159,17 @@ impl Shared {
     }
 
     pub(super) fn headers(&self, batch: &Batch) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(OWNER, self.session.as_str());
+        let mut headers = self.owned();
         if !batch.key.is_one {
             headers.insert(DELIVERIES, batch.names());
         }
+        headers
+    }
+
+    /// The headers of what this session puts.
+    pub(super) fn owned(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(OWNER, self.session.as_str());
         headers
     }
 

@@ -70,6 +70,7 @@ for group in "${groups[@]}"; do
     test)
       need etcd-server has etcd
       need etcd-client has etcdctl
+      need nats-server has nats-server
       need docker.io has dockerd containerd
       # Newer Debian has the client in a package of its own; see resolve_names.
       need docker-cli has docker

@@ -15,16 +15,22 @@ use tokio::time::Instant;
 mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod deaths;
 pub mod embedded;
 pub mod etcd;
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
 mod lanes;
 pub mod limits;
 pub mod memory;
 mod record;
 mod turns;
 
+pub use deaths::Deaths;
 pub use embedded::EmbeddedQueue;
 pub use etcd::EtcdQueue;
+#[cfg(feature = "jetstream")]
+pub use jetstream::JetStreamQueue;
 pub use limits::Limits;
 pub use memory::MemoryQueue;
 

@@ -170,19 +170,19 @@ pub const METERS: &[Meter] = &[
             ("lane", &["custom", "system"]),
             ("outcome", &["delivered", "failed", "refused", "lost"]),
         ],
-        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded` and `etcd` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
+        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded`, `etcd` and `jetstream` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
     ),
     counter(
         "hearth_delivery_leases_lost_total",
         &[],
-        "deliveries whose task gave no sign of life within `queue.lease_timeout`, or with `etcd` whose node lost its session, and that are made once more",
+        "deliveries whose task gave no sign of life within `queue.lease_timeout`, or with `etcd` and `jetstream` whose node lost its session, and that are made once more",
     ),
     Meter {
         kind: Kind::Gauge,
         ..counter(
             "hearth_dead_letters",
             &[],
-            "deliveries that ended without success and are kept: with `embedded` on this node's disk, with `etcd` those of the cluster, on every node",
+            "deliveries that ended without success and are kept: with `embedded` on this node's disk, with `etcd` and `jetstream` those of the cluster, on every node",
         )
     },
     counter(
@@ -214,7 +214,7 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_deliveries_taken_over_total",
         &[],
-        "with `etcd`: deliveries that this node took over from nodes that are gone or had no permits",
+        "with `etcd` and `jetstream`: deliveries that this node took over from nodes that are gone, or with `etcd` had no permits",
     ),
     counter(
         "hearth_executions_total",

@@ -43,6 +43,7 @@ mod transaction;
 mod upkeep;
 mod writer;
 
+pub use super::Deaths;
 use held::{Batch, Spot};
 use keys::Keys;
 use shared::{Job, Shared, unavailable};
@@ -50,12 +51,6 @@ use transaction::{Changes, Op};
 
 /// The largest batch that is taken at once, in bytes, and the largest request that etcd takes is half as much again.
 const BATCH_BYTES_MAX: usize = transaction::BYTES_MAX;
-
-/// Who the others are, as gossip knows.
-pub trait Deaths: Send + Sync + fmt::Debug + 'static {
-    /// Whether this incarnation of a node is dead.
-    fn is_dead(&self, node: &NodeId, generation: Generation) -> bool;
-}
 
 /// How a queue in etcd is kept.
 #[derive(Debug, Clone)]

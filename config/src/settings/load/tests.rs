@@ -110,12 +110,17 @@ fn events_wait_where_it_fits_the_store_or_where_it_is_said() {
         (
             "backend = \"disk\"",
             "queue.backend",
-            "embedded, etcd, memory",
+            "embedded, etcd, jetstream, memory",
         ),
         (
             "backend = \"etcd\"",
             "queue.backend",
             "store.etcd.endpoints",
+        ),
+        (
+            "backend = \"jetstream\"",
+            "queue.jetstream.servers",
+            "at least one server",
         ),
         (
             "session_timeout = \"1500ms\"",

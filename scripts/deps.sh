@@ -70,11 +70,14 @@ for group in "${groups[@]}"; do
     test)
       need etcd-server has etcd
       need etcd-client has etcdctl
+      need nats-server has nats-server
       need docker.io has dockerd containerd
       # Newer Debian has the client in a package of its own; see resolve_names.
       need docker-cli has docker
       need iptables has iptables
       need iproute2 has ip
+      # A node whose clock is off, for the test of schedules.
+      need faketime has faketime
       need curl has curl
       # For the example plugins. A rustup that has the target (rustup target add wasm32-unknown-unknown) needs none of the three.
       need rustc scripts/plugins.sh --rustc

@@ -1,20 +1,23 @@
-//! Reads and changes the cluster's records: functions, subscriptions, event types and CORS configurations.
+//! Reads and changes the cluster's records: functions, subscriptions, event types, CORS configurations and schedules.
 //!
 //! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
 //! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
 //! `uses/<space>/<function>` the subscriptions of a function, `types/<space>/<name>` those of an event type, paths included, and
-//! `authorizes/<space>/<function>` the event types that a function authorizes. A change reads the guard, looks at what it guards as of that
+//! `authorizes/<space>/<function>` the event types that a function authorizes, `fires/<space>/<function>` the schedules that are for a function, and
+//! `counts/<space>/schedules` the number of schedules. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::settings::SchedulesSettings;
 use config::store::{Entry, Error as StoreError, Precondition};
 use config::{Revision, Store};
 use protocol::path::PathConflict;
 use protocol::{
-    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, Space, Subscription, SubscriptionId,
+    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, ScheduleRecord, Space, Subscription,
+    SubscriptionId,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -22,14 +25,18 @@ use tokio::time::Instant;
 use crate::images::Images;
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registry};
 use crate::router::RouteTable;
+use crate::scheduler::Progress;
 use crate::snapshot::Reader;
 
 mod cors;
 mod event_types;
 mod functions;
+mod schedules;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+
+pub use schedules::wall_ms;
 
 /// How often a change is tried when others change the same at the same time.
 const ATTEMPTS_MAX: u32 = 24;
@@ -74,6 +81,17 @@ pub struct StoredCors {
     pub cors: Arc<CorsRecord>,
     /// The revision of its last change; the `ETag` of the record.
     pub revision: Revision,
+}
+
+/// A schedule as the store has it.
+#[derive(Debug, Clone)]
+pub struct StoredSchedule {
+    /// The schedule.
+    pub schedule: Arc<ScheduleRecord>,
+    /// The revision of its last change; the `ETag` of the record.
+    pub revision: Revision,
+    /// Which of its slots were fired; none before it is known to a node, and while the store is away.
+    pub progress: Option<Progress>,
 }
 
 /// Why a record was not read or changed. Nothing was stored, unless `Store` says that it may have been.
@@ -152,6 +170,29 @@ pub enum Error {
     /// Its path can not stand beside those of the space and method.
     #[error("CORS configuration path conflict: {0}")]
     CorsPath(PathConflict),
+    /// The function gets the events of a schedule.
+    #[error("Function cannot be deleted because schedule {0} is for it.")]
+    IsScheduled(String),
+    /// A schedule of that id exists in the space.
+    #[error("Schedule \"{0}\" already exists.")]
+    ScheduleExists(String),
+    /// No such schedule in the space.
+    #[error("Schedule \"{0}\" not found.")]
+    ScheduleNotFound(String),
+    /// The schedule is not at the revision the caller named.
+    #[error("Schedule \"{0}\" changed meanwhile.")]
+    ScheduleChanged(String),
+    /// A schedule asks for more than the settings allow, or for what never comes.
+    #[error("Schedule doesn't validate. Validation error: {0}")]
+    ScheduleLimit(String),
+    /// The space has as many schedules as it may have.
+    #[error("space {space} has {max} schedules, the most it may have (schedules.per_space_max)")]
+    TooManySchedules {
+        /// The space.
+        space: Space,
+        /// The setting.
+        max: usize,
+    },
     /// Others changed the same at the same time, again and again.
     #[error("too many others change {0} at the same time")]
     Contended(String),
@@ -180,6 +221,10 @@ impl Error {
             | Self::CorsExists(_)
             | Self::CorsChanged(_)
             | Self::CorsPath(_)
+            | Self::IsScheduled(_)
+            | Self::ScheduleExists(_)
+            | Self::ScheduleChanged(_)
+            | Self::TooManySchedules { .. }
             | Self::SubscriptionExists(_)
             | Self::SubscriptionChanged(_)
             | Self::Path(_) => ErrorCode::Conflict,
@@ -189,8 +234,11 @@ impl Error {
             Self::SubscriptionNotFound(_)
             | Self::EventTypeNotFound(_)
             | Self::CorsNotFound(_)
+            | Self::ScheduleNotFound(_)
             | Self::UnknownEventType(_) => ErrorCode::NotFound,
-            Self::Identity(_) | Self::CorsIdentity(_) => ErrorCode::InvalidRequest,
+            Self::Identity(_) | Self::CorsIdentity(_) | Self::ScheduleLimit(_) => {
+                ErrorCode::InvalidRequest
+            }
             Self::Contended(_) => ErrorCode::Overloaded,
             Self::ProcessesOff => ErrorCode::Forbidden,
             Self::Image(failure) => failure.code,
@@ -208,6 +256,7 @@ pub struct Catalog {
     routes: Reader<RouteTable>,
     allows_processes: bool,
     apply_timeout: Duration,
+    schedules: SchedulesSettings,
     /// One at a time of this node's changes that others of the same space and method would refuse.
     path_changes: Arc<Semaphore>,
 }
@@ -221,6 +270,7 @@ impl Catalog {
         routes: Reader<RouteTable>,
         allows_processes: bool,
         apply_timeout: Duration,
+        schedules: SchedulesSettings,
     ) -> Self {
         Self {
             store,
@@ -229,6 +279,7 @@ impl Catalog {
             routes,
             allows_processes,
             apply_timeout,
+            schedules,
             path_changes: Arc::new(Semaphore::new(1)),
         }
     }
@@ -244,6 +295,7 @@ impl Catalog {
             .chain(subscribed)
             .chain(registry.event_types.keys())
             .chain(registry.cors.spaces())
+            .chain(registry.schedules.keys())
             .cloned()
             .collect()
     }
@@ -300,4 +352,9 @@ fn types_key(space: &str, name: &str) -> String {
 /// The guard of the event types that a function authorizes.
 fn authorizes_key(space: &str, function_id: &str) -> String {
     format!("authorizes/{space}/{function_id}")
+}
+
+/// The guard of the schedules that are for a function.
+fn fires_key(space: &str, function_id: &str) -> String {
+    format!("fires/{space}/{function_id}")
 }

@@ -11,6 +11,7 @@ pub mod invoker;
 pub mod output;
 pub mod registry_cache;
 pub mod router;
+pub mod scheduler;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
 pub mod serving;
@@ -26,4 +27,5 @@ pub use control::Control;
 pub use executions::Executions;
 pub use invoker::Invoker;
 pub use registry_cache::Registry;
+pub use scheduler::Scheduler;
 pub use snapshot::Reader;

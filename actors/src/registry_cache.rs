@@ -12,8 +12,11 @@ use config::recurring::{Due, Recurring};
 use config::store::{Listing, WatchEvent};
 use config::{Revision, Store};
 use futures_util::future::join_all;
+use protocol::schedule::Plan;
 use protocol::subscription::EventType;
-use protocol::{EventTypeRecord, Function, FunctionId, InstanceKey, Space};
+use protocol::{
+    EventTypeRecord, Function, FunctionId, InstanceKey, ScheduleId, ScheduleRecord, Space,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -43,6 +46,9 @@ pub const EVENT_TYPES_PREFIX: &str = "eventtypes/";
 /// The prefix of CORS configurations in the store; a record's key is `cors/<space>/<id>`.
 pub const CORS_PREFIX: &str = "cors/";
 
+/// The prefix of schedules in the store; a record's key is `schedules/<space>/<id>`.
+pub const SCHEDULES_PREFIX: &str = "schedules/";
+
 /// How long the store may take at the start before the snapshot on disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -52,7 +58,7 @@ const LIST_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Events of the watch that are applied together, so that a burst of changes is published a few times only.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// The functions, subscriptions, event types and CORS configurations this node knows, as of a revision of the store.
+/// The functions, subscriptions, event types, CORS configurations and schedules this node knows, as of a revision of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The newest revision of the store that it was built from.
@@ -71,6 +77,10 @@ pub struct Registry {
     pub event_types: HashMap<Space, Arc<BTreeMap<EventType, Arc<RegisteredType>>>>,
     /// The CORS configurations.
     pub cors: CorsIndex,
+    /// The revision as of which the schedules are complete.
+    pub schedules_revision: Revision,
+    /// The schedules.
+    pub schedules: HashMap<Space, Arc<BTreeMap<ScheduleId, Arc<RegisteredSchedule>>>>,
 }
 
 /// A function as the warm path needs it.
@@ -89,6 +99,17 @@ pub struct Registered {
 pub struct RegisteredType {
     /// The record.
     pub event_type: Arc<EventTypeRecord>,
+    /// The revision of its last change.
+    pub revision: Revision,
+}
+
+/// A schedule as the registry has it.
+#[derive(Debug, Clone)]
+pub struct RegisteredSchedule {
+    /// The record.
+    pub schedule: Arc<ScheduleRecord>,
+    /// When it is due.
+    pub plan: Plan,
     /// The revision of its last change.
     pub revision: Revision,
 }
@@ -112,6 +133,12 @@ impl Registry {
         found.map(|registered| &registered.event_type.name)
     }
 
+    /// The schedules of a space, by id.
+    pub fn schedules_of(&self, space: &Space) -> impl Iterator<Item = &Arc<RegisteredSchedule>> {
+        let of_space = self.schedules.get(space).into_iter();
+        of_space.flat_map(|schedules| schedules.values())
+    }
+
     /// All functions of all spaces.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Registered>> {
         self.functions
@@ -127,14 +154,16 @@ pub(crate) enum Kind {
     Subscriptions,
     EventTypes,
     Cors,
+    Schedules,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Functions,
         Self::Subscriptions,
         Self::EventTypes,
         Self::Cors,
+        Self::Schedules,
     ];
 
     fn prefix(self) -> &'static str {
@@ -143,6 +172,7 @@ impl Kind {
             Self::Subscriptions => SUBSCRIPTIONS_PREFIX,
             Self::EventTypes => EVENT_TYPES_PREFIX,
             Self::Cors => CORS_PREFIX,
+            Self::Schedules => SCHEDULES_PREFIX,
         }
     }
 
@@ -152,6 +182,7 @@ impl Kind {
             Self::Subscriptions => "subscriptions",
             Self::EventTypes => "eventtypes",
             Self::Cors => "cors",
+            Self::Schedules => "schedules",
         }
     }
 }

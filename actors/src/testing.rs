@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluster::peer::scripted::ScriptedPeer;
 use config::Store;
+use config::settings::SchedulesSettings;
 use ractor::Actor;
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +71,7 @@ impl TestCatalog {
             routes.reader(),
             true,
             Duration::from_secs(5),
+            SchedulesSettings::default(),
         );
         Self {
             catalog,

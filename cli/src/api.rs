@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 use url::Url;
@@ -49,6 +49,7 @@ pub(crate) struct Call<'a> {
     query: Option<&'a str>,
     header: Option<(&'static str, &'a HeaderValue)>,
     body: Option<Vec<u8>>,
+    if_match: Option<&'a HeaderValue>,
     timeout: Duration,
 }
 
@@ -62,6 +63,7 @@ impl<'a> Call<'a> {
             query: None,
             header: None,
             body: None,
+            if_match: None,
             timeout: ANSWER_TIMEOUT,
         }
     }
@@ -90,6 +92,12 @@ impl<'a> Call<'a> {
     /// Adds a header.
     pub(crate) fn header(mut self, name: &'static str, value: &'a HeaderValue) -> Self {
         self.header = Some((name, value));
+        self
+    }
+
+    /// Asks for a change of the record that has this tag, and of no other.
+    pub(crate) fn if_match(mut self, tag: &'a HeaderValue) -> Self {
+        self.if_match = Some(tag);
         self
     }
 
@@ -280,6 +288,9 @@ impl Api {
         }
         if let Some((name, value)) = call.header {
             request = request.header(name, value);
+        }
+        if let Some(tag) = call.if_match {
+            request = request.header(IF_MATCH, tag);
         }
         request
             .send()

@@ -16,6 +16,7 @@ mod help;
 mod json;
 mod options;
 mod ready;
+mod schedule;
 mod subscription;
 mod table;
 #[cfg(test)]

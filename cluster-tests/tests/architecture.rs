@@ -32,13 +32,16 @@ const BESIDE: [(&str, &[&str]); 2] = [
 const BESIDES: [(&str, &str); 1] = [("node", "cli")];
 
 /// Third-party crates and those of ours that may name them.
-const OWNERS: [(&str, &[&str]); 6] = [
+const OWNERS: [(&str, &[&str]); 9] = [
     ("ractor", &["actors"]),
+    ("async-nats", &["queue"]),
     ("etcd-client", &["config", "queue"]),
     ("chitchat", &["cluster"]),
     ("bollard", &["providers"]),
     ("axum", &["gateway"]),
     ("wasmtime", &["plugins"]),
+    ("croner", &["protocol"]),
+    ("jiff", &["protocol"]),
 ];
 
 #[test]
@@ -103,14 +106,14 @@ fn every_crate_has_its_place() {
 #[test]
 fn only_node_turns_backend_features_on() {
     let metadata = metadata();
-    let backends = ["docker", "process", "http", "wasm", "aws"];
+    let backends = ["docker", "process", "http", "jetstream", "wasm", "aws"];
     let mut wrong = Vec::new();
     for package in workspace(&metadata).filter(|package| package.name.as_str() != "node") {
         let runtime = package
             .dependencies
             .iter()
             .filter(|dependency| dependency.kind == DependencyKind::Normal);
-        let has_backends = ["providers", "plugins"];
+        let has_backends = ["providers", "plugins", "queue"];
         for dependency in runtime.filter(|it| has_backends.contains(&it.name.as_str())) {
             let on: Vec<_> = dependency
                 .features

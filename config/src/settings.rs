@@ -10,6 +10,7 @@ mod executions;
 mod executor;
 mod field;
 mod http;
+mod jetstream;
 mod limits;
 mod listen;
 mod load;
@@ -18,6 +19,7 @@ mod node;
 mod plugins;
 mod process;
 mod queue;
+mod schedules;
 mod secret;
 mod store;
 mod table;
@@ -30,6 +32,7 @@ pub use error::{Error, Origin};
 pub use executions::ExecutionsSettings;
 pub use executor::ExecutorSettings;
 pub use http::HttpSettings;
+pub use jetstream::JetStreamSettings;
 pub use limits::LimitsSettings;
 pub use listen::ListenSettings;
 pub use load::Flags;
@@ -38,6 +41,7 @@ pub use node::NodeSettings;
 pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
 pub use queue::{QueueBackend, QueueSettings};
+pub use schedules::SchedulesSettings;
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
@@ -72,6 +76,8 @@ section! {
         pub queue: QueueSettings = QueueSettings::default(),
         /// Asynchronous invocations, as the config store keeps them.
         pub executions: ExecutionsSettings = ExecutionsSettings::default(),
+        /// Events that come by the clock.
+        pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

@@ -1,4 +1,4 @@
-//! The config API on port 4001: functions, subscriptions, event types, CORS, status, diagnostics.
+//! The config API on port 4001: functions, subscriptions, event types, CORS, schedules, status, diagnostics.
 
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ mod executions;
 mod filter;
 mod functions;
 mod meters;
+mod schedules;
 mod spaceless;
 mod subscriptions;
 mod tags;
@@ -93,7 +94,13 @@ fn add_records(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
     let all = get(cors::list).post(cors::create);
     let router = add(router, "/v1/spaces/{space}/cors", all);
     let one = get(cors::read).put(cors::replace).delete(cors::delete);
-    add(router, "/v1/spaces/{space}/cors/{id}", one)
+    let router = add(router, "/v1/spaces/{space}/cors/{id}", one);
+    let all = get(schedules::list).post(schedules::create);
+    let router = add(router, "/v1/spaces/{space}/schedules", all);
+    let one = get(schedules::read)
+        .put(schedules::replace)
+        .delete(schedules::delete);
+    add(router, "/v1/spaces/{space}/schedules/{id}", one)
 }
 
 /// Adds a path, and a redirect from the same path with a superfluous slash.

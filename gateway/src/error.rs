@@ -291,6 +291,11 @@ impl Error {
         .into()
     }
 
+    /// What went wrong, without how it is answered.
+    pub(crate) fn into_failure(self) -> Failure {
+        self.failure
+    }
+
     /// The authorizer of an event type does not let an event through. The client is not told why: the log is.
     pub(crate) fn not_authorized(event_type: &str) -> Self {
         let message =

@@ -31,7 +31,7 @@ mod typed;
 
 use self::dispatch::Kind;
 pub(crate) use self::dispatch::SPACE;
-pub use self::emit::{Emitter, Invocations};
+pub use self::emit::{Emitter, Invocations, Scheduled};
 use self::target::Target;
 use self::typed::Heard;
 use crate::body::{self, AnswerBody};

@@ -23,7 +23,7 @@ mod node;
 mod surface;
 
 pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
-pub use events::{Emitter, Invocations};
+pub use events::{Emitter, Invocations, Scheduled};
 pub use inner::{Callers, InnerListener, Stranger};
 pub use invoke::Propagate;
 pub use node::Node;

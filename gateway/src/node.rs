@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
+use actors::catalog::{
+    self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSubscription,
+};
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
 use actors::{Executions, Registry};
@@ -13,8 +15,8 @@ use bytes::Bytes;
 use config::Revision;
 use futures_util::stream::BoxStream;
 use protocol::{
-    CorsId, CorsRecord, EventTypeRecord, Function, FunctionId, Space, Subscription, SubscriptionId,
-    api,
+    CorsId, CorsRecord, EventTypeRecord, Function, FunctionId, ScheduleRecord, Space, Subscription,
+    SubscriptionId, api,
 };
 
 /// What the edge asks of the node behind it; [`actors::Control`] in a running node, a scripted one in tests.
@@ -204,6 +206,48 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// Asynchronous invocations.
     fn executions(&self) -> &Executions;
 
+    /// Stores a schedule.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::create_schedule`].
+    async fn create_schedule(
+        &self,
+        schedule: ScheduleRecord,
+    ) -> Result<StoredSchedule, catalog::Error>;
+
+    /// Replaces a schedule; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::update_schedule`].
+    async fn update_schedule(
+        &self,
+        schedule: ScheduleRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredSchedule, catalog::Error>;
+
+    /// Removes a schedule; with `at`, only if its record is at that revision.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::delete_schedule`].
+    async fn delete_schedule(
+        &self,
+        space: &str,
+        id: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error>;
+
+    /// Reads one schedule.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::schedule`].
+    async fn schedule(&self, space: &str, id: &str) -> Result<StoredSchedule, catalog::Error>;
+
+    /// Reads the schedules of a space, by id.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::schedules`].
+    async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error>;
+
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
 
@@ -375,6 +419,38 @@ impl Node for actors::Control {
 
     fn executions(&self) -> &Executions {
         &self.executions
+    }
+
+    async fn create_schedule(
+        &self,
+        schedule: ScheduleRecord,
+    ) -> Result<StoredSchedule, catalog::Error> {
+        self.catalog.create_schedule(schedule).await
+    }
+
+    async fn update_schedule(
+        &self,
+        schedule: ScheduleRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredSchedule, catalog::Error> {
+        self.catalog.update_schedule(schedule, at).await
+    }
+
+    async fn delete_schedule(
+        &self,
+        space: &str,
+        id: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.catalog.delete_schedule(space, id, at).await
+    }
+
+    async fn schedule(&self, space: &str, id: &str) -> Result<StoredSchedule, catalog::Error> {
+        self.catalog.schedule(space, id).await
+    }
+
+    async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error> {
+        self.catalog.schedules(space).await
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

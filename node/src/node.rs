@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::Scheduler;
+use actors::scheduler;
 use cluster::listen::PeerSockets;
 use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
 use cluster::{Membership, PeerClient, PeerHandler};
 use config::{Settings, Store};
-use gateway::{Edge, InnerListener, Listeners};
+use gateway::{Edge, InnerListener, Listeners, Scheduled};
 use providers::Callers;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +84,7 @@ pub struct NodeHandle {
     addresses: gateway::Addresses,
     peer_address: SocketAddr,
     running: actors::supervisor::Running,
+    scheduler: Scheduler,
     events: Events,
     plugins: wire::Plugins,
     edge: gateway::Serving,
@@ -159,7 +162,7 @@ impl Node {
             settings: &settings,
             identity: &identity,
             base,
-            store,
+            store: Arc::clone(&store),
             client,
             membership: &membership,
             callers: callers.clone(),
@@ -181,6 +184,17 @@ impl Node {
         let events = queues.start(&settings.queue, &running.control, &plugins);
         let keep_house = running.control.executions.clone().keep_house();
         tracker.spawn(stop.clone().run_until_cancelled_owned(keep_house));
+        let scheduler = Scheduler::start(scheduler::Args {
+            settings: settings.schedules.clone(),
+            node_id: identity.node_id().clone(),
+            node_name: settings.node.name.as_str().into(),
+            generation: identity.generation(),
+            store,
+            registry: running.control.registry.clone(),
+            members: membership.members(),
+            fire: Arc::new(Scheduled::new(Arc::clone(&events.emitter))),
+            clock: scheduler::wall_ms,
+        });
         let edge = Edge::new(
             listeners,
             &settings,
@@ -205,6 +219,7 @@ impl Node {
             addresses,
             peer_address,
             running,
+            scheduler,
             events,
             plugins,
             edge,
@@ -236,14 +251,18 @@ impl NodeHandle {
         }
     }
 
-    /// Drains and stops the node: readiness off and peers told, then accept stops, what is in flight finishes, what is queued
+    /// Drains and stops the node: readiness off and peers told, schedules fire elsewhere, then accept stops, what is in flight finishes, what is queued
     /// is delivered, instances may call no more and stop, actors stop. What is not done by `node.drain_timeout` is cut off.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.settings.node.drain_timeout;
         tracing::info!(node = %self.settings.node.name, "draining");
         self.running.handle.begin_drain();
-        tokio::time::sleep_until(deadline.min(Instant::now() + self.settings.node.drain_delay))
-            .await;
+        // The other nodes fire from now on.
+        let delayed = Instant::now() + self.settings.node.drain_delay;
+        tokio::join!(
+            self.scheduler.stop(deadline),
+            tokio::time::sleep_until(deadline.min(delayed)),
+        );
         self.edge_shutdown.cancel();
         // What waits in the queue goes on meanwhile, and comes to an end when nothing more can be emitted.
         let events_until = deadline - EVENTS_MARGIN.min(self.settings.node.drain_timeout / 4);

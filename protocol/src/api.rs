@@ -10,6 +10,7 @@ use crate::event_type::EventTypeRecord;
 use crate::execution::{self, Execution, ExecutionId};
 use crate::function::Function;
 use crate::id::{FunctionId, Space};
+use crate::schedule::ScheduleRecord;
 use crate::subscription::Subscription;
 
 /// An error of the events and config APIs, in Event Gateway's shape. Exactly one element is ever sent.
@@ -95,6 +96,38 @@ pub struct EventTypes {
 pub struct AllCors {
     /// The CORS configurations of the space, by id.
     pub cors: Vec<CorsRecord>,
+}
+
+/// `GET /v1/spaces/{space}/schedules`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Schedules {
+    /// The schedules of the space, by id.
+    pub schedules: Vec<Schedule>,
+}
+
+/// A schedule, and when it was and will be due.
+#[derive(Debug, Clone, Serialize)]
+pub struct Schedule {
+    /// The record.
+    #[serde(flatten)]
+    pub schedule: ScheduleRecord,
+    /// Its next slot by the clock of the answering node; none when it is off or over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// What was fired last, since it was changed to be due at other times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<FiredSlot>,
+}
+
+/// A slot that was fired.
+#[derive(Debug, Clone, Serialize)]
+pub struct FiredSlot {
+    /// When it was due.
+    pub slot: String,
+    /// When its event was queued.
+    pub at: String,
+    /// The name of the node that did.
+    pub node: String,
 }
 
 /// `GET /v1/dead-letters`: those that the answering node keeps, oldest first.

@@ -17,6 +17,7 @@ mod time;
 pub use self::http::HttpData;
 pub use encoded::Encoded;
 pub use payload::{MalformedJson, Payload, is_json};
+pub use time::rfc3339;
 
 /// One event. Serialises with any format that has bytes, msgpack among them; fields of a later version are passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -97,6 +97,18 @@ text_id!(
 );
 
 text_id!(
+    /// A schedule's id within its space: 1 to 128 letters, digits, '.', '-' and '_'.
+    ScheduleId,
+    |value| match value {
+        "" => Err(("required", "a schedule id is required")),
+        _ if !is_name(value) || value.len() > 128 => {
+            Err(("scheduleid", "a schedule id has at most 128 letters, digits, '.', '-' and '_'"))
+        }
+        _ => Ok(()),
+    }
+);
+
+text_id!(
     /// A node's lasting identity, made once and kept in its data directory.
     NodeId,
     |value| match value {

@@ -13,6 +13,7 @@ pub mod id;
 pub mod invocation;
 pub mod path;
 pub mod peer;
+pub mod schedule;
 pub mod subscription;
 
 pub use code::{Answered, Component, Effect, ErrorCode, Failure};
@@ -24,4 +25,5 @@ pub use function::Function;
 pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};
 pub use path::PathTree;
+pub use schedule::{ScheduleId, ScheduleRecord};
 pub use subscription::{Subscription, SubscriptionId};

@@ -15,16 +15,22 @@ use tokio::time::Instant;
 mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod deaths;
 pub mod embedded;
 pub mod etcd;
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
 mod lanes;
 pub mod limits;
 pub mod memory;
 mod record;
 mod turns;
 
+pub use deaths::Deaths;
 pub use embedded::EmbeddedQueue;
 pub use etcd::EtcdQueue;
+#[cfg(feature = "jetstream")]
+pub use jetstream::JetStreamQueue;
 pub use limits::Limits;
 pub use memory::MemoryQueue;
 
@@ -165,7 +171,8 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// What it promises.
     fn promise(&self) -> Promise;
 
-    /// Takes all of these or none. When it returns they are as safe as the backend makes them.
+    /// Takes all of these or none. When it returns they are as safe as the backend makes them. Where it promises at least once, a
+    /// delivery that waits or runs on this node by the same name is taken by that: whoever does not know whether it enqueued may do it again.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::TooLarge`] and [`Error::Unavailable`]; nothing was taken then.

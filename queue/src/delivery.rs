@@ -16,7 +16,7 @@ use crate::backend::{Delivery, Leased, Outcome, Permits, Promise, Queue, Stats};
 
 mod judge;
 mod meters;
-mod seldom;
+pub(crate) mod seldom;
 
 pub use judge::{OwnRetry, Retry};
 pub use meters::Meters;

@@ -7,6 +7,8 @@
 pub mod backend;
 pub mod delivery;
 
+#[cfg(feature = "jetstream")]
+pub use backend::JetStreamQueue;
 pub use backend::{
     DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased, MemoryQueue,
     Origin, Outcome, Permits, Promise, Queue, Stats,

@@ -8,7 +8,8 @@ use protocol::Function;
 use protocol::function::Provider;
 
 use super::{
-    ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, function_key, pause, unmoved, uses_key,
+    ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, fires_key, function_key, pause, unmoved,
+    uses_key,
 };
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registered};
 
@@ -64,12 +65,13 @@ impl Catalog {
     /// [`Error`]; nothing is removed then.
     pub async fn delete(&self, space: &str, id: &str, at: Option<Revision>) -> Result<(), Error> {
         let (key, uses_key) = (function_key(space, id), uses_key(space, id));
-        let authorizes_key = authorizes_key(space, id);
+        let (authorizes_key, fires_key) = (authorizes_key(space, id), fires_key(space, id));
         for attempt in 0..ATTEMPTS_MAX {
-            let (function, uses, authorizes) = tokio::try_join!(
+            let (function, uses, authorizes, fires) = tokio::try_join!(
                 self.store.get(&key),
                 self.store.get(&uses_key),
                 self.store.get(&authorizes_key),
+                self.store.get(&fires_key),
             )?;
             if let Some(uses) = &uses
                 && self.is_subscribed(space, id, uses.revision).await?
@@ -86,6 +88,11 @@ impl Catalog {
                     event_type,
                 });
             }
+            if let Some(fires) = &fires
+                && let Some(schedule) = self.schedule_for(space, id, fires.revision).await?
+            {
+                return Err(Error::IsScheduled(schedule));
+            }
             if function.is_none() {
                 return Err(Error::NotFound(id.to_owned()));
             }
@@ -95,8 +102,9 @@ impl Catalog {
                     (key.clone(), precondition),
                     (uses_key.clone(), unmoved(uses.as_ref())),
                     (authorizes_key.clone(), unmoved(authorizes.as_ref())),
+                    (fires_key.clone(), unmoved(fires.as_ref())),
                 ],
-                writes: [&key, &uses_key, &authorizes_key]
+                writes: [&key, &uses_key, &authorizes_key, &fires_key]
                     .map(|key| Write::Delete(key.clone()))
                     .into(),
             };

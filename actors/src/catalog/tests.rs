@@ -11,6 +11,7 @@ use crate::testing::TestCatalog;
 
 mod cors;
 mod event_types;
+mod schedules;
 
 /// Two nodes on one store.
 async fn two_nodes() -> (TestCatalog, TestCatalog, Arc<MemoryStore>) {

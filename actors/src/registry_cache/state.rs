@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use config::store::{Entry, Listing, WatchEvent};
 use protocol::{
-    CorsId, CorsRecord, EventTypeRecord, Function, Space, Subscription, SubscriptionId,
+    CorsId, CorsRecord, EventTypeRecord, Function, ScheduleRecord, Space, Subscription,
+    SubscriptionId,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use super::records::Records;
 use super::subscriptions::{GroupKey, Subscribed};
 use super::{
     CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, Kind, Registered, RegisteredCors,
-    RegisteredType, Registry, SUBSCRIPTIONS_PREFIX,
+    RegisteredSchedule, RegisteredType, Registry, SCHEDULES_PREFIX, SUBSCRIPTIONS_PREFIX,
 };
 
 /// What the store told, and the registry that says the same; what did not change is shared with the registry before.
@@ -25,6 +26,7 @@ pub(super) struct State {
     subscriptions: Records<Subscribed>,
     event_types: Records<RegisteredType>,
     cors: Records<RegisteredCors>,
+    schedules: Records<RegisteredSchedule>,
     registry: Arc<Registry>,
 }
 
@@ -35,6 +37,7 @@ impl Default for State {
             subscriptions: Records::new(read_subscription),
             event_types: Records::new(read_event_type),
             cors: Records::new(read_cors),
+            schedules: Records::new(read_schedule),
             registry: Arc::default(),
         }
     }
@@ -46,6 +49,7 @@ impl State {
             && self.subscriptions.is_listed
             && self.event_types.is_listed
             && self.cors.is_listed
+            && self.schedules.is_listed
     }
 
     /// Replaces everything of a kind: records that are not in the listing are gone.
@@ -91,17 +95,26 @@ impl State {
                     registry.cors.set(space, all);
                 }
             }
+            Kind::Schedules => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.schedules.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_schedules(&mut registry, &changed);
+            }
         }
         registry.functions_revision = self.functions.revision;
         registry.subscriptions.revision = self.subscriptions.revision;
         registry.event_types_revision = self.event_types.revision;
         registry.cors.revision = self.cors.revision;
+        registry.schedules_revision = self.schedules.revision;
         registry.revision = self
             .functions
             .revision
             .max(self.subscriptions.revision)
             .max(self.event_types.revision)
-            .max(self.cors.revision);
+            .max(self.cors.revision)
+            .max(self.schedules.revision);
         registry.is_loaded = self.is_loaded();
         self.registry = Arc::new(registry);
         metrics::histogram!("hearth_registry_rebuild_seconds", "records" => kind.name())
@@ -118,7 +131,8 @@ impl State {
             .entries()
             .chain(self.subscriptions.entries())
             .chain(self.event_types.entries())
-            .chain(self.cors.entries());
+            .chain(self.cors.entries())
+            .chain(self.schedules.entries());
         Snapshot {
             revision: self.registry.revision,
             entries: entries.collect(),
@@ -158,6 +172,27 @@ impl State {
             match event_types.is_empty() {
                 true => registry.event_types.remove(&space),
                 false => registry.event_types.insert(space, Arc::new(event_types)),
+            };
+        }
+    }
+
+    /// Makes the schedules of each space anew that has a changed one.
+    fn set_schedules(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
+        for space in spaces(SCHEDULES_PREFIX, changed) {
+            let prefix = format!("{SCHEDULES_PREFIX}{space}/");
+            let registered = self.schedules.under(&prefix);
+            let schedules: BTreeMap<_, _> = registered
+                .map(|registered| {
+                    (
+                        registered.schedule.schedule_id.clone(),
+                        Arc::clone(registered),
+                    )
+                })
+                .collect();
+            gauge("hearth_schedules", &space, schedules.len());
+            match schedules.is_empty() {
+                true => registry.schedules.remove(&space),
+                false => registry.schedules.insert(space, Arc::new(schedules)),
             };
         }
     }
@@ -293,6 +328,24 @@ pub(crate) fn read_cors(entry: &Entry) -> Option<RegisteredCors> {
     })
 }
 
+/// Reads a schedule; one that can not be read never fires.
+pub(crate) fn read_schedule(entry: &Entry) -> Option<RegisteredSchedule> {
+    let schedule: ScheduleRecord = parsed(entry)?;
+    if schedule_key(schedule.space.as_str(), schedule.schedule_id.as_str()) != entry.key {
+        tracing::error!(key = %entry.key, "a record in the store names another schedule than its key");
+        return None;
+    }
+    let plan = schedule
+        .plan()
+        .inspect_err(|error| tracing::error!(key = %entry.key, %error, "a schedule in the store can not be read"))
+        .ok()?;
+    Some(RegisteredSchedule {
+        schedule: Arc::new(schedule),
+        plan,
+        revision: entry.revision,
+    })
+}
+
 fn parsed<'a, T: Deserialize<'a>>(entry: &'a Entry) -> Option<T> {
     serde_json::from_slice(&entry.value)
         .inspect_err(|error| tracing::error!(key = %entry.key, %error, "a record in the store can not be read"))
@@ -316,6 +369,11 @@ pub(crate) fn subscription_key(subscription: &Subscription) -> String {
 /// The key of a CORS configuration; those of a method begin with that of its name.
 pub(crate) fn cors_key(space: &str, id: &str) -> String {
     format!("{CORS_PREFIX}{space}/{id}")
+}
+
+/// The key of a schedule's record.
+pub(crate) fn schedule_key(space: &str, id: &str) -> String {
+    format!("{SCHEDULES_PREFIX}{space}/{id}")
 }
 
 /// The key of an event type's record.

@@ -204,6 +204,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         routes.reader(),
         settings.process.allow,
         settings.limits.apply_timeout,
+        settings.schedules.clone(),
     );
     let executions = Executions::new(
         Arc::clone(&parts.store),

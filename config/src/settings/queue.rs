@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{above_zero, require};
 use super::field::{Kind, Setting, section, size};
-use super::{Error, StoreSettings};
+use super::{Error, JetStreamSettings, StoreSettings};
 
 /// The shortest lease that etcd gives with its own settings.
 const SESSION_TIMEOUT_MIN: Duration = Duration::from_secs(2);
@@ -17,7 +17,7 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 section! {
     /// Events on their way to their subscribers.
     pub struct QueueSettings {
-        /// Where custom events wait: `embedded` (on this node's disk, each delivered at least once), `etcd` (in the etcd of the config store, at least once, also when this node is lost) or `memory` (at most once). With etcd `etcd`, without it `embedded`, unless it is set.
+        /// Where custom events wait: `embedded` (on this node's disk, each delivered at least once), `etcd` (in the etcd of the config store, at least once, also when this node is lost), `jetstream` (in NATS, as with `etcd`, for higher rates) or `memory` (at most once). With etcd `etcd`, without it `embedded`, unless it is set.
         pub backend: Option<QueueBackend> = None,
         /// Deliveries that wait on this node, one for each subscriber of an event; an event that finds no room is answered with 503.
         pub len_max: usize = 10_000,
@@ -40,9 +40,9 @@ section! {
         /// `memory`: how long after its event was accepted a delivery is tried again that was refused, so that nothing ran. Of system events as well.
         #[serde(with = "humantime_serde")]
         pub retry_for: Duration = Duration::from_secs(60),
-        /// `embedded`, `etcd`: how often a delivery is tried before it is a dead letter; what this cluster had no room for is not counted.
+        /// `embedded`, `etcd`, `jetstream`: how often a delivery is tried before it is a dead letter; what this cluster had no room for is not counted.
         pub attempts_max: u32 = 10,
-        /// `embedded`, `etcd`: how old an event may get before its delivery is a dead letter that is not tried any more.
+        /// `embedded`, `etcd`, `jetstream`: how old an event may get before its delivery is a dead letter that is not tried any more.
         #[serde(with = "humantime_serde")]
         pub max_age: Duration = Duration::from_secs(24 * 3600),
         /// `embedded`: bytes on this node's disk beyond which events are answered with 503; a few files more may be needed to end what is there.
@@ -54,12 +54,12 @@ section! {
         /// `embedded`: events that wait and are kept in memory as well, so that they need not be read.
         #[serde(with = "size")]
         pub cache_max: ByteSize = ByteSize::mib(8),
-        /// `embedded`, `etcd`: dead letters that are kept, on this node or in etcd; beyond it the oldest are dropped and counted.
+        /// `embedded`, `etcd`, `jetstream`: dead letters that are kept, on this node, in etcd or in NATS; beyond it the oldest are dropped and counted.
         pub dead_len_max: usize = 10_000,
-        /// `embedded`, `etcd`: bytes of dead letters that are kept.
+        /// `embedded`, `etcd`, `jetstream`: bytes of dead letters that are kept.
         #[serde(with = "size")]
         pub dead_bytes_max: ByteSize = ByteSize::mib(64),
-        /// `embedded`, `etcd`: how long dead letters are kept.
+        /// `embedded`, `etcd`, `jetstream`: how long dead letters are kept.
         #[serde(with = "humantime_serde")]
         pub dead_age_max: Duration = Duration::from_secs(7 * 24 * 3600),
         /// `etcd`: how long etcd waits for a node that it does not hear, until others take over what that node holds; in whole seconds, 2 at least.
@@ -74,6 +74,8 @@ section! {
         /// `etcd`: history of etcd that is older than this is compacted by one of the nodes, as what ended takes room until then; `0s` leaves that to you.
         #[serde(with = "humantime_serde")]
         pub compact_after: Duration = Duration::from_secs(60),
+        /// NATS, for the backend `jetstream`.
+        pub jetstream: JetStreamSettings = JetStreamSettings::default(),
         /// Deliveries of system events that wait on this node; those that find no room are dropped and counted.
         pub system_len_max: usize = 1_000,
         /// Deliveries of system events that run at once on this node.
@@ -89,12 +91,14 @@ pub enum QueueBackend {
     Embedded,
     /// In the etcd of the cluster.
     Etcd,
+    /// In streams of NATS.
+    JetStream,
     /// In the memory of the node.
     Memory,
 }
 
 impl Setting for QueueBackend {
-    const KIND: Kind = Kind::Choice(&["embedded", "etcd", "memory"]);
+    const KIND: Kind = Kind::Choice(&["embedded", "etcd", "jetstream", "memory"]);
 }
 
 impl QueueSettings {
@@ -112,7 +116,7 @@ impl QueueSettings {
             self.backend != Some(QueueBackend::Etcd) || !store.etcd.endpoints.is_empty(),
             "queue.backend",
             "\"etcd\"",
-            "embedded or memory, or store.etcd.endpoints to be set",
+            "embedded, jetstream or memory, or store.etcd.endpoints to be set",
         )?;
         require(
             self.session_timeout >= SESSION_TIMEOUT_MIN && self.session_timeout.subsec_nanos() == 0,
@@ -145,6 +149,8 @@ impl QueueSettings {
             "queue.disk_max",
             size::text(self.disk_max),
             "at least queue.segment_size",
-        )
+        )?;
+        self.jetstream
+            .check(self.backend == Some(QueueBackend::JetStream))
     }
 }

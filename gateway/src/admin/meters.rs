@@ -62,6 +62,7 @@ impl Operation {
             "subscriptions" => "subscription",
             "eventtypes" if path.starts_with("/v1/spaces/") => "eventtype",
             "cors" if path.starts_with("/v1/spaces/") => "cors",
+            "schedules" if path.starts_with("/v1/spaces/") => "schedule",
             _ => return None,
         };
         let operation = match (method, id) {

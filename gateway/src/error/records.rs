@@ -44,6 +44,9 @@ impl From<catalog::Error> for Error {
             | catalog::Error::EventTypeNotFound(_)
             | catalog::Error::CorsExists(_)
             | catalog::Error::CorsNotFound(_)
+            | catalog::Error::ScheduleExists(_)
+            | catalog::Error::ScheduleNotFound(_)
+            | catalog::Error::TooManySchedules { .. }
             | catalog::Error::NotFound(_)
             | catalog::Error::SubscriptionNotFound(_)
             | catalog::Error::Contended(_)
@@ -53,6 +56,8 @@ impl From<catalog::Error> for Error {
             catalog::Error::Exists(_)
             | catalog::Error::InUse
             | catalog::Error::IsAuthorizer { .. }
+            | catalog::Error::IsScheduled(_)
+            | catalog::Error::ScheduleLimit(_)
             | catalog::Error::EventTypeInUse
             | catalog::Error::CorsIdentity(_)
             | catalog::Error::CorsPath(_)
@@ -67,6 +72,7 @@ impl From<catalog::Error> for Error {
             catalog::Error::Changed(_)
             | catalog::Error::SubscriptionChanged(_)
             | catalog::Error::CorsChanged(_)
+            | catalog::Error::ScheduleChanged(_)
             | catalog::Error::EventTypeChanged(_) => {
                 Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
             }

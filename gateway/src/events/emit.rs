@@ -14,9 +14,11 @@ use protocol::{Event, Failure, FunctionId, Space, Subscription};
 use queue::{Delivery, DeliveryId, MemoryQueue, Origin, Queue};
 
 mod deliver;
+mod scheduled;
 mod system;
 
 pub use deliver::Invocations;
+pub use scheduled::Scheduled;
 pub(super) use system::About;
 
 use super::plugins::{EventSubject, Plugins};

@@ -20,6 +20,7 @@ mod limits;
 mod meters;
 mod parsers;
 mod plugins;
+mod schedules;
 mod spaceless;
 mod subscriptions;
 mod support;

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
+use actors::catalog::{
+    self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSubscription,
+};
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
@@ -24,7 +26,7 @@ use protocol::function::Provider;
 use protocol::invocation::{Body, StartKind};
 use protocol::{
     Component, CorsId, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function,
-    FunctionId, NodeId, Phases, Reply, Space, Subscription, SubscriptionId, api,
+    FunctionId, NodeId, Phases, Reply, ScheduleRecord, Space, Subscription, SubscriptionId, api,
 };
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -362,6 +364,41 @@ impl Node for ScriptedNode {
 
     fn executions(&self) -> &Executions {
         &self.0.executions
+    }
+
+    async fn create_schedule(
+        &self,
+        schedule: ScheduleRecord,
+    ) -> Result<StoredSchedule, catalog::Error> {
+        self.store()?;
+        self.records().await.create_schedule(schedule).await
+    }
+
+    async fn update_schedule(
+        &self,
+        schedule: ScheduleRecord,
+        at: Option<Revision>,
+    ) -> Result<StoredSchedule, catalog::Error> {
+        self.store()?;
+        self.records().await.update_schedule(schedule, at).await
+    }
+
+    async fn delete_schedule(
+        &self,
+        space: &str,
+        id: &str,
+        at: Option<Revision>,
+    ) -> Result<(), catalog::Error> {
+        self.store()?;
+        self.records().await.delete_schedule(space, id, at).await
+    }
+
+    async fn schedule(&self, space: &str, id: &str) -> Result<StoredSchedule, catalog::Error> {
+        self.records().await.schedule(space, id).await
+    }
+
+    async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error> {
+        self.records().await.schedules(space).await
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -170,19 +170,19 @@ pub const METERS: &[Meter] = &[
             ("lane", &["custom", "system"]),
             ("outcome", &["delivered", "failed", "refused", "lost"]),
         ],
-        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded` and `etcd` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
+        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded`, `etcd` and `jetstream` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
     ),
     counter(
         "hearth_delivery_leases_lost_total",
         &[],
-        "deliveries whose task gave no sign of life within `queue.lease_timeout`, or with `etcd` whose node lost its session, and that are made once more",
+        "deliveries whose task gave no sign of life within `queue.lease_timeout`, or with `etcd` and `jetstream` whose node lost its session, and that are made once more",
     ),
     Meter {
         kind: Kind::Gauge,
         ..counter(
             "hearth_dead_letters",
             &[],
-            "deliveries that ended without success and are kept: with `embedded` on this node's disk, with `etcd` those of the cluster, on every node",
+            "deliveries that ended without success and are kept: with `embedded` on this node's disk, with `etcd` and `jetstream` those of the cluster, on every node",
         )
     },
     counter(
@@ -214,7 +214,7 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_deliveries_taken_over_total",
         &[],
-        "with `etcd`: deliveries that this node took over from nodes that are gone",
+        "with `etcd` and `jetstream`: deliveries that this node took over from nodes that are gone, or with `etcd` had no permits",
     ),
     counter(
         "hearth_executions_total",
@@ -229,6 +229,40 @@ pub const METERS: &[Meter] = &[
         &[],
         "keys that were forgotten before `executions.key_window` was over, as there were more than `executions.keys_max`",
     ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_schedules",
+            &[("space", &[])],
+            "schedules that this node knows: the same on every node",
+        )
+    },
+    counter(
+        "hearth_schedule_slots_total",
+        &[("outcome", &["fired", "missed"])],
+        "slots of schedules: `fired` by this node, or `missed` as no node could fire them in time, told by the one that fired the next",
+    ),
+    counter(
+        "hearth_schedule_failures_total",
+        &[("reason", &["store", "queue"])],
+        "slots that this node could not fire: `store` (the config store could not be written, so nobody may know), `queue` (no room); another node or attempt may have",
+    ),
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "hearth_schedule_late_seconds",
+            &[],
+            "histogram, from the time of a slot until its event was queued",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_clock_skew_seconds",
+            &[],
+            "how far this node's clock is ahead of the clock that schedules go by, as it told it last; below 0: behind",
+        )
+    },
     counter(
         "hearth_system_events_dropped_total",
         &[],

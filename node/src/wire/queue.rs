@@ -9,7 +9,7 @@ use config::Settings;
 use config::settings::{QueueBackend, QueueSettings};
 use metrics::Counter;
 use protocol::{Generation, NodeId};
-use queue::backend::{Limits, embedded, etcd, memory};
+use queue::backend::{Deaths, Limits, embedded, etcd, memory};
 use queue::{EmbeddedQueue, EtcdQueue, MemoryQueue, Queue};
 use tokio::sync::watch;
 
@@ -29,7 +29,7 @@ pub(crate) struct QueueParts<'a> {
 #[derive(Debug)]
 struct Gossiped(watch::Receiver<Arc<Members>>);
 
-impl etcd::Deaths for Gossiped {
+impl Deaths for Gossiped {
     fn is_dead(&self, node: &NodeId, generation: Generation) -> bool {
         let members = Arc::clone(&self.0.borrow());
         // One that started again has another generation, and the process that had this one is gone.
@@ -46,6 +46,7 @@ pub(crate) async fn queue(parts: QueueParts<'_>) -> Result<Arc<dyn Queue>, Start
         QueueBackend::Memory => Ok(in_memory(&settings.queue, parts.lost)),
         QueueBackend::Embedded => on_disk(settings).await,
         QueueBackend::Etcd => in_etcd(&parts).await,
+        QueueBackend::JetStream => in_nats(&parts).await,
     }
 }
 
@@ -128,4 +129,39 @@ async fn in_etcd(parts: &QueueParts<'_>) -> Result<Arc<dyn Queue>, StartError> {
     let opened = EtcdQueue::open(&store.etcd, &cluster.id, options, deaths, meters).await;
     let queue = opened.map_err(|error| StartError::Queue(chain(&error)))?;
     Ok(Arc::new(queue))
+}
+
+#[cfg(feature = "jetstream")]
+async fn in_nats(parts: &QueueParts<'_>) -> Result<Arc<dyn Queue>, StartError> {
+    use queue::backend::jetstream::{JetStreamQueue, Meters, Options};
+
+    let settings = &parts.settings.queue;
+    let options = Options {
+        limits: queue_limits(settings),
+        settings: settings.jetstream.clone(),
+        cluster: parts.settings.cluster.id.clone(),
+        node: parts.identity.node_id().clone(),
+        generation: parts.identity.generation(),
+        dead_len_max: settings.dead_len_max,
+        dead_bytes_max: settings.dead_bytes_max.as_u64(),
+        dead_age_max: settings.dead_age_max,
+    };
+    let meters = Meters {
+        backlog: metrics::gauge!("gateway_events_backlog"),
+        dead: metrics::gauge!("hearth_dead_letters"),
+        lost: metrics::counter!("hearth_delivery_leases_lost_total"),
+        taken_over: metrics::counter!("hearth_deliveries_taken_over_total"),
+    };
+    let deaths = Arc::new(Gossiped(parts.membership.members()));
+    let opened = JetStreamQueue::open(options, deaths, meters).await;
+    let queue = opened.map_err(|error| StartError::Queue(chain(&error)))?;
+    Ok(Arc::new(queue))
+}
+
+/// A node that was built without it has no queue in NATS.
+#[cfg(not(feature = "jetstream"))]
+async fn in_nats(_parts: &QueueParts<'_>) -> Result<Arc<dyn Queue>, StartError> {
+    Err(StartError::Queue(
+        "setting queue.backend is jetstream, expected another one: this hearth was built without the feature jetstream".to_owned(),
+    ))
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A moment in milliseconds since 1970, such as `2023-11-14T22:13:20.123Z`.
-pub(super) fn rfc3339(since_1970_ms: u64) -> String {
+pub fn rfc3339(since_1970_ms: u64) -> String {
     // What a clock can say ends with the year 9999, and so does the format.
     const LAST_MS: u64 = 253_402_300_799_999;
     let moment = UNIX_EPOCH + Duration::from_millis(since_1970_ms.min(LAST_MS));

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::{EventType, HTTP_REQUEST, Method, Mode};
-use crate::id::FunctionId;
+use crate::id::{FunctionId, ScheduleId};
 
 /// A subscription's id within its space, as it stands in URLs: never decoded, never escaped again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +51,12 @@ impl SubscriptionId {
             Mode::Async => format!("async,{event},{function},{path},{method}"),
         };
         Self(URL_SAFE_NO_PAD.encode(text).into())
+    }
+
+    /// The id under which a schedule calls its function. It has a comma, as ids that are not typed have, and one only: no subscription
+    /// has it.
+    pub fn of_schedule(schedule: &ScheduleId) -> Self {
+        Self(format!("schedule,{schedule}").into())
     }
 
     /// The text of the id.

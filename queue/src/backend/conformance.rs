@@ -49,6 +49,7 @@ where
     a_function_has_its_share_of_the_room(&make(limits()).await).await;
     events_have_their_bound(&make(limits()).await).await;
     what_is_settled_is_done_with(&make(limits()).await).await;
+    what_is_held_is_not_taken_twice(&make(limits()).await).await;
     what_is_tried_again_comes_back_after_its_pause(&make(limits()).await).await;
     what_waits_can_be_cancelled(&make(limits()).await).await;
     a_lease_that_is_extended_lasts(&make(limits()).await).await;
@@ -278,6 +279,31 @@ pub async fn events_have_their_bound(queue: &dyn Queue) {
         .enqueue(vec![delivery("other", 0, 200_000)])
         .await
         .unwrap();
+}
+
+/// What is held is not taken twice, whether it waits or runs.
+pub async fn what_is_held_is_not_taken_twice(queue: &dyn Queue) {
+    if queue.promise() == Promise::AtMostOnce {
+        return;
+    }
+    let held = deliveries("a", 3);
+    let (first, second) = tokio::join!(queue.enqueue(held.clone()), queue.enqueue(held.clone()));
+    first.and(second).unwrap();
+    queue.enqueue(held.clone()).await.unwrap();
+    let more = [held.clone(), deliveries("b", 1)].concat();
+    queue.enqueue(more.clone()).await.unwrap();
+    let leased = queue.lease(MANY).await.unwrap();
+    let names: HashSet<_> = leased.iter().map(|leased| leased.lease.id).collect();
+    let expected: HashSet<_> = more.iter().map(|delivery| delivery.id).collect();
+    assert_eq!((leased.len(), names), (4, expected));
+    queue.enqueue(more.clone()).await.unwrap();
+    assert!(queue.lease(MANY).await.unwrap().is_empty(), "it runs");
+    for leased in &leased {
+        let settled = queue.settle(&leased.lease, Outcome::Delivered).await;
+        settled.unwrap();
+    }
+    assert!(queue.lease(MANY).await.unwrap().is_empty());
+    assert_eq!(queue.stats(), Stats::default());
 }
 
 /// Delivered and dead-lettered deliveries are not leased again, and are settled once.

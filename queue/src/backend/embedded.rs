@@ -199,7 +199,11 @@ impl Queue for EmbeddedQueue {
         Promise::AtLeastOnce
     }
 
-    async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error> {
+    async fn enqueue(&self, mut deliveries: Vec<Delivery>) -> Result<(), Error> {
+        {
+            let index = self.shared.index();
+            deliveries.retain(|delivery| !index.turns.entries.contains_key(&delivery.id));
+        }
         if deliveries.is_empty() {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! made deliveries whose ends nobody knows. A node whose session is gone neither accepts, leases nor settles anything.
 //!
 //! `keys.rs` is what is where in etcd, `transaction.rs` how a node changes that, `session.rs` what it needs for it, `held.rs` what it has in
-//! memory, `writer.rs` the task that tells etcd, `look.rs` the one that looks at what the others do, `takeover.rs` how work changes its node, `dead.rs`
+//! memory, `writer.rs` the task that tells etcd, `look.rs` the one that looks at what the others do, `takeover.rs` and `handover.rs` how work changes its node, `dead.rs`
 //! the dead letters, `cancel.rs` how others are asked to end a delivery, and `upkeep.rs` what one node does for all.
 
 use std::fmt;
@@ -32,6 +32,7 @@ use super::{
 
 mod cancel;
 mod dead;
+mod handover;
 mod held;
 mod keys;
 mod look;
@@ -42,6 +43,7 @@ mod transaction;
 mod upkeep;
 mod writer;
 
+pub use super::Deaths;
 use held::{Batch, Spot};
 use keys::Keys;
 use shared::{Job, Shared, unavailable};
@@ -49,12 +51,6 @@ use transaction::{Changes, Op};
 
 /// The largest batch that is taken at once, in bytes, and the largest request that etcd takes is half as much again.
 const BATCH_BYTES_MAX: usize = transaction::BYTES_MAX;
-
-/// Who the others are, as gossip knows.
-pub trait Deaths: Send + Sync + fmt::Debug + 'static {
-    /// Whether this incarnation of a node is dead.
-    fn is_dead(&self, node: &NodeId, generation: Generation) -> bool;
-}
 
 /// How a queue in etcd is kept.
 #[derive(Debug, Clone)]
@@ -183,11 +179,15 @@ impl Queue for EtcdQueue {
         Promise::AtLeastOnce
     }
 
-    async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Error> {
+    async fn enqueue(&self, mut deliveries: Vec<Delivery>) -> Result<(), Error> {
+        let shared = &self.shared;
+        {
+            let state = shared.state();
+            deliveries.retain(|delivery| !state.held.turns.entries.contains_key(&delivery.id));
+        }
         if deliveries.is_empty() {
             return Ok(());
         }
-        let shared = &self.shared;
         let now = shared.clock.now();
         let body = Record::Put(Put::accepted(&deliveries, now)).write();
         if body.len() > BATCH_BYTES_MAX {
@@ -224,6 +224,7 @@ impl Queue for EtcdQueue {
             }
             let lost = state.held.turns.expire(now);
             let taken = state.held.turns.take(permits, now);
+            state.has_permits = taken.len() < permits.free;
             shared.tell_meters(&mut state);
             (taken, lost)
         };
@@ -348,6 +349,7 @@ impl Job {
                 ops,
             },
             batches: vec![batch],
+            gives: Vec::new(),
             has_room,
             dead: 0,
             reply: None,

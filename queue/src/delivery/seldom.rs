@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lets one line through a second, and tells it how many came to nothing since the last one.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<State>);
+pub(crate) struct Seldom(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -20,7 +20,7 @@ struct State {
 
 impl Seldom {
     /// Calls `log` with the number of lines that were passed over, or passes this one over.
-    pub(super) fn warn(&self, log: impl FnOnce(u64)) {
+    pub(crate) fn warn(&self, log: impl FnOnce(u64)) {
         let now = Instant::now();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now < last + PAUSE) {

@@ -110,12 +110,17 @@ fn events_wait_where_it_fits_the_store_or_where_it_is_said() {
         (
             "backend = \"disk\"",
             "queue.backend",
-            "embedded, etcd, memory",
+            "embedded, etcd, jetstream, memory",
         ),
         (
             "backend = \"etcd\"",
             "queue.backend",
             "store.etcd.endpoints",
+        ),
+        (
+            "backend = \"jetstream\"",
+            "queue.jetstream.servers",
+            "at least one server",
         ),
         (
             "session_timeout = \"1500ms\"",
@@ -503,5 +508,29 @@ proptest! {
     fn any_variable_is_loaded_or_refused_but_never_panics(key in any_key(), value in "\\PC{0,40}") {
         let name = format!("HEARTH_{}", key.to_ascii_uppercase().replace('.', "__"));
         let _ = load("", &[(name.as_str(), value.as_str())], &[]);
+    }
+}
+
+#[test]
+fn schedules_are_bounded() {
+    for (file, key, expected) in [
+        (
+            "interval_min = \"10ms\"",
+            "schedules.interval_min",
+            "at least 1s",
+        ),
+        ("late_max = \"0s\"", "schedules.late_max", "at least 1s"),
+        ("per_space_max = 0", "schedules.per_space_max", "above zero"),
+        (
+            "clock_interval = \"0s\"",
+            "schedules.clock_interval",
+            "above zero",
+        ),
+    ] {
+        let refused = refused(&format!("[schedules]\n{file}"), &[], &[]);
+        assert!(
+            refused.contains(key) && refused.contains(expected),
+            "{refused}"
+        );
     }
 }

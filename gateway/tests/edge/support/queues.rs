@@ -14,6 +14,8 @@ use super::ScriptedNode;
 pub(crate) struct Queues {
     pub(crate) custom: Arc<MemoryQueue>,
     pub(crate) system: Arc<MemoryQueue>,
+    /// The way into them.
+    pub(crate) emitter: Arc<Emitter>,
     _loops: [DeliveryLoop; 2],
 }
 
@@ -71,6 +73,7 @@ impl Queues {
         let queues = Self {
             custom,
             system,
+            emitter: Arc::clone(&emitter),
             _loops: loops,
         };
         (queues, emitter)

@@ -350,6 +350,11 @@ impl Writer {
                     index.arriving_bytes -= job.body.len() as u64;
                     let share = share(place, entries.len());
                     for (id, entry) in entries {
+                        if index.turns.entries.contains_key(&id) {
+                            // Enqueued a second time before the first one was written.
+                            index.turns.give_back(&entry.lane, entry.room as usize);
+                            continue;
+                        }
                         let kept = Kept { place, share };
                         index.insert(id, Entry { kept, ..entry }, now);
                     }

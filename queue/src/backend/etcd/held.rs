@@ -2,7 +2,7 @@
 //!
 //! A plain struct without a clock and without etcd: it says which operations are due.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::keys::{Keys, SessionId};
@@ -37,6 +37,13 @@ pub(super) struct Batch {
     pub(super) entries: Vec<(DeliveryId, Entry<Spot>)>,
 }
 
+/// A delivery that is on its way to others, alone in its batch.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) id: DeliveryId,
+    pub(super) entry: Entry<Spot>,
+}
+
 /// All that a node holds under one session.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -51,6 +58,8 @@ pub(super) struct Held {
     last_position: u64,
     /// Dead letters that are not told yet.
     dying: usize,
+    /// What is on its way to others.
+    giving: HashSet<DeliveryId>,
 }
 
 /// A batch of which some deliveries have not ended.
@@ -135,6 +144,7 @@ impl Held {
             next_awaited: 0,
             last_position: 0,
             dying: 0,
+            giving: HashSet::new(),
         }
     }
 
@@ -152,6 +162,14 @@ impl Held {
         };
         self.batches.insert(batch.number, open);
         for (id, entry) in batch.entries {
+            if self.turns.entries.contains_key(&id) {
+                // Enqueued twice, here or on another node, by whoever did not know whether it was; one of them is enough.
+                if has_room {
+                    self.turns.give_back(&entry.lane, entry.room as usize);
+                }
+                self.close(&entry.kept, Change::Ended { awaited: None });
+                continue;
+            }
             match has_room {
                 true => self.turns.insert(id, entry, now),
                 false => self.turns.insert_anyway(id, entry, now),
@@ -213,6 +231,47 @@ impl Held {
         }
         let awaited = self.await_next();
         self.forget(id, Some(awaited)).map(|()| awaited)
+    }
+
+    /// Whether a delivery is on its way to others.
+    pub(super) fn is_giving(&self, id: DeliveryId) -> bool {
+        self.giving.contains(&id)
+    }
+
+    /// Takes out some of what might be leased since this moment, oldest first. It is back with [`Held::take_back`], or gone with
+    /// [`Held::gave`].
+    pub(super) fn give(&mut self, waits_since: u64, max: usize) -> Vec<Given> {
+        let is_alone = |spot: &Spot| {
+            let open = self.batches.get(&spot.batch);
+            open.is_some_and(|open| open.left == 1 && open.untold.is_empty())
+        };
+        let waits = |entry: &Entry<Spot>| {
+            entry.status == Status::Waiting && entry.since.max(entry.due) <= waits_since
+        };
+        let entries = self.turns.entries.iter();
+        let given = entries.filter(|(_, entry)| waits(entry) && is_alone(&entry.kept));
+        let mut given: Vec<_> = given.map(|(id, entry)| (entry.since, *id)).collect();
+        given.sort_unstable();
+        given.truncate(max);
+        let given = given.into_iter().filter_map(|(_, id)| {
+            let entry = self.turns.interrupt(id).then(|| self.turns.remove(id))??;
+            self.giving.insert(id);
+            Some(Given { id, entry })
+        });
+        given.collect()
+    }
+
+    /// Others did not get it: it waits again.
+    pub(super) fn take_back(&mut self, given: Given) {
+        self.giving.remove(&given.id);
+        let now = given.entry.due;
+        self.turns.insert_anyway(given.id, given.entry, now);
+    }
+
+    /// It is not held here any more.
+    pub(super) fn gave(&mut self, given: &Given) {
+        self.giving.remove(&given.id);
+        self.batches.remove(&given.entry.kept.batch);
     }
 
     /// Makes all that is leased wait, as its attempts ended by themselves.

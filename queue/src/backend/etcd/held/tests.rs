@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::backend::Permits;
 use crate::backend::conformance;
+use crate::backend::etcd::keys::Range;
 use crate::backend::etcd::transaction::OPS_MAX;
 use crate::backend::record::Record;
 use config::settings::EtcdSettings;
@@ -67,7 +68,11 @@ impl Run {
             let count = [1, 1, 2, 200][self.random.random_range(0..4)];
             self.accept(conformance::deliveries("f", count));
         }
-        for taken in self.held.turns.take(MANY, self.now) {
+        let permits = Permits {
+            free: self.random.random_range(0..300),
+            ..MANY
+        };
+        for taken in self.held.turns.take(permits, self.now) {
             let lease = taken.lease;
             let failure = || {
                 let (code, component) = (ErrorCode::FunctionFailed, Component::Function);
@@ -83,8 +88,27 @@ impl Run {
                 counts => assert!(self.held.again(&lease, self.now, counts == 3, self.now)),
             }
         }
+        if self.random.random_ratio(1, 4) {
+            self.hand_over();
+        }
         if self.random.random_ratio(1, 2) {
             self.tell();
+        }
+    }
+
+    /// Gives some of what waits to others, who get half of it.
+    fn hand_over(&mut self) {
+        for given in self.held.give(self.now, 20) {
+            assert!(self.held.is_giving(given.id));
+            assert_eq!(self.held.cancel(given.id), None, "it is not here");
+            if self.random.random_ratio(1, 2) {
+                self.held.take_back(given);
+                continue;
+            }
+            let Range { from, end } = self.keys.whole_batch(SESSION, given.entry.kept.batch);
+            self.etcd
+                .retain(|key, _| *key < from || key.as_bytes() >= end.as_slice());
+            self.held.gave(&given);
         }
     }
 

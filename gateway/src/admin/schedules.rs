@@ -1,0 +1,125 @@
+//! Schedules: their records, and when they were and will be due.
+
+use std::sync::Arc;
+
+use actors::catalog::{self, StoredSchedule};
+use actors::scheduler::wall_ms;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use config::Revision;
+use http::{HeaderMap, StatusCode, header};
+use protocol::event::rfc3339;
+use protocol::{ScheduleRecord, api};
+
+use super::filter::MetadataFilter;
+use super::{Line, Segments, is_json, read_body, tags};
+use crate::error::Error;
+use crate::headers;
+use crate::surface::Shared;
+
+/// `POST /v1/spaces/{space}/schedules`
+pub(super) async fn create(
+    State(shared): State<Arc<Shared>>,
+    Segments(space): Segments<String>,
+    request: Request,
+) -> Result<Response, Error> {
+    let (_, body) = read_body(&shared, request).await?;
+    let schedule = parse(&space, None, &body)?;
+    let stored = shared.node.create_schedule(schedule).await?;
+    Ok((StatusCode::CREATED, record(stored)).into_response())
+}
+
+/// `GET /v1/spaces/{space}/schedules[?metadata.<key>=<value>]`
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Segments(space): Segments<String>,
+    filter: MetadataFilter,
+) -> Result<Line<api::Schedules>, Error> {
+    let stored = shared.node.schedules(&space).await?;
+    let schedules = stored
+        .into_iter()
+        .filter(|stored| filter.accepts(stored.schedule.metadata.as_ref()))
+        .map(shown);
+    Ok(Line(api::Schedules {
+        schedules: schedules.collect(),
+    }))
+}
+
+/// `GET /v1/spaces/{space}/schedules/{id}`
+pub(super) async fn read(
+    State(shared): State<Arc<Shared>>,
+    Segments((space, id)): Segments<(String, String)>,
+) -> Result<Response, Error> {
+    Ok(record(shared.node.schedule(&space, &id).await?))
+}
+
+/// `PUT /v1/spaces/{space}/schedules/{id}`
+pub(super) async fn replace(
+    State(shared): State<Arc<Shared>>,
+    Segments((space, id)): Segments<(String, String)>,
+    request: Request,
+) -> Result<Response, Error> {
+    let (fields, body) = read_body(&shared, request).await?;
+    let schedule = parse(&space, Some(&id), &body)?;
+    let at = expected_revision(&shared, &space, &id, &fields).await?;
+    Ok(record(shared.node.update_schedule(schedule, at).await?))
+}
+
+/// `DELETE /v1/spaces/{space}/schedules/{id}`
+pub(super) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Segments((space, id)): Segments<(String, String)>,
+    fields: HeaderMap,
+) -> Result<Response, Error> {
+    let at = expected_revision(&shared, &space, &id, &fields).await?;
+    shared.node.delete_schedule(&space, &id, at).await?;
+    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
+    Ok((StatusCode::NO_CONTENT, content_type).into_response())
+}
+
+fn parse(space: &str, id: Option<&str>, body: &[u8]) -> Result<ScheduleRecord, Error> {
+    ScheduleRecord::parse(space, id, body).map_err(|why| {
+        let error = Error::from(catalog::Error::ScheduleLimit(why.to_string()));
+        if is_json(body) {
+            error
+        } else {
+            error.undecodable()
+        }
+    })
+}
+
+fn record(stored: StoredSchedule) -> Response {
+    let revision = stored.revision;
+    tags::tagged(shown(stored), revision)
+}
+
+/// A schedule with its next and its last slot, as far as they are known.
+fn shown(stored: StoredSchedule) -> api::Schedule {
+    let StoredSchedule {
+        schedule, progress, ..
+    } = stored;
+    let until_ms = progress.as_ref().map_or(0, |progress| progress.until_ms);
+    let plan = schedule.enabled.then(|| schedule.plan().ok()).flatten();
+    let next = plan.and_then(|plan| plan.next_after(wall_ms().max(until_ms)));
+    let fired = progress.and_then(|progress| progress.fired);
+    api::Schedule {
+        schedule: Arc::unwrap_or_clone(schedule),
+        next: next.map(rfc3339),
+        last: fired.map(|fired| api::FiredSlot {
+            slot: rfc3339(fired.slot_ms),
+            at: rfc3339(fired.at_ms),
+            node: fired.node,
+        }),
+    }
+}
+
+async fn expected_revision(
+    shared: &Shared,
+    space: &str,
+    id: &str,
+    fields: &HeaderMap,
+) -> Result<Option<Revision>, Error> {
+    let current = async { Ok(shared.node.schedule(space, id).await?.revision) };
+    let changed = catalog::Error::ScheduleChanged(id.to_owned());
+    tags::expected(fields, current, changed).await
+}

@@ -1,0 +1,335 @@
+//! What this node holds, in its memory: whose turn it is, and which record each delivery is in.
+//!
+//! A plain struct without a clock and without NATS.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Mutex;
+
+use super::streams::BatchKey;
+use crate::backend::lanes::LaneKey;
+use crate::backend::limits::room_of;
+use crate::backend::record::{Put, Record, micros as wall_micros};
+use crate::backend::turns::{Entry, Status, Turns};
+use crate::backend::{Delivery, DeliveryId, Lease, Limits, Stats};
+
+/// Where a delivery is kept. Its event stays in memory, which is bounded by the bytes that may wait.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
+    pub(super) batch: Arc<Batch>,
+    pub(super) delivery: Arc<Delivery>,
+}
+
+/// Deliveries that are kept in one record.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) key: BatchKey,
+    ids: Box<[DeliveryId]>,
+    /// Raised by every change that the record has to tell.
+    version: AtomicU64,
+    /// Held by whoever writes the record, so that one writes at a time, and the last one writes for all that wait.
+    pub(super) kept: Mutex<Kept>,
+}
+
+/// The record as it was written last.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) place: Place,
+    pub(super) version: u64,
+}
+
+/// Where the record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere yet.
+    Nowhere,
+    /// At this sequence of the stream: whoever changes it has to name that.
+    At(u64),
+    /// All its deliveries ended, and it was deleted.
+    Ended,
+    /// Another node has it, or it was deleted by somebody else.
+    Lost,
+}
+
+/// A delivery that has not ended.
+#[derive(Debug)]
+pub(super) struct Left {
+    delivery: Delivery,
+    attempts: u32,
+    since: u64,
+    due: u64,
+}
+
+/// All that a node holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) turns: Turns<Spot>,
+    pub(super) batches: HashMap<BatchKey, Arc<Batch>>,
+    /// Deliveries whose dead letters are on their way.
+    dying: HashMap<DeliveryId, Entry<Spot>>,
+    /// Dead letters of all nodes, as far as this one knows.
+    pub(super) dead: usize,
+    /// How often this node changed that number by itself, and how often it is about to.
+    dead_version: (u64, usize),
+    /// What was told of it last.
+    pub(super) told: Stats,
+}
+
+impl Batch {
+    pub(super) fn new(
+        key: BatchKey,
+        ids: impl IntoIterator<Item = DeliveryId>,
+        place: Place,
+    ) -> Self {
+        Self {
+            key,
+            ids: ids.into_iter().collect(),
+            version: AtomicU64::new(0),
+            kept: Mutex::new(Kept { place, version: 0 }),
+        }
+    }
+
+    /// Notes that the record has to tell something new.
+    pub(super) fn change(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The names of its deliveries, each followed by a comma.
+    pub(super) fn names(&self) -> String {
+        let mut names = String::with_capacity(self.ids.len() * 37);
+        for id in &self.ids {
+            let _ = write!(names, "{id},");
+        }
+        names
+    }
+}
+
+impl Held {
+    pub(super) fn new(limits: Limits, now: u64) -> Self {
+        Self {
+            turns: Turns::new(limits, 0, now),
+            batches: HashMap::new(),
+            dying: HashMap::new(),
+            dead: 0,
+            dead_version: (0, 0),
+            told: Stats::default(),
+        }
+    }
+
+    /// Makes deliveries wait that were accepted now and have their room.
+    pub(super) fn insert(
+        &mut self,
+        batch: &Arc<Batch>,
+        deliveries: Vec<Delivery>,
+        lanes: Vec<(LaneKey, usize)>,
+        since: impl Iterator<Item = u64>,
+        now: u64,
+    ) {
+        for ((delivery, (lane, _)), since) in deliveries.into_iter().zip(lanes).zip(since) {
+            let due = delivery.not_before.map_or(0, wall_micros);
+            let (id, entry) = entry(batch, delivery, lane, (since, due, 0));
+            self.turns.insert(id, entry, now);
+        }
+    }
+
+    /// Makes deliveries wait that another node held, or this one before. They had their room there.
+    pub(super) fn insert_read(&mut self, batch: &Arc<Batch>, put: &Put<'_>, now: u64) {
+        let deliveries = put.deliveries(|_| true);
+        for (delivery, row) in deliveries.into_iter().zip(&put.deliveries) {
+            let lane = LaneKey::of(&delivery);
+            let (id, entry) = entry(batch, delivery, lane, (row.since, row.due, row.attempts));
+            self.turns.insert_anyway(id, entry, now);
+        }
+    }
+
+    /// Ends a lease and the delivery with it; its record, unless the lease was lost.
+    pub(super) fn end(&mut self, lease: &Lease) -> Option<Arc<Batch>> {
+        if !self.turns.end_lease(lease) {
+            return None;
+        }
+        let entry = self.turns.remove(lease.id)?;
+        entry.kept.batch.change();
+        Some(entry.kept.batch)
+    }
+
+    /// Ends a lease; the delivery waits until `due`. Its record, unless the lease was lost.
+    pub(super) fn again(
+        &mut self,
+        lease: &Lease,
+        due: u64,
+        counts: bool,
+        now: u64,
+    ) -> Option<Arc<Batch>> {
+        if !self.turns.wait_again(lease, due, now) {
+            return None;
+        }
+        if !counts {
+            self.turns.forget_attempt(lease.id);
+        }
+        let entry = self.turns.entries.get(&lease.id)?;
+        // A pause that was not an attempt is not worth a write: after a crash it is over sooner.
+        if counts {
+            entry.kept.batch.change();
+        }
+        Some(Arc::clone(&entry.kept.batch))
+    }
+
+    /// Ends a lease; the delivery is about to be a dead letter. What it was, unless the lease was lost.
+    pub(super) fn begin_to_die(
+        &mut self,
+        lease: &Lease,
+    ) -> Option<(Arc<Delivery>, Arc<Batch>, u32)> {
+        if !self.turns.end_lease(lease) {
+            return None;
+        }
+        let entry = self.turns.remove(lease.id)?;
+        let Spot { batch, delivery } = entry.kept.clone();
+        let attempts = entry.attempts;
+        self.dead_changes();
+        self.dying.insert(lease.id, entry);
+        Some((delivery, batch, attempts))
+    }
+
+    /// The dead letter is there, and may be new; false when the delivery was lost meanwhile.
+    pub(super) fn died(&mut self, id: DeliveryId, is_new: bool) -> bool {
+        let Some(entry) = self.dying.remove(&id) else {
+            return false;
+        };
+        entry.kept.batch.change();
+        self.dead_changed(isize::from(is_new));
+        true
+    }
+
+    /// Ends a delivery that waits or is leased; its record, when there is one.
+    pub(super) fn cancel(&mut self, id: DeliveryId) -> Option<Arc<Batch>> {
+        if !self.turns.interrupt(id) {
+            return None;
+        }
+        let entry = self.turns.remove(id)?;
+        entry.kept.batch.change();
+        Some(entry.kept.batch)
+    }
+
+    /// Forgets all deliveries of a record; says how many of them were leased or dying.
+    pub(super) fn forget(&mut self, batch: &Arc<Batch>) -> usize {
+        let mut began = 0;
+        for id in &batch.ids {
+            let is_its = |entry: &Entry<Spot>| Arc::ptr_eq(&entry.kept.batch, batch);
+            let entry = self.turns.entries.get(id);
+            if let Some(entry) = entry.filter(|entry| is_its(entry)) {
+                began += usize::from(entry.status == Status::Leased);
+                self.turns.interrupt(*id);
+                self.turns.remove(*id);
+            }
+            if self.dying.get(id).is_some_and(is_its) {
+                self.dying.remove(id);
+                self.dead_changed(0);
+                began += 1;
+            }
+        }
+        let is_it = |found: &Arc<Batch>| Arc::ptr_eq(found, batch);
+        if self.batches.get(&batch.key).is_some_and(is_it) {
+            self.batches.remove(&batch.key);
+        }
+        began
+    }
+
+    /// The deliveries of a record that have not ended, as it has to tell of them now.
+    pub(super) fn left(&self, batch: &Arc<Batch>) -> Vec<Left> {
+        let left = batch.ids.iter().filter_map(|id| {
+            let dying = || self.dying.get(id);
+            let entry = self.turns.entries.get(id).or_else(dying)?;
+            if !Arc::ptr_eq(&entry.kept.batch, batch) {
+                return None;
+            }
+            // An attempt that has not ended is counted by whoever takes it over.
+            let begun = u32::from(entry.status == Status::Leased);
+            Some(Left {
+                delivery: Delivery::clone(&entry.kept.delivery),
+                attempts: entry.attempts.saturating_sub(begun),
+                since: entry.since,
+                due: entry.due,
+            })
+        });
+        left.collect()
+    }
+
+    /// Whether there is room for what other nodes held.
+    pub(super) fn has_room(&self) -> bool {
+        let (stats, limits) = (self.turns.stats(), &self.turns.limits);
+        stats.waiting < limits.len_max && stats.waiting_bytes < limits.bytes_max
+    }
+
+    /// The number of dead letters is about to change.
+    pub(super) fn dead_changes(&mut self) {
+        self.dead_version.1 += 1;
+    }
+
+    /// It changed by so many.
+    pub(super) fn dead_changed(&mut self, by: isize) {
+        self.dead = self.dead.saturating_add_signed(by);
+        self.dead_version.0 += 1;
+        self.dead_version.1 -= 1;
+    }
+
+    /// What is given back with a number that was counted from now on; nothing when the number is about to change.
+    pub(super) fn dead_version(&self) -> Option<u64> {
+        (self.dead_version.1 == 0).then_some(self.dead_version.0)
+    }
+
+    /// So many were counted. Says nothing when it changed meanwhile.
+    pub(super) fn dead_counted(&mut self, dead: usize, version: u64) {
+        if self.dead_version() == Some(version) {
+            self.dead = dead;
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let stats = self.turns.stats();
+        Stats {
+            leased: stats.leased + self.dying.len(),
+            dead: self.dead,
+            ..stats
+        }
+    }
+}
+
+/// The body of the record that says so.
+pub(super) fn record(left: &[Left]) -> Vec<u8> {
+    let deliveries: Vec<_> = left.iter().map(|left| left.delivery.clone()).collect();
+    let mut put = Put::accepted(&deliveries, 0);
+    for (row, left) in put.deliveries.iter_mut().zip(left) {
+        (row.attempts, row.since, row.due) = (left.attempts, left.since, left.due);
+    }
+    Record::Put(put).write()
+}
+
+fn entry(
+    batch: &Arc<Batch>,
+    delivery: Delivery,
+    lane: LaneKey,
+    (since, due, attempts): (u64, u64, u32),
+) -> (DeliveryId, Entry<Spot>) {
+    let id = delivery.id;
+    let entry = Entry {
+        lane,
+        room: room_of(&delivery.event),
+        kept: Spot {
+            batch: Arc::clone(batch),
+            delivery: Arc::new(delivery),
+        },
+        attempts,
+        status: Status::Waiting,
+        since,
+        due,
+        cached: None,
+    };
+    (id, entry)
+}

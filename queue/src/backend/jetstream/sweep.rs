@@ -1,0 +1,219 @@
+//! Looks through all that waits in NATS: what no living node has is taken over, and what another one took is forgotten.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use rand::seq::SliceRandom;
+
+use super::Shared;
+use super::api::{Failed, Fenced, Head};
+use super::held::{Batch, Place};
+use super::session::Standing;
+use super::streams::BatchKey;
+use crate::backend::DeliveryId;
+use crate::backend::record::{Put, Record, Row};
+
+/// Records that are taken over at once.
+const AT_ONCE: usize = 16;
+/// Records that are taken over by one look; there is another one then.
+const CLAIMS_MAX: usize = 10_000;
+
+/// A record that is to be taken over.
+#[derive(Debug)]
+struct Claim {
+    key: BatchKey,
+    head: Head,
+    /// Whether what it holds may have run.
+    counts: bool,
+}
+
+impl Shared {
+    /// Looks through all of it once. False when there is more to take over than there is room for.
+    pub(super) async fn sweep(&self) -> Result<bool, Failed> {
+        let _one = self.sweeping.lock().await;
+        let own = self.held().batches.clone();
+        let mut claims = Vec::new();
+        let mut found = HashMap::with_capacity(own.len());
+        let mut is_all = true;
+        let look = |head: Head| {
+            let Some(key) = self.names.batch_key(&head.subject) else {
+                return;
+            };
+            let counts = match self.sessions.standing(&head.owner) {
+                Standing::Alive => return,
+                Standing::Own if self.held().batches.contains_key(&key) => {
+                    found.insert(key, head.sequence);
+                    return;
+                }
+                // The answer to what put it there was lost; or it ended, and a server that was killed forgot that.
+                Standing::Own | Standing::Ended => false,
+                Standing::Dead => true,
+            };
+            match claims.len() < CLAIMS_MAX {
+                true => claims.push(Claim { key, head, counts }),
+                false => is_all = false,
+            }
+        };
+        let (stream, subjects) = (&self.names.held, self.names.batches());
+        self.api.heads(stream, &subjects, look).await?;
+        self.check(own, &found).await;
+        Ok(self.take_over(claims).await? && is_all)
+    }
+
+    /// Forgets what is not where this node had it.
+    async fn check(&self, own: HashMap<BatchKey, Arc<Batch>>, found: &HashMap<BatchKey, u64>) {
+        for (key, batch) in own {
+            // Whoever writes it now learns by that what became of it.
+            let Ok(mut kept) = batch.kept.try_lock() else {
+                continue;
+            };
+            let Place::At(sequence) = kept.place else {
+                continue;
+            };
+            if found.get(&key) == Some(&sequence) {
+                continue;
+            }
+            match self
+                .api
+                .last(&self.names.held, &self.names.batch(key))
+                .await
+            {
+                Ok(Some(stored)) if stored.owner == self.session => {
+                    kept.place = Place::At(stored.sequence);
+                }
+                Ok(_) => {
+                    kept.place = Place::Lost;
+                    drop(kept);
+                    self.lose(&batch);
+                }
+                Err(failed) => {
+                    tracing::debug!(error = %failed, "a record is looked at again later");
+                }
+            }
+        }
+    }
+
+    /// Takes these over, as far as there is room; false when there is not.
+    async fn take_over(&self, mut claims: Vec<Claim>) -> Result<bool, Failed> {
+        if claims.is_empty() {
+            return Ok(true);
+        }
+        // Nodes that do this at the same time begin at different ends.
+        claims.shuffle(&mut rand::rng());
+        let claimed = stream::iter(0..claims.len()).map(|index| {
+            let claim = &claims[index];
+            async move {
+                let has_room = self.held().has_room();
+                match has_room {
+                    true => self.claim(claim).await.map(Some),
+                    false => Ok(None),
+                }
+            }
+        });
+        let claimed: Vec<_> = claimed.buffered(AT_ONCE).collect().await;
+        let mut from = HashMap::<&str, usize>::new();
+        let mut has_room = true;
+        let mut failed = None;
+        for (claim, outcome) in claims.iter().zip(&claimed) {
+            match outcome {
+                Ok(Some(_)) => *from.entry(claim.head.owner.as_str()).or_default() += 1,
+                Ok(None) => has_room = false,
+                Err(error) => failed = Some(error.clone()),
+            }
+        }
+        let deliveries: usize = claimed.iter().flatten().flatten().sum();
+        if deliveries > 0 {
+            self.meters.taken_over.increment(deliveries as u64);
+            tracing::info!(
+                deliveries,
+                nodes = from.len(),
+                "deliveries of nodes that are gone were taken over"
+            );
+        }
+        failed.map_or(Ok(has_room), Err)
+    }
+
+    /// Puts a record in the name of this node in place of that of another one; says how many deliveries wait here by that. None do
+    /// when somebody was faster.
+    async fn claim(&self, claim: &Claim) -> Result<usize, Failed> {
+        let Claim { key, head, counts } = claim;
+        let held = &self.names.held;
+        let Some(stored) = self.api.get(held, head.sequence).await? else {
+            return Ok(0);
+        };
+        let Ok(Record::Put(put)) = Record::read(&stored.body) else {
+            tracing::error!(
+                subject = head.subject,
+                sequence = head.sequence,
+                "a record of the queue can not be read: another version wrote it, or something else. It waits until it is deleted by hand"
+            );
+            return Ok(0);
+        };
+        let rows = self.rows_left(&put, u32::from(*counts)).await?;
+        if rows.is_empty() {
+            self.api.delete(held, head.sequence).await?;
+            return Ok(0);
+        }
+        self.give_up(*key).await;
+        let put = put.only(rows);
+        let ids = put.deliveries.iter().map(|row| row.id.0);
+        let batch = Arc::new(Batch::new(*key, ids, Place::Nowhere));
+        let mut kept = batch.kept.lock().await;
+        let body = Record::Put(put).write();
+        let done = self.put(&batch, head.sequence, body.clone().into()).await?;
+        let (Fenced::Done(sequence), Ok(Record::Put(put))) = (done, Record::read(&body)) else {
+            return Ok(0);
+        };
+        kept.place = Place::At(sequence);
+        {
+            let mut held = self.held();
+            held.batches.insert(*key, Arc::clone(&batch));
+            held.insert_read(&batch, &put, self.clock.now());
+            self.meters.tell(&mut held);
+        }
+        self.changed.notify_one();
+        Ok(put.deliveries.len())
+    }
+
+    /// Forgets what this node had in the place of a record that is another node's. Whoever tells of it comes to an end first: the
+    /// record that is put now must not be taken for the one that it means.
+    async fn give_up(&self, key: BatchKey) {
+        let stale = self.held().batches.get(&key).cloned();
+        if let Some(stale) = stale {
+            stale.kept.lock().await.place = Place::Lost;
+            self.lose(&stale);
+        }
+    }
+
+    /// The deliveries of a record that are not dead letters already: whoever had it may have died before it could say so.
+    async fn rows_left(&self, put: &Put<'_>, begun: u32) -> Result<Vec<Row>, Failed> {
+        let mut rows = Vec::with_capacity(put.deliveries.len());
+        for row in &put.deliveries {
+            if self.keeps_letter(row.id.0).await? {
+                continue;
+            }
+            rows.push(Row {
+                attempts: row.attempts.saturating_add(begun),
+                ..row.clone()
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Whether there is a letter of a delivery. It is put anew then: whoever wrote it may live, learn that it lost the delivery, and
+    /// take back the one that it wrote.
+    async fn keeps_letter(&self, id: DeliveryId) -> Result<bool, Failed> {
+        let subject = self.names.letter(id);
+        while let Some(letter) = self.api.last(&self.names.dead, &subject).await? {
+            let (expected, deadline) = (Some(letter.sequence), self.api.deadline());
+            let put = self
+                .api
+                .put(&subject, expected, self.owned(), letter.body, deadline);
+            if let Fenced::Done(_) = put.await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -42,7 +42,7 @@ pub(super) struct Sessions {
 
 #[derive(Debug)]
 struct State {
-    /// When the others were heard last.
+    /// When the others were heard last, or seen first where they were not.
     others: HashMap<String, Heard>,
     /// Nobody is taken for dead by what was not heard before this.
     listening_since: Instant,
@@ -161,28 +161,36 @@ impl Sessions {
         if session == self.own {
             return Standing::Own;
         }
-        let state = self.state();
-        match state.others.get(session) {
-            Some(heard) if heard.has_ended => Standing::Ended,
-            heard => self.of(session, heard.map(|heard| heard.at), &state),
+        let mut state = self.state();
+        let heard = state.others.get(session);
+        if heard.is_some_and(|heard| heard.has_ended) {
+            return Standing::Ended;
         }
+        let incarnation = incarnation(session);
+        // One process at a time has the directory of a node.
+        if incarnation.is_some_and(|(node, past)| node == self.node && past < self.generation) {
+            return Standing::Dead;
+        }
+        // Of two nodes one of which has just started neither has heard the other, and gossip has both as not alive yet. So whoever was
+        // never heard has the same time to be heard as anybody else, from now on.
+        let unheard = Heard {
+            at: Instant::now(),
+            has_ended: false,
+            is_told: false,
+        };
+        let heard = *state.others.entry(session.to_owned()).or_insert(unheard);
+        self.of(session, heard.at, &state)
     }
 
-    /// What becomes of a session that did not end.
-    fn of(&self, session: &str, heard: Option<Instant>, state: &State) -> Standing {
-        if let Some((node, generation)) = incarnation(session) {
-            // One process at a time has the directory of a node.
-            if node == self.node && generation < self.generation {
-                return Standing::Dead;
-            }
-            // Whoever NATS hears is not robbed, whatever gossip says.
-            let is_silent = heard.is_none_or(|at| at.elapsed() > self.timeout / 2);
-            if is_silent && self.deaths.is_dead(&node, generation) {
-                return Standing::Dead;
-            }
+    /// What becomes of another session that did not end.
+    fn of(&self, session: &str, heard: Instant, state: &State) -> Standing {
+        // Whoever NATS hears is not robbed, whatever gossip says.
+        let is_silent = heard.elapsed() > self.timeout / 2;
+        let is_dead = |(node, generation)| self.deaths.is_dead(&node, generation);
+        if is_silent && incarnation(session).is_some_and(is_dead) {
+            return Standing::Dead;
         }
-        let since = state.listening_since;
-        match self.is_missed(heard.map_or(since, |at| at.max(since)), state) {
+        match self.is_missed(heard.max(state.listening_since), state) {
             true => Standing::Dead,
             false => Standing::Alive,
         }
@@ -200,7 +208,7 @@ impl Sessions {
             .others
             .retain(|_, heard| heard.at.elapsed() < ENDED_KEPT);
         let is_dead = |(session, heard): &(&String, &Heard)| {
-            !heard.is_told && self.of(session, Some(heard.at), &state) == Standing::Dead
+            !heard.is_told && self.of(session, heard.at, &state) == Standing::Dead
         };
         let dead = state.others.iter().filter(is_dead);
         let dead: Vec<String> = dead.map(|(session, _)| session.clone()).collect();
@@ -292,10 +300,15 @@ mod tests {
         check(sessions.own(), Standing::Own);
         check("n=1+6", Standing::Dead);
         check("n2+1", Standing::Alive);
-        check("n9+1", Standing::Dead);
+        // It may be there, and be heard soon.
+        check("n9+1", Standing::Alive);
         sessions.heard("n9+1", false);
         check("n9+1", Standing::Alive);
-        pass(4).await;
+        pass(3).await;
+        check("n9+1", Standing::Dead);
+        // It started a moment ago, and gossip has it as dead until its heart has beaten a few times.
+        check("n9+2", Standing::Alive);
+        pass(1).await;
         assert_eq!(sessions.has_listened_from(), None);
         assert!(!sessions.heard("n3+1", false));
         check("n9+1", Standing::Dead);
@@ -306,7 +319,9 @@ mod tests {
         check("n2+1", Standing::Dead);
         check("n3+1", Standing::Alive);
         check("n4+1", Standing::Ended);
-        assert_eq!(sessions.newly_dead(), ["n9+1"]);
+        let mut dead = sessions.newly_dead();
+        dead.sort();
+        assert_eq!(dead, ["n2+1", "n9+1", "n9+2"]);
         pass(4).await;
         assert_eq!(sessions.newly_dead(), ["n3+1"]);
         assert!(sessions.newly_dead().is_empty());

@@ -13,6 +13,7 @@ use crate::wait::until;
 #[derive(Debug)]
 pub struct Nats {
     dir: PathBuf,
+    host: String,
     port: u16,
     process: Process,
 }
@@ -23,10 +24,19 @@ impl Nats {
     /// # Panics
     /// When there is no nats-server or it does not take any.
     pub async fn start(dir: &Path, port: u16) -> Self {
+        Self::start_on(dir, "127.0.0.1", port).await
+    }
+
+    /// Starts a server that listens on `host` and waits until it takes connections.
+    ///
+    /// # Panics
+    /// When there is no nats-server or it does not take any.
+    pub async fn start_on(dir: &Path, host: &str, port: u16) -> Self {
         let nats = Self {
             dir: dir.to_owned(),
+            host: host.to_owned(),
             port,
-            process: spawn(dir, port),
+            process: spawn(dir, host, port),
         };
         nats.wait_ready().await;
         nats
@@ -34,7 +44,7 @@ impl Nats {
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.host, self.port)
     }
 
     /// Kills it with SIGKILL.
@@ -45,7 +55,7 @@ impl Nats {
     /// Starts it again on the same data and port, and waits until it takes connections.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = spawn(&self.dir, self.port);
+        self.process = spawn(&self.dir, &self.host, self.port);
         self.wait_ready().await;
     }
 
@@ -59,20 +69,22 @@ impl Nats {
                     "nats-server ended at once:\n{}",
                     self.process.log()
                 );
-                TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+                TcpStream::connect((self.host.as_str(), self.port))
+                    .await
+                    .is_ok()
             },
         )
         .await;
     }
 }
 
-fn spawn(dir: &Path, port: u16) -> Process {
+fn spawn(dir: &Path, host: &str, port: u16) -> Process {
     // Debian has it where only the system's administrator looks.
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new("nats-server");
     command
         .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"))
-        .args(["--addr", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--addr", host, "--port", &port.to_string()])
         .args(["--jetstream", "--store_dir"])
         .arg(dir.join("nats"));
     Process::spawn(

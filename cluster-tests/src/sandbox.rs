@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::api::{Answer, client, function_path};
 use crate::engine::{Container, Engine};
 use crate::etcd::Etcd;
+use crate::nats::Nats;
 use crate::node::{Launch, Node, NodeOptions, NodePorts};
 use crate::ports::Ports;
 use crate::process;
@@ -43,6 +44,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     engine: Option<Engine>,
     is_embedded: bool,
+    has_nats: bool,
     is_auth_required: bool,
     etcd_host: Option<String>,
     ports: Option<Ports>,
@@ -91,6 +93,13 @@ impl Builder {
         self
     }
 
+    /// Keeps the events of the nodes in a NATS beside the etcd.
+    #[must_use]
+    pub fn nats(mut self) -> Self {
+        self.has_nats = true;
+        self
+    }
+
     /// Makes the nodes ask for a token.
     #[must_use]
     pub fn auth_required(mut self) -> Self {
@@ -98,7 +107,7 @@ impl Builder {
         self
     }
 
-    /// Makes etcd listen on another address than loopback, from ports reserved before.
+    /// Makes etcd and NATS listen on another address than loopback, from ports reserved before.
     #[must_use]
     pub fn etcd_on(mut self, host: &str, ports: Ports) -> Self {
         self.etcd_host = Some(host.to_owned());
@@ -110,7 +119,7 @@ impl Builder {
     ///
     /// # Panics
     /// When that does not come about.
-    pub async fn start(self) -> Sandbox {
+    pub async fn start(mut self) -> Sandbox {
         let client = client();
         let ports = self.ports.unwrap_or_else(Ports::reserve);
         let id = format!("t{}-{}", std::process::id(), ports.number());
@@ -126,17 +135,31 @@ impl Builder {
         let token = self
             .is_auth_required
             .then(|| (TOKEN.to_owned(), write(dir.path(), "token", TOKEN)));
+        let host = self.etcd_host.as_deref().unwrap_or("127.0.0.1");
         let etcd = if self.is_embedded {
             None
         } else {
-            let host = self.etcd_host.as_deref().unwrap_or("127.0.0.1");
             Some(Etcd::start(dir.path(), host, ports.take(), ports.take()).await)
+        };
+        let nats = if self.has_nats {
+            let nats = Nats::start_on(dir.path(), host, ports.take()).await;
+            let settings = [
+                ("BACKEND", "jetstream"),
+                ("JETSTREAM__SERVERS", &nats.url()),
+            ];
+            let settings =
+                settings.map(|(name, value)| (format!("HEARTH_QUEUE__{name}"), value.into()));
+            self.env.extend(settings);
+            Some(nats)
+        } else {
+            None
         };
         let mut sandbox = Sandbox {
             env: self.env,
             engine: self.engine,
             nodes: Mutex::new(Vec::new()),
             etcd,
+            nats,
             id,
             client,
             secret_file,
@@ -168,6 +191,7 @@ impl Builder {
 pub struct Sandbox {
     nodes: Mutex<Vec<Node>>,
     etcd: Option<Etcd>,
+    nats: Option<Nats>,
     engine: Option<Engine>,
     id: String,
     env: Vec<(String, String)>,
@@ -260,6 +284,14 @@ impl Sandbox {
     /// When the sandbox uses the embedded store.
     pub fn etcd_mut(&mut self) -> &mut Etcd {
         self.etcd.as_mut().expect("this sandbox has an etcd")
+    }
+
+    /// The NATS, to kill and restart it.
+    ///
+    /// # Panics
+    /// When the sandbox has none.
+    pub fn nats_mut(&mut self) -> &mut Nats {
+        self.nats.as_mut().expect("this sandbox has a NATS")
     }
 
     /// The container engine.

@@ -55,6 +55,11 @@ async fn what_waits_in_etcd_is_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_nats_is_delivered() {
+    check(["jetstream-kill-one", "jetstream-kill-store"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_link_loses_nothing() {
     check(["embedded-cut", "etcd-cut"]).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::scenario::Fault;
+use super::scenario::{Backend, Fault};
 use super::writers::Writers;
 use super::{Ledger, Line, now_ms};
 use crate::chaos::Rng;
@@ -28,6 +28,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) sandbox: Sandbox,
+    /// Where the events wait.
+    pub(super) backend: Backend,
     /// Where the links are cut, if they are.
     pub(super) network: Option<Network>,
     /// What is filled, if it is.
@@ -91,9 +93,19 @@ impl Scene {
     /// Sometimes for less than a session, sometimes for longer.
     async fn kill_store(&mut self, rng: &mut Rng) {
         let from_ms = now_ms();
-        self.sandbox.etcd().kill9();
-        outage(rng.between(Duration::from_millis(100), SESSION * 2)).await;
-        self.sandbox.etcd_mut().restart().await;
+        let length = rng.between(Duration::from_millis(100), SESSION * 2);
+        match self.backend {
+            Backend::JetStream => {
+                self.sandbox.nats_mut().kill9();
+                outage(length).await;
+                self.sandbox.nats_mut().restart().await;
+            }
+            Backend::Embedded | Backend::Etcd => {
+                self.sandbox.etcd().kill9();
+                outage(length).await;
+                self.sandbox.etcd_mut().restart().await;
+            }
+        }
         self.note(from_ms, now_ms(), SESSION * 2);
     }
 

@@ -93,7 +93,7 @@ pub async fn run(scenario: &Scenario, size: Size, seed: u64) -> Outcome {
         .scene
         .hurt(scenario.fault, size.rounds, &writers, &mut rng);
     tokio::join!(writers.write(), hurt);
-    let findings = run.settle(scenario.backend, size.settled).await;
+    let findings = run.settle(size.settled).await;
     if scenario.fault == Fault::FullDisk {
         run.assert_writes_failed();
     }
@@ -125,7 +125,11 @@ impl Run {
             let session = format!("{}s", SESSION.as_secs());
             builder = builder
                 .env("HEARTH_QUEUE__SESSION_TIMEOUT", &session)
+                .env("HEARTH_QUEUE__JETSTREAM__SESSION_TIMEOUT", &session)
                 .env("HEARTH_QUEUE__LEASE_TIMEOUT", &session);
+        }
+        if scenario.backend == Backend::JetStream {
+            builder = builder.nats();
         }
         let (mut network, mut host) = (None, Ipv4Addr::LOCALHOST);
         if scenario.fault == Fault::Cut {
@@ -159,6 +163,7 @@ impl Run {
         }
         let scene = Scene {
             sandbox,
+            backend: scenario.backend,
             network,
             disks,
             ledger,
@@ -170,7 +175,7 @@ impl Run {
     }
 
     /// Waits until nothing waits and nothing is missed, or for as long as is given, and judges.
-    async fn settle(&self, backend: Backend, bound: Duration) -> Findings {
+    async fn settle(&self, bound: Duration) -> Findings {
         let nodes = self.scene.sandbox.nodes();
         let give_up = Instant::now() + bound;
         loop {
@@ -180,7 +185,7 @@ impl Run {
             let waits = join_all(waiting).await.iter().sum::<f64>() > 0.0;
             let is_late = Instant::now() > give_up;
             if !waits || is_late {
-                let dead = dead_letters(&nodes, backend).await;
+                let dead = dead_letters(&nodes, self.scene.backend).await;
                 let mut history = self.scene.ledger.read();
                 dead.iter().cloned().for_each(|line| history.add(line));
                 let findings = history.judge();
@@ -224,7 +229,7 @@ async fn subscribe(sandbox: &Sandbox, subscriber: &Subscriber, mood: Mood) {
 async fn dead_letters(nodes: &[Node], backend: Backend) -> Vec<Line> {
     let asked = match backend {
         Backend::Embedded => nodes,
-        Backend::Etcd => &nodes[..1],
+        Backend::Etcd | Backend::JetStream => &nodes[..1],
     };
     let mut lines = Vec::new();
     for node in asked {

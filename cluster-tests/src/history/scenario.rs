@@ -22,6 +22,8 @@ pub enum Backend {
     Embedded,
     /// In etcd.
     Etcd,
+    /// In NATS.
+    JetStream,
 }
 
 /// What is done to a cluster.
@@ -82,6 +84,37 @@ pub const ALL: &[Scenario] = &[
         Fault::KillStore,
         Mood::Picky,
     ),
+    scenario(
+        "jetstream-functions",
+        Backend::JetStream,
+        Fault::Nothing,
+        Mood::Moody,
+    ),
+    scenario(
+        "jetstream-kill-one",
+        Backend::JetStream,
+        Fault::KillOne,
+        Mood::Moody,
+    ),
+    scenario(
+        "jetstream-kill-all",
+        Backend::JetStream,
+        Fault::KillAll,
+        Mood::Picky,
+    ),
+    scenario(
+        "jetstream-stop",
+        Backend::JetStream,
+        Fault::Stop,
+        Mood::Picky,
+    ),
+    scenario("jetstream-cut", Backend::JetStream, Fault::Cut, Mood::Picky),
+    scenario(
+        "jetstream-kill-store",
+        Backend::JetStream,
+        Fault::KillStore,
+        Mood::Picky,
+    ),
 ];
 
 /// The scenario of that name.
@@ -104,6 +137,7 @@ impl Backend {
         match self {
             Self::Embedded => "embedded",
             Self::Etcd => "etcd",
+            Self::JetStream => "jetstream",
         }
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Call<'a> {
     /// A last segment that is escaped already.
     escaped: Option<&'a str>,
     query: Option<&'a str>,
+    header: Option<(&'static str, &'a HeaderValue)>,
     body: Option<Vec<u8>>,
     timeout: Duration,
 }
@@ -59,6 +60,7 @@ impl<'a> Call<'a> {
             path,
             escaped: None,
             query: None,
+            header: None,
             body: None,
             timeout: ANSWER_TIMEOUT,
         }
@@ -82,6 +84,12 @@ impl<'a> Call<'a> {
     /// Adds a query string.
     pub(crate) fn query(mut self, query: &'a str) -> Self {
         self.query = Some(query);
+        self
+    }
+
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: &'static str, value: &'a HeaderValue) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -269,6 +277,9 @@ impl Api {
         let mut request = self.http.request(call.method.clone(), self.url(&call));
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        if let Some((name, value)) = call.header {
+            request = request.header(name, value);
         }
         request
             .send()

@@ -26,6 +26,7 @@ use crate::{admin, functions, headers};
 mod connection;
 mod head_timer;
 mod progress;
+mod repoll;
 
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;
@@ -180,6 +181,7 @@ impl Edge {
             invocations: InvocationMeters::new(),
             events: EventMeters::new(),
             emitter,
+            queued_age_max: settings.queue.max_age,
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);

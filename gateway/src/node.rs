@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use actors::Registry;
 use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
+use actors::{Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -201,6 +201,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::all_cors`].
     async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error>;
 
+    /// Asynchronous invocations.
+    fn executions(&self) -> &Executions;
+
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
 
@@ -368,6 +371,10 @@ impl Node for actors::Control {
 
     async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error> {
         self.catalog.all_cors(space).await
+    }
+
+    fn executions(&self) -> &Executions {
+        &self.executions
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -112,6 +112,7 @@ impl Settings {
         self.docker.check()?;
         self.http.check()?;
         self.queue.check(&self.store)?;
+        self.executions.check()?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

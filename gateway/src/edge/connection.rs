@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::head_timer::HeadTimer;
 use super::progress::{Progress, Streaming};
+use super::repoll::repolled;
 use crate::body::AnswerBody;
 use crate::surface::Surface;
 
@@ -52,7 +53,7 @@ pub(super) async fn accept(
     let key = surface.listener.key();
     let spawn = |stream, from, permit| {
         let serving = serve(stream, from, permit, Arc::clone(&surface), cut.clone());
-        tracker.spawn(connections.track_future(serving));
+        tracker.spawn(connections.track_future(repolled(serving)));
     };
     let mut warned_at: Option<Instant> = None;
     loop {

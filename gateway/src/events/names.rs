@@ -4,17 +4,15 @@ use http::{HeaderName, HeaderValue};
 
 /// The canonical form of a header's name: a capital at the start and after each `-`, such as `X-Request-Id`.
 pub(super) fn canonical(name: &HeaderName) -> String {
+    let mut letters = name.as_str().as_bytes().to_vec();
     let mut is_start = true;
-    let letters = name.as_str().chars().map(|letter| {
-        let shown = if is_start {
-            letter.to_ascii_uppercase()
-        } else {
-            letter
-        };
-        is_start = letter == '-';
-        shown
-    });
-    letters.collect()
+    for letter in &mut letters {
+        if is_start {
+            letter.make_ascii_uppercase();
+        }
+        is_start = *letter == b'-';
+    }
+    String::from_utf8(letters).expect("a header's name is ASCII")
 }
 
 /// The canonical form as the value of a header.

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::Registry;
 use actors::catalog::{self, Stored, StoredCors, StoredEventType, StoredSubscription};
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
+use actors::{Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
-use config::settings::Secret;
+use config::settings::{ExecutionsSettings, Secret};
 use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
@@ -62,6 +62,7 @@ pub(crate) struct Script {
     /// What is registered and subscribed, for events.
     pub(crate) registry: Mutex<Arc<Registry>>,
     records: OnceCell<TestCatalog>,
+    executions: Executions,
 }
 
 impl fmt::Debug for ScriptedNode {
@@ -95,6 +96,11 @@ impl ScriptedNode {
                 ..Registry::default()
             })),
             records: OnceCell::new(),
+            executions: Executions::new(
+                Arc::new(MemoryStore::new()),
+                ExecutionsSettings::default(),
+                "n1".into(),
+            ),
         }))
     }
 
@@ -352,6 +358,10 @@ impl Node for ScriptedNode {
 
     async fn all_cors(&self, space: &str) -> Result<Vec<StoredCors>, catalog::Error> {
         self.records().await.all_cors(space).await
+    }
+
+    fn executions(&self) -> &Executions {
+        &self.0.executions
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -330,7 +330,7 @@ fn unmoved(guard: Option<&Entry>) -> Precondition {
 }
 
 /// Pauses before another attempt, longer each time and not as long as others do.
-async fn pause(attempt: u32) {
+pub(crate) async fn pause(attempt: u32) {
     let longest = (Duration::from_millis(1) * 2u32.saturating_pow(attempt)).min(PAUSE_MAX);
     tokio::time::sleep(longest.mul_f64(rand::random_range(0.0..1.0))).await;
 }

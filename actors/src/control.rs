@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
+use crate::executions::Executions;
 use crate::invoker::Invoker;
 use crate::output::ClusterOutput;
 use crate::registry_cache::Registry;
@@ -20,6 +21,8 @@ pub struct Control {
     pub registry: Reader<Registry>,
     /// Reads and changes the cluster's records.
     pub catalog: Catalog,
+    /// Asynchronous invocations.
+    pub executions: Executions,
     /// What functions wrote, on every node.
     pub output: ClusterOutput,
     /// Status and diagnostics.

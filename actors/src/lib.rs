@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod control;
+pub mod executions;
 pub mod executor;
 #[cfg(test)]
 mod fixtures;
@@ -23,6 +24,7 @@ pub mod view;
 
 pub use catalog::Catalog;
 pub use control::Control;
+pub use executions::Executions;
 pub use invoker::Invoker;
 pub use registry_cache::Registry;
 pub use scheduler::Scheduler;

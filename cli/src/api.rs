@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 use url::Url;
@@ -47,8 +47,8 @@ pub(crate) struct Call<'a> {
     /// A last segment that is escaped already.
     escaped: Option<&'a str>,
     query: Option<&'a str>,
+    header: Option<(&'static str, &'a HeaderValue)>,
     body: Option<Vec<u8>>,
-    if_match: Option<&'a HeaderValue>,
     timeout: Duration,
 }
 
@@ -60,8 +60,8 @@ impl<'a> Call<'a> {
             path,
             escaped: None,
             query: None,
+            header: None,
             body: None,
-            if_match: None,
             timeout: ANSWER_TIMEOUT,
         }
     }
@@ -87,9 +87,9 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Asks for a change of the record that has this tag, and of no other.
-    pub(crate) fn if_match(mut self, tag: &'a HeaderValue) -> Self {
-        self.if_match = Some(tag);
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: &'static str, value: &'a HeaderValue) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -278,8 +278,8 @@ impl Api {
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
-        if let Some(tag) = call.if_match {
-            request = request.header(IF_MATCH, tag);
+        if let Some((name, value)) = call.header {
+            request = request.header(name, value);
         }
         request
             .send()

@@ -8,6 +8,7 @@ use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
 use crate::dead_letter::{self, DeadLetterCommand};
 use crate::event_type::{self, EventTypeCommand};
+use crate::execution::{self, ExecutionCommand};
 use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
 use crate::options::Options;
@@ -33,6 +34,10 @@ pub enum Command {
     /// Let events come by the clock
     #[command(subcommand, after_help = EXIT_CODES)]
     Schedule(ScheduleCommand),
+
+    /// Look after invocations that were queued, on any node
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Execution(ExecutionCommand),
 
     /// Look after events that a function did not take, on the node that is asked
     #[command(subcommand, after_help = EXIT_CODES)]
@@ -67,6 +72,7 @@ pub(crate) async fn execute(options: &Options, command: &Command, console: &mut 
         Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::EventType(command) => event_type::run(options, command, console).await,
         Command::Schedule(command) => schedule::run(options, command, console).await,
+        Command::Execution(command) => execution::run(options, command, console).await,
         Command::DeadLetter(command) => dead_letter::run(options, command, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,

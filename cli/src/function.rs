@@ -9,7 +9,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
 
-mod invoke;
+pub(crate) mod invoke;
 mod list;
 mod logs;
 mod record;

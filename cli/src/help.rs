@@ -61,6 +61,7 @@ mod tests {
             "hearth function delete",
             "hearth function invoke",
             "hearth function logs",
+            "hearth execution wait",
             "hearth cluster",
             "hearth ready",
         ] {

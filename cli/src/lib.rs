@@ -9,6 +9,7 @@ mod command;
 mod console;
 mod dead_letter;
 mod event_type;
+mod execution;
 mod failure;
 mod function;
 mod help;

@@ -140,6 +140,26 @@ async fn nothing_accepted_is_lost_when_a_node_is_killed() {
     scene.checks(&nodes).await;
 }
 
+/// Each node once, one after the other, then all at once; each starts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_accepted_is_lost_when_every_node_is_killed() {
+    let scene = Scene::new().await;
+    let nodes = scene.sandbox.nodes();
+    let kill = async {
+        for (n, node) in nodes.iter().enumerate() {
+            scene.accepts(300 * (n + 1)).await;
+            node.kill9();
+            node.restart();
+            node.wait_ready(PATIENCE).await;
+        }
+        scene.accepts(1_200).await;
+        nodes.iter().for_each(Node::kill9);
+        nodes.iter().for_each(Node::restart);
+    };
+    tokio::join!(scene.emit(&nodes, 1_500), kill);
+    scene.checks(&nodes).await;
+}
+
 /// What a node held when it died is delivered by others while it is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_node_held_is_taken_over() {

@@ -6,6 +6,7 @@ mod auth;
 mod cluster;
 mod docker;
 mod error;
+mod executions;
 mod executor;
 mod field;
 mod http;
@@ -27,6 +28,7 @@ pub use auth::{AuthMode, AuthSettings};
 pub use cluster::ClusterSettings;
 pub use docker::{DockerSettings, RegistrySettings};
 pub use error::{Error, Origin};
+pub use executions::ExecutionsSettings;
 pub use executor::ExecutorSettings;
 pub use http::HttpSettings;
 pub use limits::LimitsSettings;
@@ -72,6 +74,8 @@ section! {
         pub queue: QueueSettings = QueueSettings::default(),
         /// Events that come by the clock.
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
+        /// Asynchronous invocations, as the config store keeps them.
+        pub executions: ExecutionsSettings = ExecutionsSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

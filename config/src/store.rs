@@ -129,6 +129,18 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// When the store does not answer in time.
     async fn list(&self, prefix: &str) -> Result<Listing, Error>;
 
+    /// Reads up to `max` records under a prefix, in the order of their keys, with `after` only those whose keys are greater. So
+    /// records are read that are too many for [`Store::list`]; pages are of the moment they are read at.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error>;
+
     /// Writes if every precondition holds, and returns the revision of the write.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ use crate::{body, headers, health};
 mod cors;
 mod dead_letters;
 mod event_types;
+mod executions;
 mod filter;
 mod functions;
 mod meters;
@@ -44,7 +45,7 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
         false => router,
     };
     let router = add(router, "/v1/spaces", get(view::spaces));
-    let router = add_dead_letters(router);
+    let router = add_executions(add_dead_letters(router));
     spaceless::add_to(add_records(router))
         .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
@@ -58,6 +59,14 @@ fn add_dead_letters(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
     let router = add(router, "/v1/dead-letters/{id}", one);
     let redrive = post(dead_letters::redrive);
     add(router, "/v1/dead-letters/{id}/redrive", redrive)
+}
+
+/// Adds the routes of executions, which the functions API has as well.
+pub(crate) fn add_executions(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    let all = get(executions::list);
+    let router = add(router, "/v1/spaces/{space}/executions", all);
+    let one = get(executions::read).delete(executions::cancel);
+    add(router, "/v1/spaces/{space}/executions/{id}", one)
 }
 
 /// Adds the routes of all records.

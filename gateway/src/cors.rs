@@ -21,7 +21,9 @@ pub(crate) fn preflight() -> Response<AnswerBody> {
     );
     fields.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, if-match, traceparent, tracestate"),
+        HeaderValue::from_static(
+            "authorization, content-type, idempotency-key, if-match, prefer, traceparent, tracestate",
+        ),
     );
     fields.insert(
         header::ACCESS_CONTROL_MAX_AGE,

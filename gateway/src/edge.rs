@@ -181,6 +181,7 @@ impl Edge {
             invocations: InvocationMeters::new(),
             events: EventMeters::new(),
             emitter,
+            queued_age_max: settings.queue.max_age,
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);

@@ -8,13 +8,14 @@ use axum::{Json, Router};
 use http::Uri;
 use serde_json::{Value, json};
 
+use crate::admin;
 use crate::error::Error;
 use crate::invoke;
 use crate::surface::Shared;
 
 /// Everything but `POST /invoke`.
 pub(crate) fn router() -> Router<Arc<Shared>> {
-    Router::new()
+    admin::add_executions(Router::new())
         .route("/", get(about))
         .route(
             invoke::PATH,
@@ -31,5 +32,6 @@ async fn about(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "node": shared.node.name().as_ref(),
         "invoke": r#"POST /invoke {"function_name": "...", "payload": any JSON, "space": "default"}"#,
+        "executions": "GET /v1/spaces/{space}/executions",
     }))
 }

@@ -19,7 +19,7 @@ pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-hearth-error");
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// All of them, for pages that want to read them across origins.
-pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, server-timing, etag, retry-after";
+pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, server-timing, etag, location, preference-applied, retry-after";
 
 /// The media type of JSON answers.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");

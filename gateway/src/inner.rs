@@ -102,11 +102,13 @@ enum Api {
 }
 
 impl Api {
-    /// `POST /invoke` that is no event, and `/api/v1/` with all below it, are the functions API's; everything else is the events API's.
+    /// `POST /invoke` that is no event, executions, and `/api/v1/` with all below it, are the functions API's; everything else is the
+    /// events API's.
     fn of(method: &Method, path: &str, fields: &HeaderMap) -> Self {
         let is_invoke =
             path == invoke::PATH && method == Method::POST && !events::is_named(method, fields);
-        match is_invoke || path.starts_with("/api/v1/") {
+        let is_execution = space_of_executions(path).is_some();
+        match is_invoke || is_execution || path.starts_with("/api/v1/") {
             true => Self::Functions,
             false => Self::Events,
         }
@@ -130,7 +132,14 @@ pub(crate) async fn answer(
 ) -> Response<AnswerBody> {
     let shared = &surface.shared;
     let api = Api::of(request.method(), request.uri().path(), request.headers());
+    let named = space_of_executions(request.uri().path()).map(str::to_owned);
     let checked = match space_of(callers, request.headers(), from).await {
+        Ok(own)
+            if shared.guard.requires_token()
+                && named.as_ref().is_some_and(|named| named != own.as_str()) =>
+        {
+            Err(Error::other_space(&named.unwrap_or_default(), &own))
+        }
         Ok(own) if api == Api::Events => {
             let is_confined = shared.guard.requires_token();
             enter(request.headers_mut(), &own, is_confined).map(|()| own)
@@ -152,6 +161,13 @@ pub(crate) async fn answer(
         }
         Api::Functions => surface.route(id, request).await,
     }
+}
+
+/// The space of a path that is about executions.
+fn space_of_executions(path: &str) -> Option<&str> {
+    let (space, rest) = path.strip_prefix("/v1/spaces/")?.split_once('/')?;
+    let is_of_them = rest == "executions" || rest.starts_with("executions/");
+    is_of_them.then_some(space)
 }
 
 async fn space_of(callers: &dyn Callers, fields: &HeaderMap, from: IpAddr) -> Result<Space, Error> {
@@ -214,6 +230,10 @@ mod tests {
         let json = ("content-type", "application/json");
         check(Method::POST, "/invoke", &[json], Api::Functions);
         check(Method::GET, "/api/v1/executions/7", &[], Api::Functions);
+        let executions = "/v1/spaces/default/executions";
+        check(Method::GET, executions, &[], Api::Functions);
+        let one = "/v1/spaces/default/executions/7";
+        check(Method::DELETE, one, &[], Api::Functions);
         for event in [
             ("event", "user.created"),
             ("event", "invoke"),
@@ -232,6 +252,8 @@ mod tests {
             (Method::GET, "/api/v2/x"),
             (Method::GET, "/v1/status"),
             (Method::GET, "/v1/spaces/default/functions"),
+            (Method::GET, "/v1/spaces/default/executionsx"),
+            (Method::GET, "/v1/spaces/executions"),
             (Method::OPTIONS, "*"),
         ] {
             check(method, path, &[], Api::Events);

@@ -21,6 +21,7 @@ use tracing::{Instrument, Span};
 
 use crate::body::{self, AnswerBody};
 use crate::error::{Error, Shape};
+use crate::executions::{self, Wanted};
 use crate::headers;
 use crate::surface::Shared;
 
@@ -51,16 +52,24 @@ pub(crate) async fn answer(
         return fail(&Error::in_flight(shared.limits.in_flight_max));
     };
     let request = match body::read(&parts.headers, &mut body, &shared.limits).await {
-        Ok(body) => read_request(id, &body, own).and_then(|request| match own {
-            Some(own) if shared.guard.requires_token() && request.space != *own => {
-                Err(Error::other_space(request.space.as_str(), own))
+        Ok(body) => read_request(id, &body, own).and_then(|(request, is_async)| {
+            match own {
+                Some(own) if shared.guard.requires_token() && request.space != *own => {
+                    return Err(Error::other_space(request.space.as_str(), own));
+                }
+                _ => {}
             }
-            _ => Ok(request),
+            let wanted = Wanted::read(&parts.headers, &body, is_async)?;
+            Ok((request, wanted))
         }),
         Err(error) => Err(error),
     };
     match request {
-        Ok(request) => run(shared, request, &parts.headers).await,
+        Ok((request, None)) => run(shared, request, &parts.headers).await,
+        // In a box, so that a call that is waited for carries nothing of it.
+        Ok((request, Some(wanted))) => {
+            Box::pin(executions::answer(shared, request, &wanted, &parts.headers)).await
+        }
         Err(error) => fail(&error),
     }
 }
@@ -132,12 +141,12 @@ pub(crate) fn note_failure(span: &Span, code: ErrorCode) {
         .record("error", code.as_str());
 }
 
-/// Reads the body of the request. The payload shares the body's memory.
+/// Reads the body of the request, and whether it says `async`. The payload shares the body's memory.
 fn read_request(
     id: &InvocationId,
     body: &Bytes,
     own: Option<&Space>,
-) -> Result<invoker::Request, Error> {
+) -> Result<(invoker::Request, bool), Error> {
     // Without this an array of the fields' values would be taken for an object.
     let is_object = body
         .trim_ascii_start()
@@ -155,7 +164,8 @@ fn read_request(
         Some(payload) => body.slice_ref(payload.get().as_bytes()),
         None => Bytes::from_static(b"null"),
     };
-    Ok(invoker::Request {
+    let is_async = request.is_async;
+    let request = invoker::Request {
         id: id.clone(),
         space: request
             .space
@@ -165,7 +175,8 @@ fn read_request(
         content_type: "application/json".to_owned(),
         call: None,
         trace: TraceContext::default(),
-    })
+    };
+    Ok((request, is_async))
 }
 
 /// Reads a refused body once more, slower, to say which field is wrong and what was expected.
@@ -178,6 +189,8 @@ fn explain(body: &[u8]) -> Error {
         space: Option<Space>,
         #[serde(default)]
         payload: Option<IgnoredAny>,
+        #[serde(default, rename = "async")]
+        is_async: bool,
     }
     let broken =
         |error: serde_json::Error| Error::invalid(format!("the body is no valid JSON: {error}"));
@@ -356,6 +369,10 @@ mod tests {
             "space: a space has at least 3 characters",
         );
         refuses(
+            r#"{"function_name":"f","async":"yes"}"#,
+            "async: invalid type: string",
+        );
+        refuses(
             r#"{"function_name":"f","function_name":"g"}"#,
             "duplicate field `function_name`",
         );
@@ -365,7 +382,7 @@ mod tests {
         let id = InvocationId::random();
         let request =
             read_request(&id, &Bytes::copy_from_slice(body.as_bytes()), None).expect(body);
-        String::from_utf8(request.payload.into()).unwrap()
+        String::from_utf8(request.0.payload.into()).unwrap()
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod cors;
 mod edge;
 mod error;
 mod events;
+mod executions;
 mod functions;
 mod headers;
 mod health;

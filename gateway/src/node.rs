@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use actors::Registry;
 use actors::catalog::{
     self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSubscription,
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
+use actors::{Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -245,6 +245,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::schedules`].
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error>;
 
+    /// Asynchronous invocations.
+    fn executions(&self) -> &Executions;
+
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
 
@@ -444,6 +447,10 @@ impl Node for actors::Control {
 
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error> {
         self.catalog.schedules(space).await
+    }
+
+    fn executions(&self) -> &Executions {
+        &self.executions
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::invoker::Completed;
 use actors::view::Readiness;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventMeters,
     /// Takes events for their subscribers.
     pub(crate) emitter: Arc<Emitter>,
+    /// How old what waits in the queue may get, where its function does not say.
+    pub(crate) queued_age_max: Duration,
     /// Cancelled when the node stops accepting clients; answers without an end end then.
     pub(crate) closing: CancellationToken,
 }

@@ -121,8 +121,9 @@ fn retry(settings: &QueueSettings, promise: Promise) -> Retry {
 }
 
 impl Events {
-    /// Ends by the deadline at the latest. What is kept on disk stays there, but for what runs; what is in memory is delivered,
-    /// and lost at the deadline. Nothing is emitted any more by then, but for system events about these last deliveries.
+    /// Ends by the deadline at the latest. What is kept on disk stays there and what is in etcd is left to others, but for what runs;
+    /// what is in memory is delivered, and lost at the deadline. Nothing is emitted any more by then, but for system events about these
+    /// last deliveries.
     pub(crate) async fn drain(self, deadline: Instant) {
         let left = self.custom.drain(deadline).await;
         warn("events", self.custom_promise, left);

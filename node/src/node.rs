@@ -182,6 +182,8 @@ impl Node {
         .map_err(wire::cluster_error)?;
         let addresses = listeners.addresses();
         let events = queues.start(&settings.queue, &running.control, &plugins);
+        let keep_house = running.control.executions.clone().keep_house();
+        tracker.spawn(stop.clone().run_until_cancelled_owned(keep_house));
         let scheduler = Scheduler::start(scheduler::Args {
             settings: settings.schedules.clone(),
             node_id: identity.node_id().clone(),

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::cors::CorsRecord;
 use crate::event_type::EventTypeRecord;
+use crate::execution::{self, Execution, ExecutionId};
 use crate::function::Function;
 use crate::id::{FunctionId, Space};
 use crate::schedule::ScheduleRecord;
@@ -63,6 +64,9 @@ pub struct InvokeRequest<'a> {
     /// The payload, any JSON, handed on as it was written; `null` when absent.
     #[serde(default, borrow)]
     pub payload: Option<&'a RawValue>,
+    /// Whether the answer is not waited for.
+    #[serde(default, rename = "async")]
+    pub is_async: bool,
 }
 
 /// `GET /v1/spaces/{space}/functions`.
@@ -176,6 +180,59 @@ pub struct DeadLetter {
     /// The event, as an envelope; of a single dead letter only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Box<RawValue>>,
+}
+
+/// `202` to an asynchronous invocation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The execution's id.
+    pub execution: ExecutionId,
+    /// How far it is; nothing when it ended and is kept no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<execution::Status>,
+}
+
+/// `GET /v1/spaces/{space}/executions`: newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Executions {
+    /// The executions of this page.
+    pub executions: Vec<Execution>,
+    /// What `after` is for the next page; nothing at the end.
+    pub next: Option<ExecutionId>,
+}
+
+/// `GET /v1/spaces/{space}/executions/{id}`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExecutionDetail {
+    /// The execution.
+    #[serde(flatten)]
+    pub execution: Execution,
+    /// What the function answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<ExecutionResult>,
+    /// The path of the config API where what it wrote is read.
+    pub logs: String,
+}
+
+/// What a function answered to an asynchronous invocation, as far as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionResult {
+    /// The status of the answer.
+    pub status: u16,
+    /// Its media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// How long it was, in bytes.
+    pub bytes: u64,
+    /// Whether only its beginning is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// JSON as it is, other text as a string, other bytes as base64.
+    pub value: Box<RawValue>,
+    /// `base64` where the value is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
 }
 
 /// `GET /v1/spaces`.

@@ -175,6 +175,20 @@ pub struct DeliverySpec {
     /// The function may run twice for one invocation, so an interrupted one is retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotent: Option<bool>,
+    /// How often a queued event or invocation is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Seconds after which a queued event or invocation is not begun any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u32>,
+}
+
+impl DeliverySpec {
+    /// How old a queued event or invocation may get, where that was set.
+    pub fn age_max(&self) -> Option<Duration> {
+        let seconds = self.max_age_seconds?;
+        Some(Duration::from_secs(seconds.into()))
+    }
 }
 
 /// `sandbox` as it was set; each absent field has its default.

@@ -18,14 +18,14 @@ mod judge;
 mod meters;
 mod seldom;
 
-pub use judge::Retry;
+pub use judge::{OwnRetry, Retry};
 pub use meters::Meters;
 use seldom::Seldom;
 
 /// How long the queue has at least to be closed.
 const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
 
-/// Hands an event to a function.
+/// Hands an event, or an invocation, to a function.
 #[async_trait]
 pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     /// Hands the event to the function, once, and waits for the end of it.
@@ -36,6 +36,16 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     /// # Cancel safety
     /// Dropping the future cancels the invocation.
     async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure>;
+
+    /// What the function, rather than [`Retry`], says of its deliveries. Asked for each of them, so it must be cheap.
+    fn own_retry(&self, _delivery: &Delivery) -> OwnRetry {
+        OwnRetry::default()
+    }
+
+    /// Notes that a delivery came to nothing, before the queue is told how it goes on. What it returns is what the queue is told.
+    async fn failed(&self, _delivery: &Delivery, _failure: &Failure, outcome: Outcome) -> Outcome {
+        outcome
+    }
 }
 
 /// What a loop is made from.
@@ -78,6 +88,12 @@ struct Shared {
 struct Running {
     count: AtomicUsize,
     ended: Notify,
+}
+
+/// How an attempt ended, and what the queue is told of it.
+struct Ended {
+    outcome: Outcome,
+    told: Outcome,
 }
 
 /// One delivery that runs, until it is dropped.
@@ -174,20 +190,13 @@ async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
 /// Makes one attempt, and tells the queue how it ended.
 async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
     let Args { queue, meters, .. } = &shared.args;
-    let outcome = match shared.hopeless(&leased) {
-        Some(reason) => shared.give_up(&leased, reason),
-        None => match shared.deliver(&leased).await {
-            Some(Ok(())) => Outcome::Delivered,
-            Some(Err(failure)) => shared.judge(&leased, failure),
-            None => {
-                shared.count_lost(1);
-                return;
-            }
-        },
+    let Some(Ended { outcome, told }) = shared.end(&leased).await else {
+        shared.count_lost(1);
+        return;
     };
     meters.made(&leased, &outcome);
     let ended = meters.ended(&outcome).clone();
-    match queue.settle(&leased.lease, outcome).await {
+    match queue.settle(&leased.lease, told).await {
         Ok(()) => ended.increment(1),
         Err(error) => {
             shared.count_lost(1);
@@ -209,18 +218,37 @@ impl Shared {
         }
     }
 
+    /// Delivers, and decides how it goes on.
+    async fn deliver(&self, leased: &Leased) -> Ended {
+        let deliver = &self.args.deliver;
+        let (failure, outcome) = match self.hopeless(leased) {
+            Some(reason) => (reason.clone(), self.give_up(leased, reason)),
+            None => match deliver.deliver(&leased.delivery).await {
+                Ok(()) => {
+                    return Ended {
+                        outcome: Outcome::Delivered,
+                        told: Outcome::Delivered,
+                    };
+                }
+                Err(failure) => (failure.clone(), self.judge(leased, failure)),
+            },
+        };
+        let told = deliver.failed(&leased.delivery, &failure, outcome.clone());
+        let told = told.await;
+        Ended { outcome, told }
+    }
+
     /// Delivers, and keeps the lease meanwhile. Nothing when it was lost: what runs is cancelled then, as another one may run.
-    async fn deliver(&self, leased: &Leased) -> Option<Result<(), Failure>> {
-        let Args { queue, deliver, .. } = &self.args;
-        let delivering = deliver.deliver(&leased.delivery);
-        let mut delivering = std::pin::pin!(delivering);
+    async fn end(&self, leased: &Leased) -> Option<Ended> {
+        let queue = &self.args.queue;
+        let mut delivering = std::pin::pin!(self.deliver(leased));
         let pause = self.args.lease_timeout / 3;
         let mut extension = tokio::time::interval_at(Instant::now() + pause, pause);
         extension.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                result = &mut delivering => return Some(result),
+                ended = &mut delivering => return Some(ended),
                 _ = extension.tick() => {
                     if let Err(error) = queue.extend(&leased.lease).await {
                         tracing::warn!(%error, "a delivery is cancelled: somebody else may have it");

@@ -308,6 +308,15 @@ impl Store for Away {
         Err(away())
     }
 
+    async fn list_page(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        Err(away())
+    }
+
     async fn commit(&self, _: Transaction) -> Result<Revision, StoreError> {
         Err(away())
     }

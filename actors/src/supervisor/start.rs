@@ -18,6 +18,7 @@ use super::board::{Board, Depths, Name};
 use super::{Args, Handle, Supervisor};
 use crate::catalog::Catalog;
 use crate::control::Control;
+use crate::executions::Executions;
 use crate::executor::attention::Attention;
 use crate::executor::{self, Budget, Journal, Launchers, Pools};
 use crate::images::Images;
@@ -205,6 +206,11 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         settings.limits.apply_timeout,
         settings.schedules.clone(),
     );
+    let executions = Executions::new(
+        Arc::clone(&parts.store),
+        settings.executions.clone(),
+        Arc::clone(&node_name),
+    );
     let view = View::new(view::Parts {
         cluster_id: settings.cluster.id.clone(),
         node_name: Arc::clone(&node_name),
@@ -227,6 +233,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         invoker,
         registry: registry.reader(),
         catalog,
+        executions,
         output,
         view,
     };

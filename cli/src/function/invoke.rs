@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use protocol::{ErrorCode, FunctionId, Space};
+use protocol::{ErrorCode, FunctionId, Space, api};
 use reqwest::Method;
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::{Answer, Api, Call};
 use crate::console::{Console, shown};
 use crate::failure::Failure;
-use crate::options::Options;
+use crate::options::{self, Options};
 
 /// A record allows a run of at most 24 h, and its node ends the call soon after; later no answer can come.
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(25 * 60 * 60);
@@ -35,6 +36,8 @@ Examples:
   hearth function invoke wordcount --payload '\"to be or not to be\"'
   # From a pipe; where it ran and how long it took goes to standard error.
   jq -c .order request.json | hearth function invoke price --payload-file - -v
+  # Queued: prints the execution's id, for `hearth execution wait` on any node.
+  hearth function invoke report --async --idempotency-key 2026-11 --delay 10m
 
 A result that is a string is printed as it is, any other as JSON.
 
@@ -66,6 +69,18 @@ pub struct InvokeArgs {
     /// Say on standard error which node ran it, whether it was warm, and what took how long
     #[arg(long, short)]
     verbose: bool,
+
+    /// Do not wait for the result: queue the invocation and print the id of its execution
+    #[arg(long = "async")]
+    is_async: bool,
+
+    /// Queue it once, however often this is repeated with the same key
+    #[arg(long, value_name = "KEY", requires = "is_async", value_parser = key)]
+    idempotency_key: Option<HeaderValue>,
+
+    /// Begin no sooner than after this long, such as `10m`
+    #[arg(long, value_name = "DURATION", requires = "is_async", value_parser = options::duration)]
+    delay: Option<Duration>,
 }
 
 /// The body of `POST /invoke`; `protocol::api::InvokeRequest` is its reading side.
@@ -74,6 +89,10 @@ struct Body<'a> {
     function_name: &'a FunctionId,
     payload: &'a RawValue,
     space: &'a Space,
+    #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
+    is_async: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_seconds: Option<f64>,
 }
 
 /// The success body of `POST /invoke`.
@@ -96,9 +115,14 @@ pub(super) async fn run(
         function_name: &args.id,
         payload: &payload,
         space: &options.space,
+        is_async: args.is_async,
+        delay_seconds: args.delay.map(|delay| delay.as_secs_f64()),
     };
     let body = serde_json::to_vec(&body).expect("ids and JSON text have a JSON form");
-    let call = Call::new(Method::POST, &["invoke"], Some(body)).timeout(INVOKE_TIMEOUT);
+    let mut call = Call::new(Method::POST, &["invoke"], Some(body)).timeout(INVOKE_TIMEOUT);
+    if let Some(key) = &args.idempotency_key {
+        call = call.header("idempotency-key", key);
+    }
     let answer = Api::functions(options)?.call(call).await?;
     if args.verbose {
         show_details(&answer, console)?;
@@ -109,12 +133,27 @@ pub(super) async fn run(
     if options.json {
         return Ok(console.json(&answer.text())?);
     }
+    if args.is_async {
+        let accepted: api::Accepted = answer.json()?;
+        return Ok(console.text(&accepted.execution.to_string())?);
+    }
     let Invoked { result } = answer.json()?;
+    print(&result, console)
+}
+
+/// Prints a result: a text as it is, all else as JSON.
+pub(crate) fn print(result: &RawValue, console: &mut Console<'_>) -> Result<(), Failure> {
     match serde_json::from_str::<String>(result.get()) {
         Ok(text) => console.text(&text)?,
         Err(_) => console.json(result.get())?,
     }
     Ok(())
+}
+
+fn key(text: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::from_str(text).ok();
+    let value = value.filter(|_| text.is_ascii() && (1..=255).contains(&text.len()));
+    value.ok_or_else(|| "expected 1 to 255 visible ASCII characters".to_owned())
 }
 
 /// The payload as the user wrote it, once it is known to be JSON.

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use protocol::FunctionId;
+use protocol::{FunctionId, InvocationId};
 use serde::Deserialize;
 
 use crate::api::{Api, Call};
@@ -27,6 +27,10 @@ pub struct LogsArgs {
     /// Go on printing lines as they are written, until interrupted
     #[arg(long, short)]
     follow: bool,
+
+    /// Only what was written while this invocation ran; of an execution, its id
+    #[arg(long, value_name = "ID")]
+    invocation: Option<InvocationId>,
 }
 
 /// One line of output, as the API sends it.
@@ -56,9 +60,16 @@ pub(super) async fn run(
         args.id.as_str(),
         "logs",
     ];
+    let invocation = args.invocation.as_ref();
+    let wanted = [
+        args.follow.then(|| "follow=true".to_owned()),
+        invocation.map(|id| format!("invocation={id}")),
+    ];
+    let query: Vec<_> = wanted.into_iter().flatten().collect();
+    let query = query.join("&");
     let mut call = Call::get(&path);
-    if args.follow {
-        call = call.query("follow=true");
+    if !query.is_empty() {
+        call = call.query(&query);
     }
     let api = Api::config(options)?;
     let mut response = api.open(call).await?;

@@ -62,6 +62,8 @@ fn from_options(
         }),
         delivery: unless_default(DeliverySpec {
             idempotent: args.idempotent.then_some(true),
+            attempts: args.attempts,
+            max_age_seconds: args.max_age_seconds,
         }),
         sandbox: unless_default(SandboxSpec {
             read_only_root: args.read_only_root.then_some(true),

@@ -64,7 +64,7 @@ pub struct RegisterArgs {
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "contract", "port", "env", "command", "arguments", "memory_mb", "cpus", "timeout_ms", "concurrency",
-        "body_bytes", "min", "max", "idle_seconds", "idempotent", "read_only_root", "capability", "no_network", "event_format",
+        "body_bytes", "min", "max", "idle_seconds", "idempotent", "attempts", "max_age_seconds", "read_only_root", "capability", "no_network", "event_format",
     ])]
     pub(super) file: Option<PathBuf>,
 
@@ -131,6 +131,14 @@ pub struct RegisterArgs {
     /// The function may run twice for one invocation, so one that was interrupted is tried again
     #[arg(long, help_heading = SCALING)]
     pub(super) idempotent: bool,
+
+    /// How often a queued event or invocation is tried [default: the node's queue.attempts_max]
+    #[arg(long, value_name = "N", help_heading = SCALING)]
+    pub(super) attempts: Option<u32>,
+
+    /// Seconds after which a queued event or invocation is not begun any more [default: the node's queue.max_age]
+    #[arg(long, value_name = "N", help_heading = SCALING)]
+    pub(super) max_age_seconds: Option<u32>,
 
     /// Mount the root file system read-only
     #[arg(long, help_heading = SANDBOX)]

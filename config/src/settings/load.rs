@@ -113,6 +113,7 @@ impl Settings {
         self.http.check()?;
         self.queue.check(&self.store)?;
         self.schedules.check()?;
+        self.executions.check()?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

@@ -32,6 +32,7 @@ where
     preconditions(&make().await).await;
     transactions_happen_wholly_or_not_at_all(&make().await).await;
     lists_by_prefix_at_one_revision(&make().await).await;
+    lists_page_by_page(&make().await).await;
     watches_in_order_from_a_revision(&make().await).await;
     watches_only_its_prefix(&make().await).await;
     tells_removals(&make().await).await;
@@ -55,6 +56,34 @@ async fn next(watch: &mut Watch) -> WatchEvent {
 
 fn put(key: &str, value: &'static str) -> Write {
     Write::Put(key.to_owned(), Bytes::from_static(value.as_bytes()))
+}
+
+/// Only what begins with the prefix, and what was read before is left out of the next page.
+pub async fn lists_page_by_page(store: &dyn Store) {
+    for key in ["a/1", "b", "b/1", "b/2", "b/3", "b/4", "b0", "c/1"] {
+        let value = Bytes::copy_from_slice(key.as_bytes());
+        store.put(key, value, None).await.unwrap();
+    }
+    let list = async |after: Option<&str>, max| {
+        let found = store.list_page("b/", after, max).await.unwrap();
+        for entry in &found {
+            assert_eq!(entry.key.as_bytes(), entry.value);
+        }
+        let keys: Vec<_> = found.into_iter().map(|entry| entry.key).collect();
+        keys.join(" ")
+    };
+    assert_eq!(list(None, 9).await, "b/1 b/2 b/3 b/4");
+    assert_eq!(list(None, 3).await, "b/1 b/2 b/3");
+    assert_eq!(list(Some("b/3"), 3).await, "b/4");
+    assert_eq!(list(Some("b/25"), 1).await, "b/3", "it need not be there");
+    assert_eq!(list(Some("b/4"), 3).await, "");
+    assert_eq!(
+        list(Some("a/1"), 2).await,
+        "b/1 b/2",
+        "it may be before the prefix"
+    );
+    assert_eq!(list(Some("c/1"), 2).await, "", "or after it");
+    assert_eq!(list(None, 0).await, "");
 }
 
 /// Absent, present and at a revision, for puts and deletes.

@@ -1,7 +1,7 @@
 //! The embedded store: the records of a single node, in one file on its disk.
 //!
 //! Records are few and small, so all of them are held in memory as well: reads and watches never touch the disk. A commit is on
-//! the disk, synced, before it is seen or acknowledged.
+//! the disk, synced, before it is seen or acknowledged; commits that come at the same time share a sync.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,11 @@ use redb::{
     TableDefinition,
 };
 
+use self::group::Waiting;
 use super::records::{Commit, LocalRecords, Records};
 use super::{Change, Entry, Error, Listing, Revision, Store, Transaction, Watch};
+
+mod group;
 
 /// Key to the revision of its last change, and its value.
 const RECORDS: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("records");
@@ -33,6 +36,7 @@ const CACHE_BYTES: usize = 4 << 20;
 pub struct EmbeddedStore {
     records: LocalRecords,
     file: Arc<Mutex<File>>,
+    waiting: Arc<Waiting>,
 }
 
 /// The file and how it was found.
@@ -64,6 +68,7 @@ impl EmbeddedStore {
         Ok(Self {
             records: LocalRecords::new(records),
             file: Arc::new(Mutex::new(file)),
+            waiting: Arc::default(),
         })
     }
 }
@@ -160,11 +165,12 @@ fn read(database: &Database) -> Result<(u64, Records), redb::Error> {
     ))
 }
 
-fn write(database: &Database, commit: &Commit) -> Result<(), redb::Error> {
+/// Writes commits, in their order, with one sync.
+fn write(database: &Database, commits: &[Commit]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut records = transaction.open_table(RECORDS)?;
-        for change in &commit.changes {
+        for change in commits.iter().flat_map(|commit| &commit.changes) {
             match change {
                 Change::Put(entry) => {
                     records.insert(entry.key.as_str(), (entry.revision.0, &entry.value[..]))?;
@@ -174,9 +180,11 @@ fn write(database: &Database, commit: &Commit) -> Result<(), redb::Error> {
                 }
             }
         }
-        transaction
-            .open_table(ABOUT)?
-            .insert("revision", commit.revision.0)?;
+        if let Some(last) = commits.last() {
+            transaction
+                .open_table(ABOUT)?
+                .insert("revision", last.revision.0)?;
+        }
     }
     transaction.commit()?;
     Ok(())
@@ -208,26 +216,33 @@ impl Store for EmbeddedStore {
         Ok(self.records.list(prefix))
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        Ok(self.records.list_page(prefix, after, max))
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
+        let (ticket, answered) = self.waiting.add(transaction);
         let writer = self.records.writer();
-        let file = Arc::clone(&self.file);
+        let (file, waiting) = (Arc::clone(&self.file), Arc::clone(&self.waiting));
         // All in one blocking task, which runs to its end even when the caller goes away: memory and disk never differ.
-        let commit = self.records.tasks().spawn_blocking(move || {
+        let writing = self.records.tasks().spawn_blocking(move || {
             let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let commit = writer.prepare(transaction)?;
-            if !commit.changes.is_empty() {
-                // What the disk did before it failed is not known.
-                write(&file.database, &commit)
-                    .map_err(|error| unavailable(&file.path, error, Effect::Interrupted))?;
-            }
-            Ok(writer.apply(commit))
+            waiting.write(ticket, &file, &writer);
         });
-        commit.await.unwrap_or_else(|error| {
-            Err(Error::Unavailable {
-                why: format!("the write was broken off: {error}"),
-                effect: Effect::Interrupted,
-            })
-        })
+        let broken_off = |error: &dyn std::fmt::Display| Error::Unavailable {
+            why: format!("the write was broken off: {error}"),
+            effect: Effect::Interrupted,
+        };
+        // The task has the file until its end.
+        writing.await.map_err(|error| broken_off(&error))?;
+        answered
+            .await
+            .unwrap_or_else(|error| Err(broken_off(&error)))
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Watch {

@@ -104,6 +104,15 @@ impl Store for EtcdStore {
         self.cluster.list(prefix).await.map(|(listing, _)| listing)
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        self.cluster.list_page(prefix, after, max).await
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
         self.cluster.commit(transaction).await
     }
@@ -247,6 +256,37 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let prefix = self.full(prefix).into_bytes();
+        let end = range_end(&prefix);
+        let from = match after {
+            // The key that follows it.
+            Some(after) => format!("{}\0", self.full(after)).into_bytes().max(prefix),
+            None => prefix,
+        };
+        // etcd takes a limit of 0 for none, and a range that ends before it begins for an empty one.
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let options = GetOptions::new()
+            .with_range(end)
+            .with_limit(i64::try_from(max).unwrap_or(i64::MAX));
+        let list = async |member: Arc<Member>| {
+            let mut client = member.kv().await?;
+            let mut response = client.get(from.as_slice(), Some(options.clone())).await?;
+            self.heard(response.header());
+            Ok(response.take_kvs())
+        };
+        let records = self.members.read(list).await?;
+        let entries = records.into_iter().filter_map(|record| self.entry(record));
+        Ok(entries.collect())
     }
 
     /// What the cluster, not only one member, says of itself now.

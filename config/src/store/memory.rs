@@ -39,6 +39,15 @@ impl Store for MemoryStore {
         Ok(self.records.list(prefix))
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        Ok(self.records.list_page(prefix, after, max))
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
         self.records.writer().commit(transaction)
     }

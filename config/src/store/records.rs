@@ -1,6 +1,7 @@
 //! The records of a store that lives within this process: what a transaction changes, and what a watch hears of it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -80,8 +81,23 @@ impl Records {
         }
     }
 
-    /// What a transaction would do now; without changes when it only removes what is not there.
-    pub(super) fn prepare(&self, transaction: Transaction) -> Result<Commit, Error> {
+    fn list_page(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<Entry> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let found = self.entries.range::<str, _>((start, Bound::Unbounded));
+        found
+            .map(|(_, entry)| entry)
+            .take_while(|entry| entry.key.starts_with(prefix))
+            .take(max)
+            .cloned()
+            .collect()
+    }
+
+    /// What a transaction would do after `ahead` others that are prepared and not applied yet, and that have no key in common with it;
+    /// without changes when it only removes what is not there.
+    pub(super) fn prepare(&self, transaction: Transaction, ahead: u64) -> Result<Commit, Error> {
         for (key, precondition) in transaction.preconditions {
             let found = self.entries.get(&key).map(|entry| entry.revision);
             let holds = match precondition {
@@ -93,7 +109,7 @@ impl Records {
                 return Err(Error::Precondition { key });
             }
         }
-        let revision = Revision(self.revision.0 + 1);
+        let revision = Revision(self.revision.0 + ahead + 1);
         let mut changes: Vec<_> = transaction
             .writes
             .into_iter()
@@ -211,8 +227,9 @@ pub(super) struct LocalRecords {
 pub(super) struct Writer(Arc<Shared>);
 
 impl Writer {
-    pub(super) fn prepare(&self, transaction: Transaction) -> Result<Commit, Error> {
-        self.0.records().prepare(transaction)
+    /// What a transaction would do after so many others that are prepared and have nothing to do with it.
+    pub(super) fn prepare(&self, transaction: Transaction, ahead: u64) -> Result<Commit, Error> {
+        self.0.records().prepare(transaction, ahead)
     }
 
     pub(super) fn apply(&self, commit: Commit) -> Revision {
@@ -225,7 +242,7 @@ impl Writer {
     /// Prepares and applies under one lock.
     pub(super) fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
         let mut records = self.0.records();
-        let commit = records.prepare(transaction)?;
+        let commit = records.prepare(transaction, 0)?;
         let revision = commit.revision;
         records.apply(commit);
         drop(records);
@@ -263,6 +280,10 @@ impl LocalRecords {
 
     pub(super) fn list(&self, prefix: &str) -> Listing {
         self.shared.records().list(prefix)
+    }
+
+    pub(super) fn list_page(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<Entry> {
+        self.shared.records().list_page(prefix, after, max)
     }
 
     /// Starts a watch; its task ends with the receiver or the store.
@@ -324,7 +345,7 @@ mod tests {
     fn a_watch_too_far_behind_is_told_everything_anew() {
         let mut records = Records::default();
         for index in 0..RECENT_COMMITS_MAX + 10 {
-            let commit = records.prepare(put(&format!("k{}", index % 7))).unwrap();
+            let commit = records.prepare(put(&format!("k{}", index % 7)), 0).unwrap();
             records.apply(commit);
         }
         assert_eq!(records.recent.len(), RECENT_COMMITS_MAX);
@@ -366,10 +387,13 @@ mod tests {
         for _ in 0..10 {
             let write = Write::Put("k".into(), value.clone());
             let commit = records
-                .prepare(Transaction {
-                    preconditions: Vec::new(),
-                    writes: vec![write],
-                })
+                .prepare(
+                    Transaction {
+                        preconditions: Vec::new(),
+                        writes: vec![write],
+                    },
+                    0,
+                )
                 .unwrap();
             records.apply(commit);
         }
@@ -416,7 +440,7 @@ mod tests {
             preconditions: Vec::new(),
             writes: vec![Write::Delete("k".into())],
         };
-        let commit = records.prepare(nothing).unwrap();
+        let commit = records.prepare(nothing, 0).unwrap();
         assert!(commit.changes.is_empty());
         assert_eq!(commit.revision, Revision(5));
     }

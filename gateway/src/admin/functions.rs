@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actors::catalog::{self, Stored};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
@@ -85,9 +85,17 @@ pub(super) async fn delete(
 pub(super) struct LogsQuery {
     #[serde(default)]
     follow: bool,
+    invocation: Option<String>,
 }
 
-/// `GET /v1/spaces/{space}/functions/{id}/logs[?follow=true]`: one JSON object a line.
+/// What of a line says which invocations it may be of.
+#[derive(Deserialize)]
+struct LineOf<'a> {
+    #[serde(default, borrow)]
+    invocations: Vec<std::borrow::Cow<'a, str>>,
+}
+
+/// `GET /v1/spaces/{space}/functions/{id}/logs[?follow=true][&invocation=ID]`: one JSON object a line.
 pub(super) async fn logs(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
@@ -98,6 +106,13 @@ pub(super) async fn logs(
         .node
         .output(&function.space, &function.function_id, query.follow)
         .await;
+    let lines = lines.map(move |chunk| {
+        let chunk = chunk?;
+        Ok::<_, std::io::Error>(match &query.invocation {
+            Some(id) => only_of(&chunk, id),
+            None => chunk,
+        })
+    });
     let lines = match query.follow {
         // It has no end of its own and would hold up a drain.
         true => lines
@@ -111,6 +126,15 @@ pub(super) async fn logs(
         Body::from_stream(lines),
     )
         .into_response())
+}
+
+/// Those of some whole lines that were written while this invocation ran.
+fn only_of(lines: &[u8], id: &str) -> Bytes {
+    let own = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| {
+        let line = serde_json::from_slice::<LineOf<'_>>(line);
+        line.is_ok_and(|line| line.invocations.iter().any(|invocation| invocation == id))
+    });
+    own.collect::<Vec<_>>().concat().into()
 }
 
 fn parse(space: &str, id: Option<&str>, body: &[u8]) -> Result<Function, Error> {
@@ -136,4 +160,25 @@ pub(super) async fn expected_revision(
 ) -> Result<Option<Revision>, Error> {
     let current = async { Ok(shared.node.get(space, id).await?.revision) };
     tags::expected(fields, current, catalog::Error::Changed(id.to_owned())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_invocation_are_found_among_others() {
+        let lines = [
+            r#"{"text":"one","invocations":["a"]}"#,
+            r#"{"text":"\"a\"","invocations":["b"]}"#,
+            r#"{"text":"both","invocations":["b","a"]}"#,
+            r#"{"text":"of the node"}"#,
+            "broken",
+        ];
+        let all = lines.map(|line| format!("{line}\n")).concat();
+        let own = format!("{}\n{}\n", lines[0], lines[2]);
+        assert_eq!(only_of(all.as_bytes(), "a"), own.as_bytes());
+        assert_eq!(only_of(all.as_bytes(), "c"), "");
+        assert_eq!(only_of(b"", "a"), "");
+    }
 }

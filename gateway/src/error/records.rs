@@ -1,10 +1,35 @@
 //! The statuses of records that were not read or changed.
 
-use actors::catalog;
+use actors::{catalog, executions};
 use http::StatusCode;
 use protocol::{Component, Effect, ErrorCode, Failure};
 
 use super::Error;
+
+impl From<executions::Error> for Error {
+    fn from(error: executions::Error) -> Self {
+        match error {
+            // As draft-ietf-httpapi-idempotency-key-header has it.
+            executions::Error::KeyReused(_) => Self::refused(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                error.code(),
+                error.to_string(),
+            ),
+            executions::Error::Store(error) => of_store(&error),
+            _ => Failure::from(&error).into(),
+        }
+    }
+}
+
+fn of_store(error: &config::store::Error) -> Error {
+    let mut failure = Failure::from(error);
+    if failure.effect == Effect::Interrupted {
+        failure
+            .message
+            .push_str("; the change may have been stored");
+    }
+    failure.into()
+}
 
 /// The status of a record that was not read or changed; where Event Gateway has one of its own, that.
 impl From<catalog::Error> for Error {
@@ -60,15 +85,7 @@ impl From<catalog::Error> for Error {
                 };
                 Self::new(status, Failure { message, ..failure })
             }
-            catalog::Error::Store(error) => {
-                let mut failure = Failure::from(&error);
-                if failure.effect == Effect::Interrupted {
-                    failure
-                        .message
-                        .push_str("; the change may have been stored");
-                }
-                failure.into()
-            }
+            catalog::Error::Store(error) => of_store(&error),
         }
     }
 }

@@ -12,6 +12,7 @@ mod drain;
 mod emit;
 mod event_types;
 mod events;
+mod executions;
 mod functions;
 mod inner;
 mod invoke;

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::Registry;
 use actors::catalog::{
     self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSubscription,
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
+use actors::{Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
-use config::settings::Secret;
+use config::settings::{ExecutionsSettings, Secret};
 use config::store::MemoryStore;
 use config::{Revision, Settings};
 use futures_util::future::BoxFuture;
@@ -64,6 +64,7 @@ pub(crate) struct Script {
     /// What is registered and subscribed, for events.
     pub(crate) registry: Mutex<Arc<Registry>>,
     records: OnceCell<TestCatalog>,
+    executions: Executions,
 }
 
 impl fmt::Debug for ScriptedNode {
@@ -97,6 +98,11 @@ impl ScriptedNode {
                 ..Registry::default()
             })),
             records: OnceCell::new(),
+            executions: Executions::new(
+                Arc::new(MemoryStore::new()),
+                ExecutionsSettings::default(),
+                "n1".into(),
+            ),
         }))
     }
 
@@ -389,6 +395,10 @@ impl Node for ScriptedNode {
 
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error> {
         self.records().await.schedules(space).await
+    }
+
+    fn executions(&self) -> &Executions {
+        &self.0.executions
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

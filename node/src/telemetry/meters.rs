@@ -214,7 +214,20 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_deliveries_taken_over_total",
         &[],
-        "with `etcd`: deliveries that this node took over from nodes that are gone",
+        "with `etcd`: deliveries that this node took over from nodes that are gone or had no permits",
+    ),
+    counter(
+        "hearth_executions_total",
+        &[(
+            "status",
+            &["accepted", "succeeded", "failed", "cancelled", "expired"],
+        )],
+        "asynchronous invocations that this node accepted, and those that it ended, by their end",
+    ),
+    counter(
+        "hearth_idempotency_keys_dropped_total",
+        &[],
+        "keys that were forgotten before `executions.key_window` was over, as there were more than `executions.keys_max`",
     ),
     Meter {
         kind: Kind::Gauge,

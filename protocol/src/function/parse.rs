@@ -102,6 +102,16 @@ impl Function {
             check("scaling.min", scaling.min, 0, self.scaling().max)?;
             check("scaling.idleSeconds", scaling.idle_seconds, 1, 31_536_000)?;
         }
+        if let Some(delivery) = &self.delivery {
+            check("delivery.attempts", delivery.attempts, 1, 1_000)?;
+            // 30 days.
+            check(
+                "delivery.maxAgeSeconds",
+                delivery.max_age_seconds,
+                1,
+                2_592_000,
+            )?;
+        }
         let capabilities = self.sandbox().capabilities;
         let is_capability = |name: &&String| {
             !name.is_empty()

@@ -5,7 +5,7 @@
 //! made deliveries whose ends nobody knows. A node whose session is gone neither accepts, leases nor settles anything.
 //!
 //! `keys.rs` is what is where in etcd, `transaction.rs` how a node changes that, `session.rs` what it needs for it, `held.rs` what it has in
-//! memory, `writer.rs` the task that tells etcd, `look.rs` the one that looks at what the others do, `takeover.rs` how work changes its node, `dead.rs`
+//! memory, `writer.rs` the task that tells etcd, `look.rs` the one that looks at what the others do, `takeover.rs` and `handover.rs` how work changes its node, `dead.rs`
 //! the dead letters, `cancel.rs` how others are asked to end a delivery, and `upkeep.rs` what one node does for all.
 
 use std::fmt;
@@ -32,6 +32,7 @@ use super::{
 
 mod cancel;
 mod dead;
+mod handover;
 mod held;
 mod keys;
 mod look;
@@ -228,6 +229,7 @@ impl Queue for EtcdQueue {
             }
             let lost = state.held.turns.expire(now);
             let taken = state.held.turns.take(permits, now);
+            state.has_permits = taken.len() < permits.free;
             shared.tell_meters(&mut state);
             (taken, lost)
         };
@@ -352,6 +354,7 @@ impl Job {
                 ops,
             },
             batches: vec![batch],
+            gives: Vec::new(),
             has_room,
             dead: 0,
             reply: None,

@@ -27,6 +27,15 @@ pub struct Retry {
     pub attempts_max: u32,
 }
 
+/// What a function says of its own deliveries, where they are made at least once; what it leaves open is as [`Retry`] says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnRetry {
+    /// How often each is tried.
+    pub attempts_max: Option<u32>,
+    /// How old its event may be.
+    pub until_age: Option<Duration>,
+}
+
 /// How a failed attempt goes on.
 enum Next {
     /// Another one would end the same way.
@@ -41,9 +50,9 @@ impl Shared {
         if self.args.queue.promise() == Promise::AtMostOnce {
             return None;
         }
-        let retry = self.args.retry;
-        if leased.age > retry.until_age {
-            let why = format!("the event waited for longer than {:?}", retry.until_age);
+        let retry = self.retry(leased);
+        if age(leased) > retry.until_age {
+            let why = format!("it waited for longer than {:?}", retry.until_age);
             let (expired, queue) = (ErrorCode::Expired, Component::Queue);
             return Some(Failure::new(expired, queue, Effect::Refused, why));
         }
@@ -58,15 +67,28 @@ impl Shared {
         None
     }
 
+    fn retry(&self, leased: &Leased) -> Retry {
+        let own = self.args.deliver.own_retry(&leased.delivery);
+        let retry = self.args.retry;
+        match self.args.queue.promise() {
+            Promise::AtMostOnce => retry,
+            Promise::AtLeastOnce => Retry {
+                attempts_max: own.attempts_max.unwrap_or(retry.attempts_max),
+                until_age: own.until_age.unwrap_or(retry.until_age),
+                ..retry
+            },
+        }
+    }
+
     /// What becomes of a delivery that the function did not take.
     pub(super) fn judge(&self, leased: &Leased, failure: Failure) -> Outcome {
-        let retry = self.args.retry;
+        let retry = self.retry(leased);
         let next = match self.args.queue.promise() {
             Promise::AtMostOnce => retry.after_at_most_once(leased, &failure),
             Promise::AtLeastOnce => retry.after_at_least_once(leased, &failure),
         };
         let (after, counts) = match next {
-            Next::Again { after, counts } if leased.age + after <= retry.until_age => {
+            Next::Again { after, counts } if age(leased) + after <= retry.until_age => {
                 (after, counts)
             }
             _ => return self.give_up(leased, failure),
@@ -75,7 +97,7 @@ impl Shared {
         tracing::debug!(
             delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
             origin = %delivery.origin, code = %failure.code, error = %failure, ?after,
-            "an event was not taken and is delivered again"
+            "a delivery was not taken and is made again"
         );
         Outcome::Again { after, counts }
     }
@@ -87,7 +109,7 @@ impl Shared {
             tracing::warn!(
                 delivery = %delivery.id, space = %delivery.space, function = %delivery.function_id,
                 origin = %delivery.origin, code = %reason.code, error = %reason, more,
-                "an event was not delivered"
+                "a delivery was given up"
             );
         });
         let said = reason.answered.as_mut();
@@ -116,7 +138,7 @@ impl Retry {
         }
         if has_no_room(failure) {
             // As long as it has waited already, so that the pauses grow without being counted.
-            let waited = leased.age.min(ROOM_PAUSE_MAX).max(self.backoff);
+            let waited = age(leased).min(ROOM_PAUSE_MAX).max(self.backoff);
             return Next::Again {
                 after: with_jitter(waited).max(asked_for(failure)),
                 counts: false,
@@ -136,6 +158,15 @@ impl Retry {
         let doubled = self.backoff.saturating_mul(1 << attempts.min(16));
         with_jitter(doubled.min(self.backoff_max))
     }
+}
+
+/// How long it could have been begun for: a delay that was asked for does not make it older.
+fn age(leased: &Leased) -> Duration {
+    let delivery = &leased.delivery;
+    let delay = delivery
+        .not_before
+        .and_then(|moment| moment.duration_since(delivery.accepted_at).ok());
+    leased.age.saturating_sub(delay.unwrap_or_default())
 }
 
 /// Up to half as long again, so that what failed together does not come back together.
@@ -192,9 +223,13 @@ fn is_lasting_answer(failure: &Failure) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
     use protocol::Answered;
 
     use super::*;
+    use crate::backend::{Delivery, Lease, conformance};
 
     const RETRY: Retry = Retry {
         backoff: Duration::from_secs(1),
@@ -210,6 +245,29 @@ mod tests {
             let least = Duration::from_secs(seconds);
             let range = least..=least.mul_f64(1.5);
             assert!(range.contains(&pause), "{attempts}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_delay_that_was_asked_for_does_not_make_it_older() {
+        let accepted_at = SystemTime::now();
+        let seconds = Duration::from_secs;
+        for (delay, expected) in [(None, 70), (Some(60), 10), (Some(90), 0)] {
+            let delivery = Delivery {
+                not_before: delay.map(|delay| accepted_at + seconds(delay)),
+                accepted_at,
+                ..conformance::deliveries("f", 1).remove(0)
+            };
+            let leased = Leased {
+                lease: Lease {
+                    id: delivery.id,
+                    epoch: 1,
+                },
+                delivery: Arc::new(delivery),
+                attempts: 0,
+                age: seconds(70),
+            };
+            assert_eq!(age(&leased), seconds(expected), "{delay:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use metrics::{Counter, Histogram};
 
-use crate::backend::{Leased, Outcome};
+use crate::backend::{Leased, Origin, Outcome};
 
 /// What a loop counts.
 #[derive(Clone)]
@@ -51,6 +51,10 @@ impl Meters {
 
     /// Counts the first attempt of a delivery, by how long it waited for that. An event counts with the first of its deliveries.
     pub(super) fn made(&self, leased: &Leased, outcome: &Outcome) {
+        // An invocation is no event.
+        if matches!(leased.delivery.origin, Origin::Execution(_)) {
+            return;
+        }
         if leased.attempts > 0 || matches!(outcome, Outcome::Again { counts: false, .. }) {
             return;
         }

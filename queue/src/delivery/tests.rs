@@ -9,6 +9,8 @@ use crate::backend::embedded::{self, EmbeddedQueue};
 use crate::backend::memory::{Limits, MemoryQueue};
 use crate::backend::{DeadLetter, conformance, memory};
 
+mod own;
+
 /// The bound on every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(600);
 

@@ -231,6 +231,43 @@ async fn a_node_that_ends_in_order_leaves_what_waits() {
     .await;
 }
 
+/// What waits for longer than a second goes to a node with permits, and costs no attempt.
+#[tokio::test]
+async fn a_node_without_permits_leaves_what_waits_to_others() {
+    let etcd = Etcd::start().await;
+    let cluster = Cluster::on(&etcd);
+    let (busy, idle) = (cluster.node("n1").await, cluster.node("n2").await);
+    let ids = enqueue(&busy, 300).await;
+    let mut running = Vec::new();
+    let took_all = busy.lease(Permits { free: 1, total: 1 }).await.unwrap();
+    assert_eq!(took_all.len(), 1, "it has no permits left");
+    running.extend(took_all);
+    let mut left = ids.clone();
+    for leased in &running {
+        left.remove(&leased.lease.id);
+    }
+    let came = finish(&[&idle], &left).await;
+    assert_eq!(names(&came), left, "each on one node");
+    assert!(came.iter().all(|leased| leased.attempts == 0));
+    assert_eq!(busy.stats().waiting, 0);
+    for leased in running {
+        let settled = busy.settle(&leased.lease, Outcome::Delivered).await;
+        settled.unwrap();
+    }
+    let mut client = etcd.client().await;
+    until("nothing is left in etcd", async || {
+        let all = etcd_client::GetOptions::new()
+            .with_prefix()
+            .with_count_only();
+        let held = client
+            .get("hearth/test/queue/held/", Some(all.clone()))
+            .await;
+        let owners = client.get("hearth/test/queue/owner/", Some(all)).await;
+        (held.unwrap().count(), owners.unwrap().count()) == (0, 2)
+    })
+    .await;
+}
+
 /// One of several deliveries of an event that ended is not made again by whoever takes the others over.
 #[tokio::test]
 async fn what_ended_is_not_repeated_for_the_sake_of_the_others() {
@@ -297,7 +334,7 @@ async fn a_delivery_is_cancelled_through_any_node() {
     );
     let event = conformance::deliveries("f", 3);
     holder.enqueue(event.clone()).await.unwrap();
-    let leased = holder.lease(Permits { free: 1, total: 1 }).await.unwrap();
+    let leased = holder.lease(Permits { free: 4, total: 4 }).await.unwrap();
     let (running, waiting) = (leased[0].lease, event[1].id);
     assert_eq!(other.cancel(waiting).await, Ok(true));
     assert_eq!(third.cancel(waiting).await, Ok(false));

@@ -1,4 +1,4 @@
-use crate::testing::{Server, check_ok};
+use crate::testing::{Server, check_ok, parse};
 
 const LINES: &str = concat!(
     r#"{"at_ms":1700000000123,"node":"n1","stream":"stdout","instance":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","invocations":["x"],"text":"hello"}"#,
@@ -70,4 +70,18 @@ fn an_unknown_function_fails() {
         (outcome.code, outcome.err.as_str()),
         (1, "hearth: Function \"hello\" not found.\n")
     );
+}
+
+#[test]
+fn those_of_one_invocation_are_asked_for() {
+    let path = "GET /v1/spaces/default/functions/hello/logs";
+    for (options, query) in [
+        ("--invocation x-1", "?invocation=x-1"),
+        ("--invocation x-1 --follow", "?follow=true&invocation=x-1"),
+    ] {
+        let server = Server::new(&[("200 OK", &[], LINES)]);
+        server.run(&format!("function logs hello {options}"));
+        assert_eq!(server.request().line, format!("{path}{query}"));
+    }
+    assert!(parse("function logs hello --invocation a/b").is_err());
 }

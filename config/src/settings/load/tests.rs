@@ -335,6 +335,11 @@ fn numbers_out_of_range_are_refused() {
         ("[executor]\nwaiters_max = 0", "executor.waiters_max"),
         ("[executor]\npack_until = 1.5", "executor.pack_until"),
         ("[queue]\npermits = 0", "queue.permits"),
+        ("[executions]\nkeys_max = 0", "executions.keys_max"),
+        (
+            "[executions]\nresult_max = \"2MiB\"",
+            "executions.result_max",
+        ),
         ("[queue]\nfunction_share = 0", "queue.function_share"),
         ("[queue]\nfunction_share = 1.1", "queue.function_share"),
         ("[telemetry]\nsample_ratio = -0.1", "telemetry.sample_ratio"),

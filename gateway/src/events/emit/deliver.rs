@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use actors::invoker::{Completed, Request};
 use async_trait::async_trait;
-use protocol::function::EventFormat;
+use protocol::function::{DeliverySpec, EventFormat};
 use protocol::invocation::{AnswerRule, TraceContext};
 use protocol::{Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space};
-use queue::{Deliver, Delivery, Origin, Promise};
+use queue::delivery::OwnRetry;
+use queue::{Deliver, Delivery, Origin, Outcome, Promise};
 
 use super::Emitter;
+use crate::executions;
 use crate::node::Node;
 
 /// Runs a function for each delivery, here or on a peer, as a call of a client would. The events about these calls go to the
@@ -105,7 +107,31 @@ impl Invocations {
 
 #[async_trait]
 impl Deliver for Invocations {
+    fn own_retry(&self, delivery: &Delivery) -> OwnRetry {
+        let registry = self.node.registry();
+        let function = registry.function(&delivery.space, &delivery.function_id);
+        let set = function.and_then(|registered| registered.function.delivery.as_ref());
+        OwnRetry {
+            attempts_max: set.and_then(|set| set.attempts),
+            until_age: set.and_then(DeliverySpec::age_max),
+        }
+    }
+
+    async fn failed(&self, delivery: &Delivery, failure: &Failure, outcome: Outcome) -> Outcome {
+        match delivery.origin {
+            Origin::Subscription(_) => outcome,
+            Origin::Execution(id) => {
+                executions::failed(&*self.node, delivery, id, failure, outcome).await
+            }
+        }
+    }
+
     async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
+        if let Origin::Execution(id) = delivery.origin {
+            // Not begun while the functions are not known, so that this is no attempt.
+            self.format(&delivery.space, &delivery.function_id)?;
+            return executions::run(&*self.node, delivery, id).await;
+        }
         let mut event: Event = rmp_serde::from_slice(&delivery.event).map_err(|error| {
             let message = format!("the event in the queue can not be read: {error}");
             Failure::new(

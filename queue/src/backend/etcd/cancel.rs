@@ -23,6 +23,9 @@ impl Shared {
         {
             let mut state = self.state();
             state.accepting()?;
+            if state.held.is_giving(id) {
+                return Err(unavailable("it is on its way to another node"));
+            }
             if state.held.cancel(id).is_none() {
                 return Ok(false);
             }
@@ -104,6 +107,7 @@ impl Shared {
                 ops: vec![op],
             },
             batches: Vec::new(),
+            gives: Vec::new(),
             has_room: false,
             dead: 0,
             reply: None,

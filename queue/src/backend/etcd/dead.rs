@@ -101,6 +101,7 @@ impl Shared {
                     ops: self.ends_of(&found),
                 },
                 batches: Vec::new(),
+                gives: Vec::new(),
                 has_room: false,
                 dead: -1,
                 reply: None,

@@ -2,20 +2,25 @@
 //!
 //! A plain struct without a clock and without etcd: it says which operations are due.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use protocol::Failure;
-use serde::{Deserialize, Serialize};
-
-use super::keys::{DeadKey, Keys, SessionId};
-use super::transaction::{BYTES_MAX, OPS_MAX, Op};
+use super::keys::{Keys, SessionId};
+use super::transaction::Op;
 use crate::backend::lanes::LaneKey;
 use crate::backend::limits::room_of;
-use crate::backend::record::{Death, Put, Record, Row, micros as wall_micros};
+use crate::backend::record::{Death, Put, micros as wall_micros};
 use crate::backend::turns::{Entry, Status, Turns};
 use crate::backend::{Delivery, DeliveryId, Lease, Limits};
+use bytes::Bytes;
+use protocol::Failure;
+
+mod change;
+#[cfg(test)]
+mod tests;
+
+use change::{Change, Letter, Place};
+pub(super) use change::{Progress, Room, Told, left_of};
 
 /// Where a delivery is kept: a place in a batch. Its event stays in memory, which is bounded by the bytes that may wait.
 #[derive(Debug, Clone)]
@@ -32,16 +37,11 @@ pub(super) struct Batch {
     pub(super) entries: Vec<(DeliveryId, Entry<Spot>)>,
 }
 
-/// How far one delivery of a batch is, in etcd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    #[serde(rename = "a")]
-    pub(super) attempts: u32,
-    /// It is not leased sooner.
-    #[serde(rename = "u")]
-    pub(super) due: u64,
-    #[serde(rename = "e", default)]
-    pub(super) is_ended: bool,
+/// A delivery that is on its way to others, alone in its batch.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) id: DeliveryId,
+    pub(super) entry: Entry<Spot>,
 }
 
 /// All that a node holds under one session.
@@ -58,6 +58,8 @@ pub(super) struct Held {
     last_position: u64,
     /// Dead letters that are not told yet.
     dying: usize,
+    /// What is on its way to others.
+    giving: HashSet<DeliveryId>,
 }
 
 /// A batch of which some deliveries have not ended.
@@ -65,46 +67,6 @@ pub(super) struct Held {
 struct Open {
     left: usize,
     untold: Vec<(u32, Change)>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Progress(Progress),
-    Ended { awaited: Option<u64> },
-    Died { letter: Letter, awaited: u64 },
-}
-
-/// A dead letter on its way.
-#[derive(Debug)]
-struct Letter {
-    key: DeadKey,
-    value: Vec<u8>,
-}
-
-/// What is to be told next.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) ops: Vec<Op>,
-    /// Dead letters among it.
-    pub(super) dead: usize,
-    awaited: Vec<u64>,
-}
-
-/// What a transaction has room for.
-#[derive(Debug)]
-pub(super) struct Room {
-    ops: usize,
-    bytes: usize,
-    is_empty: bool,
-}
-
-/// Where a batch is, and whether it ends.
-#[derive(Debug)]
-struct Place<'a> {
-    keys: &'a Keys,
-    session: SessionId,
-    number: u64,
-    is_over: bool,
 }
 
 impl Batch {
@@ -182,6 +144,7 @@ impl Held {
             next_awaited: 0,
             last_position: 0,
             dying: 0,
+            giving: HashSet::new(),
         }
     }
 
@@ -270,6 +233,47 @@ impl Held {
         self.forget(id, Some(awaited)).map(|()| awaited)
     }
 
+    /// Whether a delivery is on its way to others.
+    pub(super) fn is_giving(&self, id: DeliveryId) -> bool {
+        self.giving.contains(&id)
+    }
+
+    /// Takes out some of what might be leased since this moment, oldest first. It is back with [`Held::take_back`], or gone with
+    /// [`Held::gave`].
+    pub(super) fn give(&mut self, waits_since: u64, max: usize) -> Vec<Given> {
+        let is_alone = |spot: &Spot| {
+            let open = self.batches.get(&spot.batch);
+            open.is_some_and(|open| open.left == 1 && open.untold.is_empty())
+        };
+        let waits = |entry: &Entry<Spot>| {
+            entry.status == Status::Waiting && entry.since.max(entry.due) <= waits_since
+        };
+        let entries = self.turns.entries.iter();
+        let given = entries.filter(|(_, entry)| waits(entry) && is_alone(&entry.kept));
+        let mut given: Vec<_> = given.map(|(id, entry)| (entry.since, *id)).collect();
+        given.sort_unstable();
+        given.truncate(max);
+        let given = given.into_iter().filter_map(|(_, id)| {
+            let entry = self.turns.interrupt(id).then(|| self.turns.remove(id))??;
+            self.giving.insert(id);
+            Some(Given { id, entry })
+        });
+        given.collect()
+    }
+
+    /// Others did not get it: it waits again.
+    pub(super) fn take_back(&mut self, given: Given) {
+        self.giving.remove(&given.id);
+        let now = given.entry.due;
+        self.turns.insert_anyway(given.id, given.entry, now);
+    }
+
+    /// It is not held here any more.
+    pub(super) fn gave(&mut self, given: &Given) {
+        self.giving.remove(&given.id);
+        self.batches.remove(&given.entry.kept.batch);
+    }
+
     /// Makes all that is leased wait, as its attempts ended by themselves.
     pub(super) fn end_leases(&mut self, now: u64) {
         for lease in self.turns.leases() {
@@ -305,7 +309,9 @@ impl Held {
         told: &mut Told,
         room: &mut Room,
     ) {
-        while let Some(number) = self.untold.front().copied() {
+        while !told.is_split
+            && let Some(number) = self.untold.front().copied()
+        {
             let Some(open) = self.batches.get_mut(&number) else {
                 self.untold.pop_front();
                 continue;
@@ -328,7 +334,8 @@ impl Held {
                 if !room.is_empty {
                     return;
                 }
-                // Too much for any transaction: first what became of each, then the end of the batch.
+                // Too much for any transaction: first what became of each, and in a later one the end of the batch.
+                told.is_split = true;
             }
             while let Some((at, change)) = open.untold.last() {
                 let ops = change.ops(&place(false), *at);
@@ -386,25 +393,6 @@ impl Held {
     }
 }
 
-impl Letter {
-    fn write(entry: &Entry<Spot>, death: Death) -> Self {
-        let delivery = &entry.kept.delivery;
-        let said = death.answer.len() + death.reason.message.len();
-        let key = DeadKey {
-            position: death.position,
-            id: delivery.id,
-            bytes: u64::from(entry.room) + said as u64,
-        };
-        let mut put = Put::accepted(std::slice::from_ref(&**delivery), entry.since);
-        if let Some(row) = put.deliveries.first_mut() {
-            row.attempts = entry.attempts;
-            row.death = Some(death);
-        }
-        let value = Record::Put(put).write();
-        Self { key, value }
-    }
-}
-
 impl Open {
     fn ops(&self, place: &Place<'_>) -> Vec<Op> {
         let changes = self.untold.iter();
@@ -412,115 +400,4 @@ impl Open {
             .flat_map(|(at, change)| change.ops(place, *at))
             .collect()
     }
-}
-
-impl Room {
-    /// That of a transaction.
-    pub(super) fn new() -> Self {
-        Self {
-            ops: OPS_MAX,
-            bytes: BYTES_MAX,
-            is_empty: true,
-        }
-    }
-
-    /// Leaves so many operations for others, or gives them back.
-    pub(super) fn leave(&mut self, ops: usize) -> usize {
-        let left = ops.min(self.ops);
-        self.ops -= left;
-        left
-    }
-
-    pub(super) fn give_back(&mut self, ops: usize) {
-        self.ops += ops;
-    }
-
-    /// Takes the room for these. What is too large for any transaction of several is let into one of its own.
-    pub(super) fn take(&mut self, ops: &[Op]) -> bool {
-        let bytes: usize = ops.iter().map(Op::bytes).sum();
-        if ops.len() > self.ops || (bytes > self.bytes && !self.is_empty) {
-            return false;
-        }
-        self.ops -= ops.len();
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.is_empty &= ops.is_empty();
-        true
-    }
-}
-
-impl Told {
-    fn add(&mut self, ops: Vec<Op>, changes: impl IntoIterator<Item = (u32, Change)>) {
-        self.ops.extend(ops);
-        for (_, change) in changes {
-            self.dead += usize::from(matches!(change, Change::Died { .. }));
-            self.awaited.extend(change.awaited());
-        }
-    }
-}
-
-impl Change {
-    fn ops(&self, place: &Place<'_>, at: u32) -> Vec<Op> {
-        let put = |progress: Progress| {
-            let key = || place.keys.progress(place.session, place.number, at);
-            // With the end of the batch all of its keys go.
-            (!place.is_over).then(|| Op::Put(key(), progress.write()))
-        };
-        match self {
-            Self::Progress(progress) => put(*progress).into_iter().collect(),
-            Self::Ended { .. } => put(Progress::ENDED).into_iter().collect(),
-            Self::Died { letter, .. } => {
-                let key = place.keys.dead(letter.key);
-                let name = place.keys.dead_name(letter.key.id);
-                let name = Op::Put(name, key.clone().into_bytes());
-                let dead = Op::Put(key, letter.value.clone());
-                put(Progress::ENDED)
-                    .into_iter()
-                    .chain([dead, name])
-                    .collect()
-            }
-        }
-    }
-
-    fn awaited(&self) -> Option<u64> {
-        match self {
-            Self::Progress(_) => None,
-            Self::Ended { awaited } => *awaited,
-            Self::Died { awaited, .. } => Some(*awaited),
-        }
-    }
-}
-
-impl Progress {
-    pub(super) const ENDED: Self = Self {
-        attempts: 0,
-        due: 0,
-        is_ended: true,
-    };
-
-    pub(super) fn write(&self) -> Vec<u8> {
-        rmp_serde::to_vec_named(self).expect("a progress is made of numbers")
-    }
-
-    pub(super) fn read(value: &[u8]) -> Option<Self> {
-        rmp_serde::from_slice(value).ok()
-    }
-}
-
-/// What is left of a batch of another node, for the one that takes it over; nothing when all of it ended.
-pub(super) fn left_of<'a>(
-    put: &Put<'a>,
-    progress: &HashMap<u32, Progress>,
-    adds_attempt: bool,
-) -> Option<Put<'a>> {
-    let rows = (0..).zip(&put.deliveries).filter_map(|(place, row)| {
-        let told = progress.get(&place);
-        let is_ended = told.is_some_and(|told| told.is_ended);
-        (!is_ended).then(|| Row {
-            attempts: told.map_or(row.attempts, |told| told.attempts) + u32::from(adds_attempt),
-            due: told.map_or(row.due, |told| told.due),
-            ..row.clone()
-        })
-    });
-    let rows: Vec<_> = rows.collect();
-    (!rows.is_empty()).then(|| put.only(rows))
 }

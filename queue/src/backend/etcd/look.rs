@@ -50,6 +50,9 @@ pub(super) struct Owner {
     /// It ended in order: nothing of what it held ran then.
     #[serde(rename = "l", default)]
     pub(super) has_left: bool,
+    /// It is the name of what a node had no permits for, and never had a session.
+    #[serde(rename = "h", default)]
+    pub(super) is_handed: bool,
 }
 
 /// Somebody asks all to end a delivery.
@@ -118,6 +121,7 @@ impl Shared {
             self.end_sessions_of_the_dead(&view, session, lease, deaths)
                 .await;
             takeover.go_on(self, &view).await;
+            self.hand_over(&view, session).await;
             upkeep.go_on(self, &view, session).await;
         }
     }
@@ -263,6 +267,7 @@ impl Shared {
         let owner = Owner {
             node: self.options.node.clone(),
             has_left: true,
+            is_handed: false,
         };
         let end = Txn::new()
             .when([Compare::version(key.as_str(), CompareOp::Greater, 0)])

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::look::Owner;
 use super::shared::{Current, Shared, why};
 use super::transaction::{Changes, Done, Op, Session, Silent, Standing};
+use crate::backend::Stats;
 
 /// The first pause before a session is asked for again; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -59,13 +60,14 @@ impl Shared {
         let owner = Owner {
             node: self.options.node.clone(),
             has_left: false,
+            is_handed: false,
         };
         let changes = Changes {
             guards: Vec::new(),
             // It outlives the session, so that what is held under its name is found.
             ops: vec![Op::Put(self.keys.owner(session.id), owner.write())],
         };
-        let standing = self.standing(0, 0);
+        let standing = self.standing(Stats::default(), true);
         let until = asked_at + ttl;
         loop {
             match session
@@ -87,12 +89,13 @@ impl Shared {
     }
 
     /// What the session says of this node.
-    pub(super) fn standing(&self, len: usize, bytes: usize) -> Standing {
+    pub(super) fn standing(&self, held: Stats, has_permits: bool) -> Standing {
         Standing {
             node: self.options.node.clone(),
             generation: self.options.generation,
-            len: len as u64,
-            bytes: bytes as u64,
+            len: (held.waiting + held.leased) as u64,
+            bytes: held.waiting_bytes as u64,
+            has_permits,
             number: rand::random(),
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::held::{Batch, Held, Told};
+use super::held::{Batch, Given, Held, Told};
 use super::keys::{Keys, SessionId};
 use super::transaction::Changes;
 use super::{Meters, Options};
@@ -47,6 +47,8 @@ pub(super) struct State {
     /// Why etcd did not answer the last time that it was asked to write.
     pub(super) away: Option<String>,
     pub(super) is_closing: bool,
+    /// Whether more could have been leased than there was, the last time.
+    pub(super) has_permits: bool,
     /// A transaction is on its way.
     pub(super) is_writing: bool,
     /// What waits to be written, oldest first.
@@ -90,7 +92,9 @@ pub(super) struct Job {
     pub(super) changes: Changes,
     /// What this node holds when it is written.
     pub(super) batches: Vec<Batch>,
-    /// Whether room is kept for these already.
+    /// What others may have then.
+    pub(super) gives: Vec<Given>,
+    /// Whether room is kept for these batches already.
     pub(super) has_room: bool,
     /// By how many there are more dead letters then.
     pub(super) dead: i64,
@@ -107,6 +111,7 @@ impl Shared {
                 session: None,
                 away: None,
                 is_closing: false,
+                has_permits: true,
                 is_writing: false,
                 jobs: VecDeque::new(),
                 cluster: Cluster::default(),
@@ -291,6 +296,7 @@ impl State {
         let mut dead = i64::try_from(told.dead).unwrap_or_default();
         for job in jobs {
             dead += job.dead;
+            job.gives.iter().for_each(|given| self.held.gave(given));
             for batch in job.batches {
                 self.held.insert(batch, job.has_room, now);
             }
@@ -308,6 +314,9 @@ impl State {
             for (_, entry) in job.batches.iter().flat_map(|batch| &batch.entries) {
                 self.held.turns.give_back(&entry.lane, entry.room as usize);
             }
+        }
+        for given in job.gives {
+            self.held.take_back(given);
         }
         if let Some(reply) = job.reply {
             let _ = reply.send(answer);

@@ -74,9 +74,12 @@ impl Takeover {
     ) -> Result<(), Error> {
         let gone = *self.gone.entry(owner).or_insert_with(Instant::now);
         let is_overdue = gone.elapsed() >= PATIENCE;
+        if told.is_handed && !is_overdue && !shared.state().has_permits {
+            return Ok(());
+        }
         let (numbers, is_empty) = self
             .list(shared, owner, |number| {
-                is_overdue || picked(view, owner, number) == Some(self.own)
+                is_overdue || picked(view, owner, told, number) == Some(self.own)
             })
             .await?;
         if is_empty {
@@ -92,7 +95,14 @@ impl Takeover {
         }
         if taken > 0 {
             shared.meters.taken_over.increment(taken as u64);
-            tracing::info!(deliveries = taken, node = %told.node, "took over deliveries of a node that is gone");
+            match told.is_handed {
+                true => {
+                    tracing::debug!(deliveries = taken, node = %told.node, "took over deliveries of a node without permits");
+                }
+                false => {
+                    tracing::info!(deliveries = taken, node = %told.node, "took over deliveries of a node that is gone");
+                }
+            }
             shared.look.notify_one();
         }
         Ok(())
@@ -178,6 +188,7 @@ impl Takeover {
                         ops,
                     },
                     batches,
+                    gives: Vec::new(),
                     has_room: false,
                     dead: 0,
                     reply: None,
@@ -274,9 +285,12 @@ impl Shared {
 }
 
 /// The session whose share a batch of another one is. All nodes agree about that, and when one goes only its own shares move.
-fn picked(view: &View, owner: SessionId, number: u64) -> Option<SessionId> {
+/// What was handed over is for those that have permits.
+fn picked(view: &View, owner: SessionId, told: &Owner, number: u64) -> Option<SessionId> {
     let rank = |session: SessionId| mixed(session.0 ^ mixed(owner.0 ^ mixed(number)));
-    let sessions = view.sessions.iter().map(|seen| seen.id);
+    let sessions = view.sessions.iter();
+    let sessions = sessions.filter(|seen| !told.is_handed || seen.standing.has_permits);
+    let sessions = sessions.map(|seen| seen.id);
     sessions.max_by_key(|session| rank(*session))
 }
 

@@ -46,6 +46,9 @@ pub(super) struct Standing {
     /// What they count for.
     #[serde(rename = "b")]
     pub(super) bytes: u64,
+    /// Whether it could lease more than there was, the last time.
+    #[serde(rename = "p", default)]
+    pub(super) has_permits: bool,
     /// The number of its last transaction.
     #[serde(rename = "t")]
     pub(super) number: u64,

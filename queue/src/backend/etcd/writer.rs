@@ -136,7 +136,7 @@ impl Shared {
         }
         state.is_writing = true;
         let stats = state.held.turns.stats();
-        let standing = self.standing(stats.waiting + stats.leased, stats.waiting_bytes);
+        let standing = self.standing(stats, state.has_permits);
         Some(Transaction::new(standing, told, jobs))
     }
 

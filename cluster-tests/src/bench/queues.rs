@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_line_is_a_name_a_number_and_a_unit() {
-        let text = "append and fdatasync, p50         412 us\nenqueue_etcd_c64_rps   12345 /s\nnonsense\n";
+        let text =
+            "append and fdatasync, p50         412 us\nenqueue_etcd_c64_rps   12345 /s\nnonsense\n";
         let figures = figures(text);
         assert_eq!(figures["append and fdatasync, p50"], (412.0, "us"));
         assert_eq!(figures["enqueue_etcd_c64_rps"], (12_345.0, "/s"));

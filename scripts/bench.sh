@@ -6,5 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test bench
-cargo build --release --workspace --bins
+cargo build --release --workspace --bins --examples
 scripts/with-engine.sh "${CARGO_TARGET_DIR:-target}/release/bench" "$@"

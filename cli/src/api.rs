@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 use url::Url;
@@ -49,7 +49,6 @@ pub(crate) struct Call<'a> {
     query: Option<&'a str>,
     header: Option<(&'static str, &'a HeaderValue)>,
     body: Option<Vec<u8>>,
-    if_match: Option<&'a HeaderValue>,
     timeout: Duration,
 }
 
@@ -63,7 +62,6 @@ impl<'a> Call<'a> {
             query: None,
             header: None,
             body: None,
-            if_match: None,
             timeout: ANSWER_TIMEOUT,
         }
     }

@@ -149,7 +149,7 @@ async fn set_enabled(
     let body = serde_json::to_vec(&record).expect("a map of JSON is JSON");
     let mut call = Call::new(Method::PUT, &path, Some(body));
     if let Some(tag) = read.headers.get(ETAG) {
-        call = call.if_match(tag);
+        call = call.header("if-match", tag);
     }
     let answer = api.call(call).await?.accept()?;
     if options.json {

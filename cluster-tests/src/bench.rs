@@ -14,6 +14,7 @@ mod loss;
 mod machine;
 mod nginx;
 mod processor_time;
+mod queues;
 mod registry;
 mod report;
 mod selection;
@@ -40,6 +41,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;
+    queues::measure(selection, &mut report).await?;
     registry::measure(selection, &mut report).await?;
     cold::measure(selection, &mut report).await?;
     loss::measure(selection, &mut report).await?;

@@ -87,6 +87,10 @@ impl Scene {
     }
 
     /// Waits until each accepted event was delivered to the one, and is a dead letter of the other on every node, and nothing is left.
+    #[expect(
+        clippy::print_stdout,
+        reason = "what came of it is worth a line in the log of the run"
+    )]
     async fn checks(&self, nodes: &[Node]) {
         let accepted = self.accepted();
         for (what, hook) in [("taken", &self.takes), ("refused", &self.refuses)] {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use protocol::Failure;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +71,8 @@ pub struct Args {
 pub struct DeliveryLoop {
     shared: Arc<Shared>,
     tasks: TaskTracker,
+    /// The task that leases.
+    pulling: JoinHandle<Option<()>>,
     /// Ends the leasing.
     stop: CancellationToken,
     /// Ends what runs as well.
@@ -112,11 +115,17 @@ impl DeliveryLoop {
         });
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
         let stop = cut.child_token();
-        let pulling = pull(Arc::clone(&shared), tasks.clone(), cut.clone());
-        tasks.spawn(stop.clone().run_until_cancelled_owned(pulling));
+        let pulling = pull(
+            Arc::clone(&shared),
+            tasks.clone(),
+            cut.clone(),
+            stop.clone(),
+        );
+        let pulling = tasks.spawn(cut.clone().run_until_cancelled_owned(pulling));
         Self {
             shared,
             tasks,
+            pulling,
             stop,
             cut,
         }
@@ -129,6 +138,8 @@ impl DeliveryLoop {
         let promise = queue.promise();
         if promise == Promise::AtLeastOnce {
             self.stop.cancel();
+            // What it is leasing begins, and is waited for: nothing is left on a lease that nobody has. Past the deadline it is cut.
+            let _ = tokio::time::timeout_at(deadline, self.pulling).await;
         }
         let is_drained = || match promise {
             Promise::AtMostOnce => {
@@ -156,10 +167,14 @@ impl DeliveryLoop {
 }
 
 /// Leases what there is, whenever there is something and somebody to deliver it.
-async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
+async fn pull(
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+    stop: CancellationToken,
+) {
     let queue = &shared.args.queue;
-    // Looked at here as well: a delivery that is cut off frees its permit, which must not begin another one.
-    while !cut.is_cancelled() {
+    while !stop.is_cancelled() {
         let permits = shared.permits();
         let leased = match permits.free {
             0 => Vec::new(),
@@ -181,6 +196,7 @@ async fn pull(shared: Arc<Shared>, tasks: TaskTracker, cut: CancellationToken) {
             continue;
         }
         tokio::select! {
+            () = stop.cancelled() => {}
             () = queue.ready(), if permits.free > 0 => {}
             () = shared.running.ended.notified() => {}
         }

@@ -38,7 +38,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// Does it so often, each time when a further share of the events has been accepted, so that each time meets traffic.
+    /// Does it so often, each time in the middle of a share of the events that come for it, so that it meets traffic.
     ///
     /// # Panics
     /// When a node or a store that should be well again is not.
@@ -50,7 +50,7 @@ impl Scene {
         rng: &mut Rng,
     ) {
         for round in 0..rounds {
-            writers.have_accepted(round, rounds).await;
+            writers.begin(round, rounds).await;
             self.round(fault, round % 2 == 0, rng).await;
         }
     }

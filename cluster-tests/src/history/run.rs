@@ -58,7 +58,7 @@ impl Size {
         events: 300,
         writers: 12,
         pace: Duration::from_secs(3),
-        rounds: 3,
+        rounds: 2,
         settled: Duration::from_secs(60),
     };
 }

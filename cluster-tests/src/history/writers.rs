@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How soon all events must be accepted, whatever is done to the nodes.
 const WRITTEN: Duration = Duration::from_secs(240);
 
-/// The pause of a writer that was not told 202.
+/// The pause of a writer that was not told 202, or is to wait.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Writers, and what they have done so far.
@@ -33,6 +33,8 @@ pub(super) struct Writers {
     pub(super) count: usize,
     /// How long it should take.
     pub(super) pace: Duration,
+    /// How many may be accepted by now.
+    allowed: AtomicUsize,
     accepted: AtomicUsize,
     emitted: AtomicUsize,
 }
@@ -51,6 +53,7 @@ impl Writers {
             events,
             count,
             pace,
+            allowed: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             emitted: AtomicUsize::new(0),
         }
@@ -73,12 +76,14 @@ impl Writers {
             });
     }
 
-    /// Waits until the middle of that part of the events, of so many parts, has been accepted.
-    pub(super) async fn have_accepted(&self, part: usize, parts: usize) {
-        let least = self.events * (2 * part + 1) / (2 * parts);
-        let what = format!("{least} events are accepted");
+    /// Lets that part of the events come, of so many parts, and waits until the middle of it has been accepted.
+    pub(super) async fn begin(&self, part: usize, parts: usize) {
+        let end = self.events * (part + 1) / parts;
+        self.allowed.store(end, Ordering::Relaxed);
+        let middle = self.events * (2 * part + 1) / (2 * parts);
+        let what = format!("{middle} events are accepted");
         until(&what, WRITTEN, || async {
-            self.accepted.load(Ordering::Relaxed) >= least
+            self.accepted.load(Ordering::Relaxed) >= middle
         })
         .await;
     }
@@ -92,6 +97,11 @@ impl Writers {
         let pause = self.pace / share.max(1);
         let mut due = Instant::now();
         while !self.are_done() {
+            let accepted = self.accepted.load(Ordering::Relaxed);
+            if accepted >= self.allowed.load(Ordering::Relaxed) {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
             let number = self.emitted.fetch_add(1, Ordering::Relaxed);
             let (id, node) = (
                 format!("e-{number}"),

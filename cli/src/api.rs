@@ -93,12 +93,6 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Asks for a change of the record that has this tag, and of no other.
-    pub(crate) fn if_match(mut self, tag: &'a HeaderValue) -> Self {
-        self.if_match = Some(tag);
-        self
-    }
-
     /// Replaces how long the answer may take where the user says nothing.
     pub(crate) fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -286,9 +280,6 @@ impl Api {
         }
         if let Some((name, value)) = call.header {
             request = request.header(name, value);
-        }
-        if let Some(tag) = call.if_match {
-            request = request.header(IF_MATCH, tag);
         }
         request
             .send()

@@ -17,8 +17,18 @@ use crate::backend::{Bound, Delivery, Error};
 const NAME_BYTES: usize = 37;
 
 impl Shared {
-    /// Takes all of these or none.
-    pub(super) async fn enqueue(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Result<(), Error> {
+    /// Takes all of these or none, but for those that this node holds already.
+    pub(super) async fn enqueue(
+        self: &Arc<Self>,
+        mut deliveries: Vec<Delivery>,
+    ) -> Result<(), Error> {
+        {
+            let held = self.held();
+            deliveries.retain(|delivery| !held.holds(delivery.id));
+        }
+        if deliveries.is_empty() {
+            return Ok(());
+        }
         let shared = Arc::clone(self);
         let now = shared.clock.now();
         let body = Bytes::from(Record::Put(Put::accepted(&deliveries, now)).write());
@@ -32,20 +42,20 @@ impl Shared {
                 Ok(Ok(_permit)) => shared.accept(&deliveries, body, deadline).await,
                 _ => Err(shared.busy()),
             };
-            shared.conclude(accepted, deliveries, lanes, now)
+            shared.conclude(accepted, deliveries, lanes, now).await
         });
         accepting
             .await
             .unwrap_or_else(|_| Err(unavailable("the node ends")))
     }
 
-    /// Puts what was accepted into its stream.
+    /// Puts what was accepted into its stream; nothing where the same is on its way there already, and came there.
     async fn accept(
         &self,
         deliveries: &[Delivery],
         body: Bytes,
         deadline: Instant,
-    ) -> Result<Arc<Batch>, Error> {
+    ) -> Result<Option<Arc<Batch>>, Error> {
         self.api.connected(deadline).await.map_err(unavailable)?;
         // Beside the events there are the names of the deliveries.
         let (bytes, max) = (
@@ -68,12 +78,16 @@ impl Shared {
         let ids = deliveries.iter().map(|delivery| delivery.id);
         let batch = Arc::new(Batch::new(key, ids, Place::Nowhere));
         let mut kept = batch.kept.lock().await;
-        {
+        let other = {
             let mut held = self.held();
-            if held.batches.contains_key(&key) {
-                return Err(unavailable(format!("delivery {} waits already", key.id)));
+            let other = held.batches.get(&key).cloned();
+            if other.is_none() {
+                held.batches.insert(key, Arc::clone(&batch));
             }
-            held.batches.insert(key, Arc::clone(&batch));
+            other
+        };
+        if let Some(other) = other {
+            return self.is_there(&other, deliveries, deadline).await;
         }
         match self.put_new(&batch, body, deadline).await {
             Ok(sequence) => kept.place = Place::At(sequence),
@@ -85,7 +99,24 @@ impl Shared {
             }
         }
         drop(kept);
-        Ok(batch)
+        Ok(Some(batch))
+    }
+
+    /// Waits until the record of the same name is in its stream, with all of these.
+    async fn is_there(
+        &self,
+        other: &Batch,
+        deliveries: &[Delivery],
+        deadline: Instant,
+    ) -> Result<Option<Arc<Batch>>, Error> {
+        let id = other.key.id;
+        let waits = || unavailable(format!("delivery {id} is on its way already"));
+        let kept = timeout_at(deadline, other.kept.lock()).await;
+        let is_there = kept.is_ok_and(|kept| matches!(kept.place, Place::At(_) | Place::Ended));
+        match is_there && deliveries.iter().all(|delivery| other.has(delivery.id)) {
+            true => Ok(None),
+            false => Err(waits()),
+        }
     }
 
     /// Puts a record that is new. One whose answer is lost is put again, which does nothing if it was there.
@@ -113,36 +144,34 @@ impl Shared {
     }
 
     /// Makes what was accepted wait, or gives its room back.
-    fn conclude(
-        &self,
-        accepted: Result<Arc<Batch>, Error>,
+    async fn conclude(
+        self: &Arc<Self>,
+        accepted: Result<Option<Arc<Batch>>, Error>,
         deliveries: Vec<Delivery>,
         lanes: Vec<(LaneKey, usize)>,
         now: u64,
     ) -> Result<(), Error> {
-        let mut held = self.held();
-        let concluded = match accepted {
-            Ok(batch) => {
-                held.insert(
-                    &batch,
-                    deliveries,
-                    lanes,
-                    record::since(now),
-                    self.clock.now(),
-                );
-                Ok(())
-            }
-            Err(error) => {
+        let mut doubled = None;
+        {
+            let mut held = self.held();
+            if let Ok(Some(batch)) = &accepted {
+                let since = record::since(now);
+                if held.insert(batch, deliveries, lanes, since, self.clock.now()) {
+                    doubled = Some(Arc::clone(batch));
+                }
+            } else {
                 for (lane, room) in &lanes {
                     held.turns.give_back(lane, *room);
                 }
-                Err(error)
             }
-        };
-        self.meters.tell(&mut held);
-        drop(held);
+            self.meters.tell(&mut held);
+        }
         self.changed.notify_one();
-        concluded
+        if let Some(batch) = doubled {
+            // Whether it is another node's by now makes no difference to whoever enqueued.
+            let _ = self.tell(batch).await;
+        }
+        accepted.map(|_| ())
     }
 
     /// Why a record could not be put, for whoever wanted it.

@@ -97,6 +97,11 @@ impl Batch {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether a delivery is, or was, one of it.
+    pub(super) fn has(&self, id: DeliveryId) -> bool {
+        self.ids.contains(&id)
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -123,7 +128,13 @@ impl Held {
         }
     }
 
-    /// Makes deliveries wait that were accepted now and have their room.
+    /// Whether a delivery waits, runs, or is about to be a dead letter.
+    pub(super) fn holds(&self, id: DeliveryId) -> bool {
+        self.turns.entries.contains_key(&id) || self.dying.contains_key(&id)
+    }
+
+    /// Makes deliveries wait that were accepted now and have their room. True when some came by another record meanwhile, so that
+    /// this one has to tell that they are not left in it.
     pub(super) fn insert(
         &mut self,
         batch: &Arc<Batch>,
@@ -131,22 +142,37 @@ impl Held {
         lanes: Vec<(LaneKey, usize)>,
         since: impl Iterator<Item = u64>,
         now: u64,
-    ) {
-        for ((delivery, (lane, _)), since) in deliveries.into_iter().zip(lanes).zip(since) {
+    ) -> bool {
+        let mut is_doubled = false;
+        for ((delivery, (lane, room)), since) in deliveries.into_iter().zip(lanes).zip(since) {
+            if self.holds(delivery.id) {
+                self.turns.give_back(&lane, room);
+                batch.change();
+                is_doubled = true;
+                continue;
+            }
             let due = delivery.not_before.map_or(0, wall_micros);
             let (id, entry) = entry(batch, delivery, lane, (since, due, 0));
             self.turns.insert(id, entry, now);
         }
+        is_doubled
     }
 
-    /// Makes deliveries wait that another node held, or this one before. They had their room there.
-    pub(super) fn insert_read(&mut self, batch: &Arc<Batch>, put: &Put<'_>, now: u64) {
+    /// Makes deliveries wait that another node held, or this one before. They had their room there. True as for [`Held::insert`].
+    pub(super) fn insert_read(&mut self, batch: &Arc<Batch>, put: &Put<'_>, now: u64) -> bool {
+        let mut is_doubled = false;
         let deliveries = put.deliveries(|_| true);
         for (delivery, row) in deliveries.into_iter().zip(&put.deliveries) {
+            if self.holds(delivery.id) {
+                batch.change();
+                is_doubled = true;
+                continue;
+            }
             let lane = LaneKey::of(&delivery);
             let (id, entry) = entry(batch, delivery, lane, (row.since, row.due, row.attempts));
             self.turns.insert_anyway(id, entry, now);
         }
+        is_doubled
     }
 
     /// Ends a lease and the delivery with it; its record, unless the lease was lost.

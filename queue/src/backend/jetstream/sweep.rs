@@ -6,6 +6,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use rand::seq::SliceRandom;
 
+use tokio::time::timeout_at;
+
 use super::Shared;
 use super::api::{Failed, Fenced, Head};
 use super::held::{Batch, Place};
@@ -166,13 +168,19 @@ impl Shared {
             return Ok(0);
         };
         kept.place = Place::At(sequence);
-        {
+        let is_doubled = {
             let mut held = self.held();
             held.batches.insert(*key, Arc::clone(&batch));
-            held.insert_read(&batch, &put, self.clock.now());
+            let is_doubled = held.insert_read(&batch, &put, self.clock.now());
             self.meters.tell(&mut held);
-        }
+            is_doubled
+        };
+        drop(kept);
         self.changed.notify_one();
+        if is_doubled {
+            // What is not told by then is found when this node has ended, and made once more.
+            let _ = timeout_at(self.api.deadline(), self.tell_all(&batch)).await;
+        }
         Ok(put.deliveries.len())
     }
 

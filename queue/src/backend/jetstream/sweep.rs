@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use rand::seq::SliceRandom;
-
 use tokio::time::timeout_at;
 
 use super::Shared;

@@ -193,6 +193,7 @@ async fn nothing_fires_without_the_store_and_then_what_the_schedule_says() {
     )
     .await;
     let before = begin(&hook).await;
+    let killed = now_ms();
     sandbox.etcd().kill9();
     for node in sandbox.nodes() {
         until("the node says so", PATIENCE, || async {
@@ -218,7 +219,13 @@ async fn nothing_fires_without_the_store_and_then_what_the_schedule_says() {
     assert_eq!(hook.envelopes().len(), came, "fired without the store");
     sandbox.etcd_mut().restart().await;
     missed_as_said(&hook, missed).await;
-    assert!(slots(&hook, "tick").values().all(|times| *times == 1));
+    // What ended while etcd was killed may have ended unheard, and is delivered once more: see promise 3.
+    let unheard = killed - 2_000..killed + 1_000;
+    for id in ["tick", "skips", "once"] {
+        let slots = slots(&hook, id);
+        let mut heard = slots.iter().filter(|(slot, _)| !unheard.contains(slot));
+        assert!(heard.all(|(_, times)| *times == 1), "{id}: {slots:?}");
+    }
 }
 
 /// The same for a node that is alone, and was away itself.
@@ -251,6 +258,10 @@ async fn a_node_that_was_away_fires_what_the_schedule_says() {
             == 1.0
     })
     .await;
+    for id in ["skips", "once"] {
+        let slots = slots(&hook, id);
+        assert!(slots.values().all(|times| *times == 1), "{id}: {slots:?}");
+    }
 }
 
 /// The slot that both slow schedules have fired, soon after it.
@@ -282,10 +293,6 @@ async fn missed_as_said(hook: &Webhook, missed: i64) {
     })
     .await;
     assert!(!slots(hook, "skips").contains_key(&missed));
-    for id in ["skips", "once"] {
-        let slots = slots(hook, id);
-        assert!(slots.values().all(|times| *times == 1), "{id}: {slots:?}");
-    }
 }
 
 /// A node whose clock is an hour off goes by the clocks of the others, and says what is wrong.

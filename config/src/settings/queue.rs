@@ -34,7 +34,7 @@ section! {
         /// The pause before a delivery is tried again; doubled each time, and made longer at random by up to a half.
         #[serde(with = "humantime_serde")]
         pub retry_backoff: Duration = Duration::from_secs(1),
-        /// The longest such pause, but for one that a webhook asks for with `Retry-After`.
+        /// The longest such pause, but for one that a function asks for with `Retry-After`.
         #[serde(with = "humantime_serde")]
         pub retry_backoff_max: Duration = Duration::from_secs(300),
         /// `memory`: how long after its event was accepted a delivery is tried again that was refused, so that nothing ran. Of system events as well.

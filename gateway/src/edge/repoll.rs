@@ -1,8 +1,8 @@
 //! A task that wakes itself while it is polled, polled again at once.
 //!
 //! hyper reads a request's body in the task that answers it, and each side wakes the other: to the runtime that is a task
-//! with more to do than one worker can, so it wakes another worker, which finds nothing. On a call of its own that costs as
-//! much as all else that the node does for it.
+//! with more to do than one worker can, so it wakes another worker, which finds nothing: two system calls and a switch for
+//! each request, where there is more than one worker.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -55,6 +55,8 @@ pub enum Broken {
     NeverAccepted,
     /// Its success was repeated, and nothing happened to a node that explains it.
     Repeated,
+    /// At the end a node's own books of its queue do not balance.
+    Drift,
 }
 
 /// What the record says.
@@ -184,6 +186,7 @@ impl fmt::Display for Broken {
             Self::EndedTwice => "ended twice",
             Self::NeverAccepted => "delivered though never accepted",
             Self::Repeated => "repeated for no reason",
+            Self::Drift => "in the books and not in the queue, or the other way round",
         })
     }
 }

@@ -7,7 +7,8 @@ use cluster::identity::Identity;
 use config::Settings;
 use config::settings::QueueSettings;
 use gateway::{Emitter, Invocations, Node};
-use queue::backend::{Limits, memory};
+use queue::audit;
+use queue::backend::{Counters, Limits, memory};
 use queue::delivery::{self, Retry};
 use queue::{Deliver, DeliveryLoop, MemoryQueue, Promise, Queue, Stats};
 use tokio::time::Instant;
@@ -56,10 +57,21 @@ impl Queues {
         })
     }
 
+    /// The task that audits the books of the queue.
+    pub(crate) fn audit(&self, settings: &Settings) -> impl Future<Output = ()> + use<> {
+        audit::run(audit::Args {
+            queue: Arc::clone(&self.custom),
+            interval: settings.queue.audit_interval,
+            node: settings.node.name.to_string(),
+            backend: settings.queue.backend_for(&settings.store).as_str(),
+            meters: audit::Meters::exported(),
+        })
+    }
+
     /// Starts to deliver through the node.
     pub(crate) fn start(
         self,
-        settings: &QueueSettings,
+        settings: &Settings,
         control: &actors::Control,
         plugins: &Plugins,
     ) -> Events {
@@ -67,6 +79,7 @@ impl Queues {
             custom,
             custom_meters,
         } = self;
+        let settings = &settings.queue;
         let system_meters = delivery::Meters::system();
         let limits = Limits {
             len_max: settings.system_len_max,
@@ -75,6 +88,7 @@ impl Queues {
         let system_told = memory::Meters {
             backlog: metrics::Gauge::noop(),
             lost: system_meters.lost(),
+            changes: Counters::none(),
         };
         let system = Arc::new(MemoryQueue::new(limits, system_told));
         let node: Arc<dyn Node> = Arc::new(control.clone());

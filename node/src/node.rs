@@ -181,7 +181,9 @@ impl Node {
         })
         .map_err(wire::cluster_error)?;
         let addresses = listeners.addresses();
-        let events = queues.start(&settings.queue, &running.control, &plugins);
+        let audit = queues.audit(&settings);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(audit));
+        let events = queues.start(&settings, &running.control, &plugins);
         let keep_house = running.control.executions.clone().keep_house();
         tracker.spawn(stop.clone().run_until_cancelled_owned(keep_house));
         let scheduler = Scheduler::start(scheduler::Args {

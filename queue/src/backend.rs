@@ -12,6 +12,7 @@ use protocol::{
 };
 use tokio::time::Instant;
 
+mod books;
 mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
@@ -26,6 +27,7 @@ pub mod memory;
 mod record;
 mod turns;
 
+pub use books::{Audit, Books, Change, Counters};
 pub use deaths::Deaths;
 pub use embedded::EmbeddedQueue;
 pub use etcd::EtcdQueue;
@@ -100,6 +102,10 @@ pub struct Leased {
 pub enum Outcome {
     /// The function took the event: the delivery is done with.
     Delivered,
+    /// There was nothing to do any more, as what the delivery was for has ended.
+    Void,
+    /// It is over without success, and whoever delivered has written that down elsewhere.
+    Failed,
     /// It is leased again, no sooner than after this long.
     Again {
         /// The pause.
@@ -237,6 +243,12 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// How much it holds, as this node knows. Cheap.
     fn stats(&self) -> Stats;
 
+    /// What was written down of the deliveries of this node, and how many it has, looked up where they are kept. Not cheap.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn audit(&self) -> Result<Audit, Error>;
+
     /// Ends it by this moment: what happened is told to what keeps the deliveries, and what waits is left to whoever may make it. Nothing
     /// is accepted or leased from then on. Dropping a queue that was not closed is what a crash is.
     async fn close(&self, _until: Instant) {}
@@ -282,6 +294,19 @@ pub enum Bound {
     Cluster(u64),
     /// What keeps the deliveries of all nodes, and why.
     Storage(String),
+}
+
+impl Outcome {
+    /// What it is in the books.
+    fn change(&self) -> Change {
+        match self {
+            Self::Delivered => Change::Delivered,
+            Self::Void => Change::Void,
+            Self::Failed => Change::Failed,
+            Self::Again { .. } => Change::Retried,
+            Self::DeadLetter { .. } => Change::DeadLettered,
+        }
+    }
 }
 
 impl Permits {

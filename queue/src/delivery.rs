@@ -26,6 +26,15 @@ use seldom::Seldom;
 /// How long the queue has at least to be closed.
 const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
 
+/// How a delivery ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The function took it.
+    Delivered,
+    /// There was nothing to do any more: what it was for has ended.
+    Void,
+}
+
 /// Hands an event, or an invocation, to a function.
 #[async_trait]
 pub trait Deliver: Send + Sync + fmt::Debug + 'static {
@@ -36,7 +45,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the invocation.
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure>;
+    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure>;
 
     /// What the function, rather than [`Retry`], says of its deliveries. Asked for each of them, so it must be cheap.
     fn own_retry(&self, _delivery: &Delivery) -> OwnRetry {
@@ -186,6 +195,9 @@ async fn pull(
             }),
         };
         let has_none = leased.is_empty();
+        if !has_none {
+            fault_point!("loop.leased");
+        }
         for leased in leased {
             let permit = Permit::take(&shared);
             let attempt = attempt(Arc::clone(&shared), leased, permit);
@@ -212,8 +224,12 @@ async fn attempt(shared: Arc<Shared>, leased: Leased, permit: Permit) {
     };
     meters.made(&leased, &outcome);
     let ended = meters.ended(&outcome).clone();
+    fault_point!("loop.ended");
     match queue.settle(&leased.lease, told).await {
-        Ok(()) => ended.increment(1),
+        Ok(()) => {
+            fault_point!("loop.settled");
+            ended.increment(1);
+        }
         Err(error) => {
             shared.count_lost(1);
             shared.failures.warn(
@@ -237,18 +253,24 @@ impl Shared {
     /// Delivers, and decides how it goes on.
     async fn deliver(&self, leased: &Leased) -> Ended {
         let deliver = &self.args.deliver;
+        fault_point!("loop.begun");
         let (failure, outcome) = match self.hopeless(leased) {
             Some(reason) => (reason.clone(), self.give_up(leased, reason)),
             None => match deliver.deliver(&leased.delivery).await {
-                Ok(()) => {
+                Ok(end) => {
+                    let outcome = match end {
+                        End::Delivered => Outcome::Delivered,
+                        End::Void => Outcome::Void,
+                    };
                     return Ended {
-                        outcome: Outcome::Delivered,
-                        told: Outcome::Delivered,
+                        told: outcome.clone(),
+                        outcome,
                     };
                 }
                 Err(failure) => (failure.clone(), self.judge(leased, failure)),
             },
         };
+        fault_point!("loop.failed");
         let told = deliver.failed(&leased.delivery, &failure, outcome.clone());
         let told = told.await;
         Ended { outcome, told }

@@ -4,13 +4,17 @@
 //! was lost settles nothing; a function that is slow, fails or hangs takes neither the permits nor the room of the others.
 //! Nothing here knows what a function is or how it is called: the loop calls a [`Deliver`].
 
+#[macro_use]
+mod faults;
+
+pub mod audit;
 pub mod backend;
 pub mod delivery;
 
 #[cfg(feature = "jetstream")]
 pub use backend::JetStreamQueue;
 pub use backend::{
-    DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased, MemoryQueue,
-    Origin, Outcome, Permits, Promise, Queue, Stats,
+    Audit, DeadLetter, Delivery, DeliveryId, EmbeddedQueue, Error, EtcdQueue, Lease, Leased,
+    MemoryQueue, Origin, Outcome, Permits, Promise, Queue, Stats,
 };
-pub use delivery::{Deliver, DeliveryLoop};
+pub use delivery::{Deliver, DeliveryLoop, End};

@@ -26,6 +26,9 @@ use crate::wait::outage;
 
 const NODES: u8 = 3;
 
+/// How soon after all is settled each node has audited its books once more, and they balance.
+const AUDITED: Duration = Duration::from_secs(30);
+
 /// How large a disk is that is filled: the queue's reserve, two of its files and the node's other data have room.
 const DISK_MEBIBYTES: u32 = 64;
 
@@ -93,7 +96,9 @@ pub async fn run(scenario: &Scenario, size: Size, seed: u64) -> Outcome {
         .scene
         .hurt(scenario.fault, size.rounds, &writers, &mut rng);
     tokio::join!(writers.write(), hurt);
-    let findings = run.settle(size.settled).await;
+    let mut findings = run.settle(size.settled).await;
+    let drifts = run.drifts().await;
+    findings.broken.extend(drifts);
     if scenario.fault == Fault::FullDisk {
         run.assert_writes_failed();
     }
@@ -117,6 +122,7 @@ impl Run {
     async fn start(scenario: &Scenario, seed: u64) -> Self {
         let mut builder = Sandbox::builder()
             .env("HEARTH_QUEUE__BACKEND", scenario.backend.setting())
+            .env("HEARTH_QUEUE__AUDIT_INTERVAL", "1s")
             // Nobody wants to wait for five minutes here.
             .env("HEARTH_QUEUE__RETRY_BACKOFF_MAX", "2s")
             .env("HEARTH_HTTP__EJECTION", "1s");
@@ -196,6 +202,31 @@ impl Run {
             }
             outage(Duration::from_millis(200)).await;
         }
+    }
+
+    /// The nodes whose books do not balance when all is settled.
+    async fn drifts(&self) -> Vec<(Broken, String)> {
+        let nodes = self.scene.sandbox.nodes();
+        let drifts = nodes.iter().map(async |node| {
+            let done = || node.metric("hearth_queue_audits_total", "done");
+            let (before, give_up) = (done().await, Instant::now() + AUDITED);
+            loop {
+                let is_late = Instant::now() > give_up;
+                // The one that was on its way may have begun before all was settled.
+                if done().await >= before + 2.0 || is_late {
+                    let drift = node.metric("hearth_queue_drift", "").await;
+                    if drift == 0.0 && !is_late {
+                        return None;
+                    }
+                    if is_late {
+                        let found = format!("{drift} deliveries of node {}", node.name());
+                        return Some((Broken::Drift, found));
+                    }
+                }
+                outage(Duration::from_millis(200)).await;
+            }
+        });
+        join_all(drifts).await.into_iter().flatten().collect()
     }
 
     /// The disks were full, and not just nearly so.

@@ -76,6 +76,9 @@ section! {
         pub compact_after: Duration = Duration::from_secs(60),
         /// NATS, for the backend `jetstream`.
         pub jetstream: JetStreamSettings = JetStreamSettings::default(),
+        /// How often the books of the queue are held against what it has, and how long that may take: `hearth_queue_drift` tells what came of it.
+        #[serde(with = "humantime_serde")]
+        pub audit_interval: Duration = Duration::from_secs(60),
         /// Deliveries of system events that wait on this node; those that find no room are dropped and counted.
         pub system_len_max: usize = 1_000,
         /// Deliveries of system events that run at once on this node.
@@ -99,6 +102,18 @@ pub enum QueueBackend {
 
 impl Setting for QueueBackend {
     const KIND: Kind = Kind::Choice(&["embedded", "etcd", "jetstream", "memory"]);
+}
+
+impl QueueBackend {
+    /// What it is called in settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Etcd => "etcd",
+            Self::JetStream => "jetstream",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 impl QueueSettings {
@@ -125,7 +140,7 @@ impl QueueSettings {
             "whole seconds, 2 at least",
         )?;
         above_zero!("queue", self: len_max, bytes_max, permits, lease_timeout, retry_backoff, system_len_max, system_permits);
-        above_zero!("queue", self: attempts_max, max_age, disk_max, cluster_bytes_max, storage_max, dead_len_max, dead_bytes_max, dead_age_max);
+        above_zero!("queue", self: attempts_max, max_age, disk_max, cluster_bytes_max, storage_max, dead_len_max, dead_bytes_max, dead_age_max, audit_interval);
         require(
             self.function_share > 0.0 && self.function_share <= 1.0,
             "queue.function_share",

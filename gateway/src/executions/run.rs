@@ -7,7 +7,7 @@ use actors::invoker::{Completed, Failed, Request};
 use base64::Engine;
 use protocol::event::is_json;
 use protocol::{Component, Effect, ErrorCode, ExecutionId, Failure, api};
-use queue::{Delivery, Outcome};
+use queue::{Delivery, End, Outcome};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Submitted;
@@ -16,7 +16,7 @@ use crate::node::Node;
 /// The pause before an execution is delivered again whose end could not be written down.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Calls the function once and writes down what came of it. Also done when there is nothing to do any more.
+/// Calls the function once and writes down what came of it, unless the execution has an end already.
 ///
 /// # Errors
 /// Why the function did not take it.
@@ -27,12 +27,12 @@ pub(crate) async fn run(
     node: &dyn Node,
     delivery: &Delivery,
     id: ExecutionId,
-) -> Result<(), Failure> {
+) -> Result<End, Failure> {
     let submitted = read(delivery)?;
     let executions = node.executions();
     let begun = executions.begin(&delivery.space, id, submitted.claim).await;
     let Some(run) = begun.map_err(|error| unwritten(&error))? else {
-        return Ok(());
+        return Ok(End::Void);
     };
     let request = Request {
         // The same for each attempt, so that a function can know one that it has seen.
@@ -48,7 +48,7 @@ pub(crate) async fn run(
         biased;
         () = run.cancelled() => {
             tracing::info!(execution = %id, space = %delivery.space, function = %delivery.function_id, "a running execution was cancelled");
-            return Ok(());
+            return Ok(End::Void);
         }
         outcome = node.invoke(request) => outcome,
     };
@@ -58,7 +58,7 @@ pub(crate) async fn run(
     }
 }
 
-async fn succeed(node: &dyn Node, run: &Run, completed: Completed) -> Result<(), Failure> {
+async fn succeed(node: &dyn Node, run: &Run, completed: Completed) -> Result<End, Failure> {
     let executions = node.executions();
     let bytes_max = executions.settings().result_max.as_u64();
     let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
@@ -74,7 +74,11 @@ async fn succeed(node: &dyn Node, run: &Run, completed: Completed) -> Result<(),
         Ok(result) => {
             let how = (start, phases);
             let written = executions.succeed(run, &ran_on, how, &result).await;
-            written.map(|_| ()).map_err(|error| unwritten(&error))
+            match written {
+                Ok(true) => Ok(End::Delivered),
+                Ok(false) => Ok(End::Void),
+                Err(error) => Err(unwritten(&error)),
+            }
         }
         Err(failure) => {
             let failed = Failed {
@@ -88,7 +92,7 @@ async fn succeed(node: &dyn Node, run: &Run, completed: Completed) -> Result<(),
 }
 
 /// Notes an attempt that came to nothing, which is no error when the execution has an end by now.
-async fn fail(node: &dyn Node, run: &Run, failed: Failed) -> Result<(), Failure> {
+async fn fail(node: &dyn Node, run: &Run, failed: Failed) -> Result<End, Failure> {
     let Failed {
         failure, phases, ..
     } = failed;
@@ -97,7 +101,7 @@ async fn fail(node: &dyn Node, run: &Run, failed: Failed) -> Result<(), Failure>
         .attempt_failed(run, &failure, phases)
         .await
     {
-        Ok(false) => Ok(()),
+        Ok(false) => Ok(End::Void),
         Ok(true) => Err(failure),
         Err(error) => {
             tracing::warn!(%error, "an attempt of an execution can not be written down");
@@ -125,7 +129,7 @@ pub(crate) async fn failed(
         .give_up(&delivery.space, id, claim, failure)
         .await
     {
-        Ok(()) => Outcome::Delivered,
+        Ok(()) => Outcome::Failed,
         Err(error) => {
             tracing::warn!(execution = %id, %error, "an execution that failed can not be ended, and is tried again");
             Outcome::Again {

@@ -44,6 +44,20 @@ const DROPPED: &[&str] = &[
     "stray",
 ];
 const GOSSIPED: &[&str] = &["about", "addresses", "status", "load", "hint", "image"];
+const CHANGES: &[&str] = &[
+    "accepted",
+    "found",
+    "taken_over",
+    "redriven",
+    "retried",
+    "delivered",
+    "dead_lettered",
+    "failed",
+    "void",
+    "cancelled",
+    "given_up",
+    "lost",
+];
 const ACTORS: &[&str] = &["registry_cache", "executor", "router"];
 
 /// Spaces are not known at the start, so these series appear with their first event.
@@ -168,9 +182,38 @@ pub const METERS: &[Meter] = &[
         "hearth_deliveries_total",
         &[
             ("lane", &["custom", "system"]),
-            ("outcome", &["delivered", "failed", "refused", "lost"]),
+            (
+                "outcome",
+                &["delivered", "void", "failed", "refused", "lost"],
+            ),
         ],
-        "how attempts at deliveries ended: `delivered`, `failed` (with `embedded`, `etcd` and `jetstream` a dead letter), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
+        "how attempts at deliveries ended: `delivered`, `void` (an execution that had ended, as by a cancel), `failed` (with `embedded`, `etcd` and `jetstream` a dead letter, or the end of an execution), `refused` (tried again), `lost` (with `memory`: left at the end of a drain)",
+    ),
+    counter(
+        "hearth_queue_deliveries_total",
+        &[("change", CHANGES)],
+        "the books of this node's queue since it started. In: `accepted`, `found` (at the start, with `embedded`), `taken_over`, `redriven`. Over: `delivered`, `dead_lettered`, `failed` (told by its execution), `void` (its execution had ended), `cancelled`, `given_up` (to another node), `lost` (with `memory`). `retried` is neither",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_queue_pending",
+            &[],
+            "deliveries that wait or run on this node by these books, as of the last audit",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_queue_drift",
+            &[],
+            "how many more there should be by the books than the last audit found where the queue keeps them; 0 when nothing is lost, below 0 when something may be delivered again",
+        )
+    },
+    counter(
+        "hearth_queue_audits_total",
+        &[("outcome", &["done", "failed"])],
+        "audits, one each `queue.audit_interval`: `failed` when etcd, NATS or the disk did not answer",
     ),
     counter(
         "hearth_delivery_leases_lost_total",

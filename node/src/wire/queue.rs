@@ -9,7 +9,7 @@ use config::Settings;
 use config::settings::{QueueBackend, QueueSettings};
 use metrics::Counter;
 use protocol::{Generation, NodeId};
-use queue::backend::{Deaths, Limits, embedded, etcd, memory};
+use queue::backend::{Counters, Deaths, Limits, embedded, etcd, memory};
 use queue::{EmbeddedQueue, EtcdQueue, MemoryQueue, Queue};
 use tokio::sync::watch;
 
@@ -62,7 +62,11 @@ pub(crate) fn queue_limits(settings: &QueueSettings) -> Limits {
 fn in_memory(settings: &QueueSettings, lost: Counter) -> Arc<dyn Queue> {
     tracing::info!("events wait in memory, and are delivered at most once");
     let backlog = metrics::gauge!("gateway_events_backlog");
-    let meters = memory::Meters { backlog, lost };
+    let meters = memory::Meters {
+        backlog,
+        lost,
+        changes: Counters::exported(),
+    };
     Arc::new(MemoryQueue::new(queue_limits(settings), meters))
 }
 
@@ -74,6 +78,7 @@ async fn on_disk(settings: &Settings) -> Result<Arc<dyn Queue>, StartError> {
         bytes: metrics::gauge!("hearth_queue_disk_bytes"),
         lost: metrics::counter!("hearth_delivery_leases_lost_total"),
         dropped: metrics::counter!("hearth_dead_letters_dropped_total"),
+        changes: Counters::exported(),
     };
     let path = settings.node.data_dir.join("queue");
     let opened =
@@ -124,6 +129,7 @@ async fn in_etcd(parts: &QueueParts<'_>) -> Result<Arc<dyn Queue>, StartError> {
         dropped: metrics::counter!("hearth_dead_letters_dropped_total"),
         taken_over: metrics::counter!("hearth_deliveries_taken_over_total"),
         sessions_lost: metrics::counter!("hearth_queue_sessions_lost_total"),
+        changes: Counters::exported(),
     };
     let deaths = Arc::new(Gossiped(parts.membership.members()));
     let opened = EtcdQueue::open(&store.etcd, &cluster.id, options, deaths, meters).await;
@@ -151,6 +157,7 @@ async fn in_nats(parts: &QueueParts<'_>) -> Result<Arc<dyn Queue>, StartError> {
         dead: metrics::gauge!("hearth_dead_letters"),
         lost: metrics::counter!("hearth_delivery_leases_lost_total"),
         taken_over: metrics::counter!("hearth_deliveries_taken_over_total"),
+        changes: Counters::exported(),
     };
     let deaths = Arc::new(Gossiped(parts.membership.members()));
     let opened = JetStreamQueue::open(options, deaths, meters).await;

@@ -41,25 +41,36 @@ where
     Q: Queue,
     F: Future<Output = Q>,
 {
-    leases_what_was_enqueued_once_and_in_order(&make(limits()).await).await;
-    leases_no_more_than_there_are_permits(&make(limits()).await).await;
-    serves_functions_in_turn(&make(limits()).await).await;
-    a_function_that_hangs_leaves_permits(&make(limits()).await).await;
-    a_full_queue_takes_nothing(&make(limits()).await).await;
-    a_function_has_its_share_of_the_room(&make(limits()).await).await;
-    events_have_their_bound(&make(limits()).await).await;
-    what_is_settled_is_done_with(&make(limits()).await).await;
-    what_is_held_is_not_taken_twice(&make(limits()).await).await;
-    what_is_tried_again_comes_back_after_its_pause(&make(limits()).await).await;
-    what_waits_can_be_cancelled(&make(limits()).await).await;
-    a_lease_that_is_extended_lasts(&make(limits()).await).await;
-    a_lost_lease_settles_nothing(&make(limits()).await).await;
-    what_runs_can_be_cancelled(&make(limits()).await).await;
-    what_is_delayed_comes_no_sooner(&make(limits()).await).await;
-    dead::are_kept(&make(limits()).await).await;
-    dead::what_is_redriven_begins_anew(&make(limits()).await).await;
-    tells_when_there_is_something(&make(limits()).await).await;
-    racing_leases_share_what_there_is(Arc::new(make(limits()).await)).await;
+    macro_rules! check {
+        ($($part:path),* $(,)?) => {$({
+            let queue = make(limits()).await;
+            $part(&queue).await;
+            books_balance(&queue).await;
+        })*};
+    }
+    check!(
+        leases_what_was_enqueued_once_and_in_order,
+        leases_no_more_than_there_are_permits,
+        serves_functions_in_turn,
+        a_function_that_hangs_leaves_permits,
+        a_full_queue_takes_nothing,
+        a_function_has_its_share_of_the_room,
+        events_have_their_bound,
+        what_is_settled_is_done_with,
+        what_is_held_is_not_taken_twice,
+        what_is_tried_again_comes_back_after_its_pause,
+        what_waits_can_be_cancelled,
+        a_lease_that_is_extended_lasts,
+        a_lost_lease_settles_nothing,
+        what_runs_can_be_cancelled,
+        what_is_delayed_comes_no_sooner,
+        dead::are_kept,
+        dead::what_is_redriven_begins_anew,
+        tells_when_there_is_something,
+    );
+    let queue = Arc::new(make(limits()).await);
+    racing_leases_share_what_there_is(Arc::clone(&queue)).await;
+    books_balance(&*queue).await;
 }
 
 /// The limits that the suite expects.
@@ -70,6 +81,14 @@ pub fn limits() -> Limits {
         function_share: 0.5,
         lease_timeout: LEASE_TIMEOUT,
     }
+}
+
+/// What a queue wrote down of its deliveries is what it has, whatever was done to it.
+async fn books_balance(queue: &dyn Queue) {
+    let audit = queue.audit().await.unwrap();
+    assert_eq!(audit.drift(), 0, "{} and {} held", audit.books, audit.held);
+    let stats = queue.stats();
+    assert_eq!(audit.held, (stats.waiting + stats.leased) as u64);
 }
 
 /// Deliveries of one function.

@@ -20,11 +20,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::limits::count;
 use super::{
-    Bound, DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits,
-    Promise, Queue, Stats,
+    Audit, Bound, Change, Counters, DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Limits,
+    Outcome, Permits, Promise, Queue, Stats,
 };
 use super::{clock, record};
 
+mod audit;
 mod disk;
 mod index;
 mod journal;
@@ -85,11 +86,14 @@ pub struct Meters {
     pub lost: Counter,
     /// Dead letters that were dropped, as there were too many or they were too old.
     pub dropped: Counter,
+    /// What happens to deliveries.
+    pub changes: Counters,
 }
 
 /// A queue in a directory of its own, for one process.
 pub struct EmbeddedQueue {
     shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
     /// Bytes that may be on their way to the disk.
     handover: Arc<Semaphore>,
     disk_bytes_max: u64,
@@ -149,7 +153,7 @@ impl EmbeddedQueue {
                 replay.add(place, record)
             })?;
         let mut index = replay.index;
-        index.begin(clock.now());
+        index.begin(meters.changes.clone(), clock.now());
         meters.tell(&mut index);
         meters.bytes(0, journal.bytes());
         let Stats { waiting, dead, .. } = index.stats();
@@ -173,6 +177,7 @@ impl EmbeddedQueue {
             })?;
         Ok(Self {
             shared,
+            disk,
             handover: Arc::new(Semaphore::new(HANDOVER_BYTES_MAX)),
             disk_bytes_max: options.disk_bytes_max,
             writer: Some(writer),
@@ -235,7 +240,10 @@ impl Queue for EmbeddedQueue {
             self.shared.push(job);
             on_disk
         };
-        on_disk.await.unwrap_or_else(|_| Err(closed()))
+        fault_point!("embedded.accept.pushed");
+        let accepted = on_disk.await.unwrap_or_else(|_| Err(closed()));
+        fault_point!("embedded.accept.on_disk");
+        accepted
     }
 
     async fn lease(&self, permits: Permits) -> Result<Vec<Leased>, Error> {
@@ -253,6 +261,7 @@ impl Queue for EmbeddedQueue {
             let leased: Vec<_> = leased.collect();
             if !leased.is_empty() {
                 self.note(&Record::Leased(leased));
+                fault_point!("embedded.lease.noted");
             }
             self.trim(&mut index, now);
             self.shared.meters.tell(&mut index);
@@ -292,8 +301,11 @@ impl Queue for EmbeddedQueue {
         let now = self.shared.clock.now();
         let mut index = self.shared.index();
         let id = Id(lease.id);
+        let change = outcome.change();
         let record = match outcome {
-            Outcome::Delivered => index.end(lease).then_some(Record::Ended(id)),
+            Outcome::Delivered | Outcome::Void | Outcome::Failed => {
+                index.end(lease).then_some(Record::Ended(id))
+            }
             Outcome::Again { after, counts } => {
                 let due = now.saturating_add(micros(after));
                 let is_held = index.turns.wait_again(lease, due, now);
@@ -310,7 +322,13 @@ impl Queue for EmbeddedQueue {
                 .map(|death| Record::Died(id, Death::clone(&death))),
         };
         let record = record.ok_or(Error::LeaseLost(*lease))?;
+        index.ledger.note(change, 1);
+        fault_point!("embedded.settle.before_note");
         self.note(&record);
+        fault_point!("embedded.settle.noted");
+        if change == Change::DeadLettered {
+            fault_point!("embedded.death.noted");
+        }
         self.trim(&mut index, now);
         self.shared.meters.tell(&mut index);
         // The function may have another lease now.
@@ -323,7 +341,13 @@ impl Queue for EmbeddedQueue {
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<bool, Error> {
-        self.end_by_name(id, Index::cancel).await
+        let cancel = |index: &mut Index, id| {
+            let is_cancelled = index.cancel(id);
+            let cancelled = usize::from(is_cancelled);
+            index.ledger.note(Change::Cancelled, cancelled);
+            is_cancelled
+        };
+        self.end_by_name(id, cancel).await
     }
 
     async fn dead_letters(&self, after: u64, max: usize) -> Result<Vec<DeadLetter>, Error> {
@@ -355,10 +379,13 @@ impl Queue for EmbeddedQueue {
             if !index.redrive(id, now).map_err(Error::Full)? {
                 return Ok(false);
             }
+            index.ledger.note(Change::Redriven, 1);
             self.shared.meters.tell(&mut index);
             self.note_on_disk(&Record::Redriven(Id(id), now))
         };
+        fault_point!("embedded.redrive.noted");
         on_disk.await.unwrap_or_else(|_| Err(closed()))?;
+        fault_point!("embedded.redrive.on_disk");
         Ok(true)
     }
 
@@ -368,6 +395,10 @@ impl Queue for EmbeddedQueue {
 
     fn stats(&self) -> Stats {
         self.shared.index().stats()
+    }
+
+    async fn audit(&self) -> Result<Audit, Error> {
+        self.look_up().await
     }
 }
 
@@ -385,9 +416,11 @@ impl EmbeddedQueue {
             self.shared.meters.tell(&mut index);
             self.note_on_disk(&Record::Ended(Id(id)))
         };
+        fault_point!("embedded.cancel.noted");
         // A function that had a lease may have another one.
         self.shared.changed.notify_one();
         on_disk.await.unwrap_or_else(|_| Err(closed()))?;
+        fault_point!("embedded.cancel.on_disk");
         Ok(true)
     }
 
@@ -432,6 +465,7 @@ impl Meters {
             bytes: Gauge::noop(),
             lost: Counter::noop(),
             dropped: Counter::noop(),
+            changes: Counters::none(),
         }
     }
 

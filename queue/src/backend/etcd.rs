@@ -5,7 +5,7 @@
 //! made deliveries whose ends nobody knows. A node whose session is gone neither accepts, leases nor settles anything.
 //!
 //! `keys.rs` is what is where in etcd, `transaction.rs` how a node changes that, `session.rs` what it needs for it, `held.rs` what it has in
-//! memory, `writer.rs` the task that tells etcd, `look.rs` the one that looks at what the others do, `takeover.rs` and `handover.rs` how work changes its node, `dead.rs`
+//! memory, `audit.rs` what of that etcd has, `writer.rs` the task that tells etcd, `look.rs` the one that looks at what the others do, `takeover.rs` and `handover.rs` how work changes its node, `dead.rs`
 //! the dead letters, `cancel.rs` how others are asked to end a delivery, and `upkeep.rs` what one node does for all.
 
 use std::fmt;
@@ -26,10 +26,11 @@ use super::limits::{count, room};
 use super::record::{self, Put, Record};
 use super::turns::{Taken, micros};
 use super::{
-    DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits, Promise,
-    Queue, Stats,
+    Audit, Change, Counters, DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Limits,
+    Outcome, Permits, Promise, Queue, Stats,
 };
 
+mod audit;
 mod cancel;
 mod dead;
 mod handover;
@@ -96,6 +97,8 @@ pub struct Meters {
     pub taken_over: Counter,
     /// Sessions that this node lost.
     pub sessions_lost: Counter,
+    /// What happens to deliveries.
+    pub changes: Counters,
 }
 
 /// A queue in etcd, shared by the nodes of a cluster.
@@ -211,7 +214,10 @@ impl Queue for EtcdQueue {
                 Job::holding(batch, true, vec![Op::Put(key, body)]),
             )
         };
-        answered(written).await.map(|_| ())
+        fault_point!("etcd.accept.before_commit");
+        answered(written).await?;
+        fault_point!("etcd.accept.committed");
+        Ok(())
     }
 
     async fn lease(&self, permits: Permits) -> Result<Vec<Leased>, Error> {
@@ -265,10 +271,11 @@ impl Queue for EtcdQueue {
         let now = shared.clock.now();
         let mut state = shared.state();
         let is_held = state.current().is_some();
+        let change = outcome.change();
         let held = &mut state.held;
         let is_settled = is_held
             && match outcome {
-                Outcome::Delivered => held.end(lease),
+                Outcome::Delivered | Outcome::Void | Outcome::Failed => held.end(lease),
                 Outcome::Again { after, counts } => {
                     let due = now.saturating_add(micros(after));
                     held.again(lease, due, counts, now)
@@ -277,6 +284,11 @@ impl Queue for EtcdQueue {
             };
         if !is_settled {
             return Err(Error::LeaseLost(*lease));
+        }
+        state.ledger.note(change, 1);
+        fault_point!("etcd.settle.noted");
+        if change == Change::DeadLettered {
+            fault_point!("etcd.death.noted");
         }
         shared.tell_meters(&mut state);
         // The function may have another lease now.
@@ -315,6 +327,10 @@ impl Queue for EtcdQueue {
 
     fn stats(&self) -> Stats {
         self.shared.state().stats()
+    }
+
+    async fn audit(&self) -> Result<Audit, Error> {
+        self.shared.look_up().await
     }
 
     async fn close(&self, until: Instant) {
@@ -398,6 +414,7 @@ impl Meters {
             dropped: Counter::noop(),
             taken_over: Counter::noop(),
             sessions_lost: Counter::noop(),
+            changes: Counters::none(),
         }
     }
 

@@ -6,7 +6,7 @@
 //! takes a record over puts it anew in its own name, and from then on the node that had it changes nothing: see ADR 0022.
 //!
 //! `accept.rs` is how deliveries come in, `api.rs` what JetStream is asked, `connect.rs` the connection, `streams.rs` the streams, `held.rs` what is in memory, `tell.rs` how
-//! its ends are told, `dead.rs` dead letters, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
+//! its ends are told, `audit.rs` what of it NATS has, `dead.rs` dead letters, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
 //! and `run.rs` when.
 
 use std::fmt;
@@ -26,13 +26,14 @@ use super::clock::Clock;
 use super::limits::count;
 use super::turns::micros;
 use super::{
-    DeadLetter, Deaths, Delivery, DeliveryId, Error, Lease, Leased, Limits, Outcome, Permits,
-    Promise, Queue, Stats,
+    Audit, Counters, DeadLetter, Deaths, Delivery, DeliveryId, Error, Lease, Leased, Limits,
+    Outcome, Permits, Promise, Queue, Stats,
 };
 use crate::delivery::seldom::Seldom;
 
 mod accept;
 mod api;
+mod audit;
 mod cancel;
 mod connect;
 mod dead;
@@ -84,6 +85,8 @@ pub struct Meters {
     pub lost: Counter,
     /// Deliveries that were taken over from nodes that are gone.
     pub taken_over: Counter,
+    /// What happens to deliveries.
+    pub changes: Counters,
 }
 
 /// Why the queue can not be opened.
@@ -179,7 +182,11 @@ impl JetStreamQueue {
             names: Names::new(&settings.stream, &options.cluster),
             session: sessions.own().to_owned(),
             sessions,
-            held: Mutex::new(Held::new(options.limits, clock.now())),
+            held: Mutex::new(Held::new(
+                options.limits,
+                meters.changes.clone(),
+                clock.now(),
+            )),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             changed: Notify::new(),
             sweep: Notify::new(),
@@ -269,7 +276,9 @@ impl Queue for JetStreamQueue {
         let shared = &self.shared;
         let now = shared.clock.now();
         let (batch, is_worth_telling) = match outcome {
-            Outcome::Delivered => (shared.held().end(lease), true),
+            Outcome::Delivered | Outcome::Void | Outcome::Failed => {
+                (shared.held().end(lease, outcome.change()), true)
+            }
             Outcome::Again { after, counts } => {
                 let due = now.saturating_add(micros(after));
                 (shared.held().again(lease, due, counts, now), counts)
@@ -317,6 +326,10 @@ impl Queue for JetStreamQueue {
     fn stats(&self) -> Stats {
         self.shared.held().stats()
     }
+
+    async fn audit(&self) -> Result<Audit, Error> {
+        self.shared.look_up().await
+    }
 }
 
 impl Shared {
@@ -357,6 +370,7 @@ impl Meters {
             dead: Gauge::noop(),
             lost: Counter::noop(),
             taken_over: Counter::noop(),
+            changes: Counters::none(),
         }
     }
 

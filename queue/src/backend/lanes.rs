@@ -92,6 +92,11 @@ impl<T> Lanes<T> {
         found.map_or(key, |(shared, _)| shared).clone()
     }
 
+    /// How many items there are, each counted where it is.
+    pub(super) fn len(&self) -> usize {
+        self.lanes.values().map(|lane| lane.items.len()).sum()
+    }
+
     /// Puts an item at the end of its lane.
     pub(super) fn push(&mut self, key: &LaneKey, item: T) {
         let lane = self.lane(key);

@@ -12,11 +12,13 @@ use metrics::{Counter, Gauge};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::books::Ledger;
 use super::lanes::{Held, LaneKey, Lanes};
 pub use super::limits::Limits;
 use super::limits::{count, room};
 use super::{
-    DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Outcome, Permits, Promise, Queue, Stats,
+    Audit, Change, Counters, DeadLetter, Delivery, DeliveryId, Error, Lease, Leased, Outcome,
+    Permits, Promise, Queue, Stats,
 };
 
 /// What is told of a queue while it runs.
@@ -26,6 +28,8 @@ pub struct Meters {
     pub backlog: Gauge,
     /// Deliveries whose lease was lost, so that nobody knows how they ended.
     pub lost: Counter,
+    /// What happens to deliveries.
+    pub changes: Counters,
 }
 
 /// A queue in memory. A delivery whose lease was lost may have been made, so it is not made again.
@@ -43,6 +47,7 @@ struct State {
     paused: BinaryHeap<Paused>,
     leased: HashMap<DeliveryId, Out>,
     held: Held,
+    ledger: Ledger,
     epoch: u64,
     /// No lease is over before this.
     next_expiry: Option<Instant>,
@@ -72,9 +77,13 @@ struct Out {
 impl MemoryQueue {
     /// Makes an empty queue.
     pub fn new(limits: Limits, meters: Meters) -> Self {
+        let state = State {
+            ledger: Ledger::new(meters.changes.clone()),
+            ..State::default()
+        };
         Self {
             limits,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Notify::new(),
             meters,
         }
@@ -117,6 +126,7 @@ impl Queue for MemoryQueue {
         let mut state = self.state();
         let before = state.held.len;
         let lost = state.drop_expired(now);
+        state.ledger.note(Change::Lost, lost);
         state.end_pauses(now);
         let mut leased = Vec::with_capacity(permits.free.min(state.held.len));
         while let Some(waiting) = state.lanes.take(permits, Waiting::bytes) {
@@ -130,7 +140,7 @@ impl Queue for MemoryQueue {
                 lost,
                 "deliveries were neither settled nor extended, so nobody knows how they ended"
             );
-            self.meters.lost.increment(lost);
+            self.meters.lost.increment(lost as u64);
         }
         Ok(leased)
     }
@@ -166,6 +176,7 @@ impl Queue for MemoryQueue {
         let Some(out) = state.end_lease(lease) else {
             return Err(Error::LeaseLost(*lease));
         };
+        state.ledger.note(outcome.change(), 1);
         if let Outcome::Again { after, counts } = outcome {
             let mut waiting = out.waiting;
             waiting.attempts -= u32::from(!counts);
@@ -185,6 +196,9 @@ impl Queue for MemoryQueue {
         let mut state = self.state();
         let before = state.held.len;
         let is_cancelled = state.cancel(id);
+        state
+            .ledger
+            .note(Change::Cancelled, usize::from(is_cancelled));
         self.meters.tell(before, &state);
         let is_worth_a_look = is_cancelled && state.held.len > 0;
         drop(state);
@@ -219,6 +233,15 @@ impl Queue for MemoryQueue {
             dead: 0,
         }
     }
+
+    async fn audit(&self) -> Result<Audit, Error> {
+        let state = self.state();
+        let held = state.lanes.len() + state.paused.len() + state.leased.len();
+        Ok(Audit {
+            books: state.ledger.books(),
+            held: held as u64,
+        })
+    }
 }
 
 impl fmt::Debug for MemoryQueue {
@@ -239,6 +262,7 @@ impl State {
         now: Instant,
     ) -> Result<(), Error> {
         let added = limits.admit(&mut self.held, &mut self.lanes, &deliveries)?;
+        self.ledger.note(Change::Accepted, deliveries.len());
         let wall = SystemTime::now();
         for (delivery, (key, _)) in deliveries.into_iter().zip(added) {
             let delay = delivery
@@ -311,7 +335,7 @@ impl State {
     }
 
     /// Forgets deliveries whose lease is over, and says how many.
-    fn drop_expired(&mut self, now: Instant) -> u64 {
+    fn drop_expired(&mut self, now: Instant) -> usize {
         if self.next_expiry.is_none_or(|next| now < next) {
             return 0;
         }
@@ -328,7 +352,7 @@ impl State {
             self.end_lease(lease);
         }
         self.next_expiry = self.leased.values().map(|out| out.until).min();
-        expired.len() as u64
+        expired.len()
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -373,6 +397,7 @@ impl Meters {
         Self {
             backlog: Gauge::noop(),
             lost: Counter::noop(),
+            changes: Counters::none(),
         }
     }
 

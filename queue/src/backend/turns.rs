@@ -348,6 +348,15 @@ impl<K: Clone> Turns<K> {
         }
     }
 
+    /// How many wait or are leased and will have their turn, each counted where it is.
+    pub(super) fn count(&self) -> usize {
+        let is_open = |entry: &&Entry<K>| !matches!(entry.status, Status::Dead(_));
+        let known = self.entries.values().filter(is_open).count();
+        let is_paused = |Reverse((due, id)): &&_| is_paused(&self.entries, *id, *due);
+        let paused = self.paused.iter().filter(is_paused).count();
+        known.min(self.lanes.len() + paused + self.leased.len())
+    }
+
     /// The bytes of memory that it takes, but for events.
     #[cfg(test)]
     pub(super) fn memory_bytes(&self) -> usize {

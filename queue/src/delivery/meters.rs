@@ -10,6 +10,7 @@ use crate::backend::{Leased, Origin, Outcome};
 #[derive(Clone)]
 pub struct Meters {
     delivered: Counter,
+    void: Counter,
     again: Counter,
     failed: Counter,
     pub(super) lost: Counter,
@@ -35,6 +36,7 @@ impl Meters {
         let ended = |outcome| metrics::counter!("hearth_deliveries_total", "lane" => lane, "outcome" => outcome);
         Self {
             delivered: ended("delivered"),
+            void: ended("void"),
             again: ended("refused"),
             failed: ended("failed"),
             lost: ended("lost"),
@@ -68,7 +70,8 @@ impl Meters {
         match outcome {
             Outcome::Delivered => &self.delivered,
             Outcome::Again { .. } => &self.again,
-            Outcome::DeadLetter { .. } => &self.failed,
+            Outcome::DeadLetter { .. } | Outcome::Failed => &self.failed,
+            Outcome::Void => &self.void,
         }
     }
 }

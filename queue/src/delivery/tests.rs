@@ -32,7 +32,7 @@ impl fmt::Debug for Scripted {
 
 #[async_trait]
 impl Deliver for Scripted {
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
+    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure> {
         let function = delivery.function_id.to_string();
         let call = {
             let mut calls = self.calls.lock().unwrap();
@@ -41,8 +41,10 @@ impl Deliver for Scripted {
         };
         self.changed.notify_one();
         match self.functions.get(&function) {
-            Some(answer) => answer(u32::try_from(call).unwrap()).await,
-            None => Ok(()),
+            Some(answer) => answer(u32::try_from(call).unwrap())
+                .await
+                .map(|()| End::Delivered),
+            None => Ok(End::Delivered),
         }
     }
 }

@@ -9,7 +9,7 @@ use protocol::function::{DeliverySpec, EventFormat};
 use protocol::invocation::{AnswerRule, TraceContext};
 use protocol::{Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space};
 use queue::delivery::OwnRetry;
-use queue::{Deliver, Delivery, Origin, Outcome, Promise};
+use queue::{Deliver, Delivery, End, Origin, Outcome, Promise};
 
 use super::Emitter;
 use crate::executions;
@@ -126,7 +126,7 @@ impl Deliver for Invocations {
         }
     }
 
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
+    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure> {
         if let Origin::Execution(id) = delivery.origin {
             // Not begun while the functions are not known, so that this is no attempt.
             self.format(&delivery.space, &delivery.function_id)?;
@@ -141,7 +141,8 @@ impl Deliver for Invocations {
                 message,
             )
         })?;
-        self.call(delivery, &mut event).await.map(|_| ())
+        let called = self.call(delivery, &mut event).await;
+        called.map(|_| End::Delivered)
     }
 }
 

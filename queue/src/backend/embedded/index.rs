@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::record::micros as wall_micros;
 use super::segment::Place;
+use crate::backend::books::{Change, Ledger};
 use crate::backend::lanes::LaneKey;
 use crate::backend::limits::room_of;
 use crate::backend::turns::{self, Turns};
-use crate::backend::{Delivery, DeliveryId, Lease, Limits, Stats};
+use crate::backend::{Counters, Delivery, DeliveryId, Lease, Limits, Stats};
 
 mod dead;
 
@@ -32,6 +33,7 @@ pub(super) type Taken = turns::Taken<Kept>;
 #[derive(Debug)]
 pub(super) struct Index {
     pub(super) turns: Turns<Kept>,
+    pub(super) ledger: Ledger,
     pub(super) retention: Retention,
     pub(super) dead: BTreeMap<u64, Dead>,
     /// Bytes that are needed of each segment.
@@ -69,6 +71,7 @@ impl Index {
         now: u64,
     ) -> Self {
         Self {
+            ledger: Ledger::default(),
             turns: Turns::new(limits, cached_bytes_max, now),
             retention,
             dead: BTreeMap::new(),
@@ -80,9 +83,11 @@ impl Index {
     }
 
     /// Takes over what a replay found: all of it waits again, oldest first.
-    pub(super) fn begin(&mut self, now: u64) {
+    pub(super) fn begin(&mut self, changes: Counters, now: u64) {
         self.turns
             .begin(now, |entry| (entry.since, entry.kept.place));
+        self.ledger = Ledger::new(changes);
+        self.ledger.note(Change::Found, self.turns.stats().waiting);
     }
 
     /// Makes a delivery wait that there is room for.

@@ -18,7 +18,7 @@ use super::replay::share;
 use super::reserve::Reserve;
 use super::segment::Place;
 use crate::backend::embedded::Meters;
-use crate::backend::{DeliveryId, Error};
+use crate::backend::{Change, DeliveryId, Error};
 
 mod release;
 
@@ -301,12 +301,14 @@ impl Writer {
             return Ok(());
         }
         let rolled = self.roll_if_full();
+        fault_point!("embedded.write.before");
         let placed = rolled.and_then(|()| {
             let bodies = jobs.iter().map(|job| job.body.as_slice());
             self.journal.append(bodies)
         });
         match placed {
             Ok(places) => {
+                fault_point!("embedded.write.after");
                 self.unsynced.extend(jobs.into_iter().zip(places));
                 self.unsynced_since.get_or_insert_with(Instant::now);
                 Ok(())
@@ -326,20 +328,23 @@ impl Writer {
         if !self.journal.is_broken() {
             self.sync()?;
         }
-        self.journal.roll()
+        self.journal.roll()?;
+        fault_point!("embedded.roll.after");
+        Ok(())
     }
 
     /// Syncs, tells the index what is on disk, and answers.
     fn sync(&mut self) -> io::Result<()> {
         let began = Instant::now();
         self.journal.sync()?;
+        fault_point!("embedded.sync.after");
         self.unsynced_since = None;
         if self.unsynced.is_empty() {
             return Ok(());
         }
         let now = self.shared.clock.now();
         let mut replies = Vec::new();
-        let mut notes = 0;
+        let (mut notes, mut accepted) = (0, 0);
         let mut index = self.shared.index();
         // Before what was arriving is no longer counted.
         self.tell_bytes();
@@ -357,6 +362,7 @@ impl Writer {
                         }
                         let kept = Kept { place, share };
                         index.insert(id, Entry { kept, ..entry }, now);
+                        accepted += 1;
                     }
                 }
                 Kind::Moved(moved) => {
@@ -373,6 +379,7 @@ impl Writer {
             }
             replies.extend(job.reply);
         }
+        index.ledger.note(Change::Accepted, accepted);
         self.shared.meters.tell(&mut index);
         drop(index);
         let was_behind = self.shared.is_behind();
@@ -381,11 +388,15 @@ impl Writer {
         if !replies.is_empty() || was_behind {
             self.shared.changed.notify_one();
         }
+        fault_point!("embedded.answer.before");
         for reply in replies {
             // Whoever is gone does not want to know.
             let _ = reply.send(Ok(()));
         }
-        self.vouch()
+        fault_point!("embedded.answer.after");
+        self.vouch()?;
+        fault_point!("embedded.mark.after");
+        Ok(())
     }
 
     /// Says in the journal that all of it is on disk, unless what follows soon does.

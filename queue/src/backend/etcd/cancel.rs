@@ -12,7 +12,7 @@ use super::keys::SessionId;
 use super::look::{Ask, View};
 use super::shared::{Job, Shared, State, unavailable};
 use super::transaction::{Changes, Op};
-use crate::backend::{DeliveryId, Error};
+use crate::backend::{Change, DeliveryId, Error};
 
 /// How often the answers are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -29,12 +29,15 @@ impl Shared {
             if state.held.cancel(id).is_none() {
                 return Ok(false);
             }
+            state.ledger.note(Change::Cancelled, 1);
             self.tell_meters(&mut state);
         }
+        fault_point!("etcd.cancel.noted");
         self.wake.notify_one();
         // A function that had a lease may have another one.
         self.changed.notify_one();
         self.all_told().await?;
+        fault_point!("etcd.cancel.told");
         Ok(true)
     }
 

@@ -85,7 +85,10 @@ impl Shared {
             self.tell_meters(&mut state);
             self.push(&mut state, job)
         };
-        answered(written).await
+        fault_point!("etcd.redrive.before_commit");
+        let is_redriven = answered(written).await?;
+        fault_point!("etcd.redrive.committed");
+        Ok(is_redriven)
     }
 
     pub(super) async fn purge(&self, id: DeliveryId) -> Result<bool, Error> {
@@ -108,7 +111,10 @@ impl Shared {
             };
             self.push(&mut state, job)
         };
-        answered(written).await
+        fault_point!("etcd.purge.before_commit");
+        let is_purged = answered(written).await?;
+        fault_point!("etcd.purge.committed");
+        Ok(is_purged)
     }
 
     fn guard(&self, key: DeadKey, revision: i64) -> Guard {

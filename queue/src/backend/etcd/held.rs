@@ -154,8 +154,9 @@ impl Held {
         self.next_batch
     }
 
-    /// Makes the deliveries of a batch wait. Those that have no room yet get it, whatever the bounds are.
-    pub(super) fn insert(&mut self, batch: Batch, has_room: bool, now: u64) {
+    /// Makes the deliveries of a batch wait; says how many are new. Those that have no room yet get it, whatever the bounds are.
+    pub(super) fn insert(&mut self, batch: Batch, has_room: bool, now: u64) -> usize {
+        let mut new = 0;
         let open = Open {
             left: batch.entries.len(),
             untold: Vec::new(),
@@ -170,11 +171,27 @@ impl Held {
                 self.close(&entry.kept, Change::Ended { awaited: None });
                 continue;
             }
+            new += 1;
             match has_room {
                 true => self.turns.insert(id, entry, now),
                 false => self.turns.insert_anyway(id, entry, now),
             }
         }
+        new
+    }
+
+    /// How many deliveries it holds, each of which will have its turn or is on its way to others.
+    pub(super) fn len(&self) -> usize {
+        self.turns.count() + self.giving.len()
+    }
+
+    /// How many of them are in each batch, but for those that are on their way to others.
+    pub(super) fn by_batch(&self) -> HashMap<u64, usize> {
+        let mut batches = HashMap::new();
+        for entry in self.turns.entries.values() {
+            *batches.entry(entry.kept.batch).or_default() += 1;
+        }
+        batches
     }
 
     /// Ends a lease and the delivery with it; false when the lease was lost.

@@ -13,6 +13,7 @@ use super::held::{Batch, Given, Held, Told};
 use super::keys::{Keys, SessionId};
 use super::transaction::Changes;
 use super::{Meters, Options};
+use crate::backend::books::{Change, Ledger};
 use crate::backend::clock::Clock;
 use crate::backend::{Bound, Error, Stats};
 
@@ -42,6 +43,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) held: Held,
+    pub(super) ledger: Ledger,
     /// The session that all of it is held under.
     pub(super) session: Option<Current>,
     /// Why etcd did not answer the last time that it was asked to write.
@@ -108,6 +110,7 @@ impl Shared {
         Self {
             state: Mutex::new(State {
                 held: Held::new(options.limits, clock.now()),
+                ledger: Ledger::new(meters.changes.clone()),
                 session: None,
                 away: None,
                 is_closing: false,
@@ -186,10 +189,9 @@ impl Shared {
     pub(super) fn forget(&self) {
         let mut state = self.state();
         let held = Held::new(self.options.limits, self.clock.now());
-        let lost = std::mem::replace(&mut state.held, held)
-            .turns
-            .stats()
-            .leased;
+        let held = std::mem::replace(&mut state.held, held);
+        let lost = held.turns.stats().leased;
+        state.ledger.note(Change::GivenUp, held.len());
         state.session = None;
         state.is_writing = false;
         for job in std::mem::take(&mut state.jobs) {
@@ -297,8 +299,16 @@ impl State {
         for job in jobs {
             dead += job.dead;
             job.gives.iter().for_each(|given| self.held.gave(given));
+            self.ledger.note(Change::GivenUp, job.gives.len());
+            let change = match job.has_room {
+                // It was a dead letter until then.
+                true if job.dead < 0 => Change::Redriven,
+                true => Change::Accepted,
+                false => Change::TakenOver,
+            };
             for batch in job.batches {
-                self.held.insert(batch, job.has_room, now);
+                let new = self.held.insert(batch, job.has_room, now);
+                self.ledger.note(change, new);
             }
             if let Some(reply) = job.reply {
                 // Whoever is gone does not want to know.

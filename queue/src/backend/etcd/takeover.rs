@@ -199,11 +199,13 @@ impl Takeover {
         for job in jobs {
             let len: usize = job.batches.iter().map(|batch| batch.entries.len()).sum();
             let written = shared.push(&mut shared.state(), job);
+            fault_point!("etcd.takeover.before_commit");
             // Another node may have taken some of them: what is left is looked at the next time.
             taken += match answered(written).await? {
                 true => len,
                 false => 0,
             };
+            fault_point!("etcd.takeover.committed");
         }
         Ok(taken)
     }

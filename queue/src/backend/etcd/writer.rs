@@ -44,13 +44,24 @@ impl Shared {
             let callers = transaction.jobs.len();
             loop {
                 let Transaction {
-                    standing, changes, ..
+                    standing,
+                    changes,
+                    told,
+                    ..
                 } = &transaction;
+                fault_point!("etcd.write.before_commit");
+                if told.dead > 0 {
+                    fault_point!("etcd.death.before_commit");
+                }
                 let committed = session
                     .commit(&self.members, &self.keys, standing, changes)
                     .await;
                 match committed {
                     Ok(Done::Written(revision)) => {
+                        fault_point!("etcd.write.committed");
+                        if told.dead > 0 {
+                            fault_point!("etcd.death.committed");
+                        }
                         self.written(transaction, revision);
                         break;
                     }

@@ -11,7 +11,7 @@ use super::streams::BatchKey;
 use super::{Shared, unavailable};
 use crate::backend::lanes::LaneKey;
 use crate::backend::record::{self, Put, Record};
-use crate::backend::{Bound, Delivery, Error};
+use crate::backend::{Bound, Change, Delivery, Error};
 
 /// What a delivery takes in the header of its record.
 const NAME_BYTES: usize = 37;
@@ -89,6 +89,7 @@ impl Shared {
         if let Some(other) = other {
             return self.is_there(&other, deliveries, deadline).await;
         }
+        fault_point!("jetstream.accept.before_put");
         match self.put_new(&batch, body, deadline).await {
             Ok(sequence) => kept.place = Place::At(sequence),
             Err(failed) => {
@@ -98,6 +99,7 @@ impl Shared {
                 return Err(self.not_put(failed));
             }
         }
+        fault_point!("jetstream.accept.put");
         drop(kept);
         Ok(Some(batch))
     }
@@ -156,7 +158,8 @@ impl Shared {
             let mut held = self.held();
             if let Ok(Some(batch)) = &accepted {
                 let since = record::since(now);
-                if held.insert(batch, deliveries, lanes, since, self.clock.now()) {
+                let accepted = (Change::Accepted, self.clock.now());
+                if held.insert(batch, deliveries, lanes, since, accepted) {
                     doubled = Some(Arc::clone(batch));
                 }
             } else {
@@ -167,6 +170,7 @@ impl Shared {
             self.meters.tell(&mut held);
         }
         self.changed.notify_one();
+        fault_point!("jetstream.accept.held");
         if let Some(batch) = doubled {
             // Whether it is another node's by now makes no difference to whoever enqueued.
             let _ = self.tell(batch).await;

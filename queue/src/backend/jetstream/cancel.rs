@@ -53,8 +53,12 @@ impl Shared {
         };
         // Its function may have another lease.
         self.look_again();
+        fault_point!("jetstream.cancel.noted");
         match self.tell(batch).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                fault_point!("jetstream.cancel.told");
+                Ok(true)
+            }
             Err(Lost) => Ok(false),
         }
     }

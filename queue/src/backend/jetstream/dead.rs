@@ -13,7 +13,7 @@ use super::streams::BatchKey;
 use super::tell::Lost;
 use super::{Shared, unavailable};
 use crate::backend::record::{Death, Put, Record, moment};
-use crate::backend::{DeadLetter, Delivery, DeliveryId, Error, Lease};
+use crate::backend::{Change, DeadLetter, Delivery, DeliveryId, Error, Lease};
 
 /// The longest pause between two attempts to write a dead letter.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -60,14 +60,17 @@ impl Shared {
 
     /// Writes the letter, then ends the delivery: between the two there are both, and whoever takes that over finds the letter.
     async fn bury_all(&self, id: DeliveryId, batch: &Arc<Batch>, body: Bytes) -> Result<(), Lost> {
+        fault_point!("jetstream.death.before_letter");
         let Some(letter) = self.write_letter(id, body).await else {
             return Ok(());
         };
+        fault_point!("jetstream.death.written");
         let is_ours = self.held().died(id, matches!(letter, Letter::Own(_)));
         let told = match is_ours {
             true => self.tell_all(batch).await,
             false => Err(Lost),
         };
+        fault_point!("jetstream.death.told");
         if let (Err(Lost), Letter::Own(sequence)) = (told, letter) {
             self.take_back(id, sequence, is_ours).await;
         }
@@ -208,7 +211,8 @@ impl Shared {
             match moved {
                 Ok(Some(sequence)) => {
                     kept.place = Place::At(sequence);
-                    held.insert(&batch, deliveries, lanes, now.., now);
+                    let redriven = (Change::Redriven, now);
+                    held.insert(&batch, deliveries, lanes, now.., redriven);
                     held.dead_changed(-1);
                 }
                 Ok(None) | Err(_) => {
@@ -242,8 +246,12 @@ impl Shared {
             Ok(Fenced::Moved) => return Ok(None),
             Err(failed) => return Err(self.not_put(failed)),
         };
+        fault_point!("jetstream.redrive.put");
         match self.api.delete(&self.names.dead, letter).await {
-            Ok(Fenced::Done(())) => Ok(Some(sequence)),
+            Ok(Fenced::Done(())) => {
+                fault_point!("jetstream.redrive.deleted");
+                Ok(Some(sequence))
+            }
             Ok(Fenced::Moved) => {
                 let deleted = self.api.delete(&self.names.held, sequence).await;
                 deleted.map_err(unavailable)?;
@@ -263,7 +271,9 @@ impl Shared {
             return Ok(false);
         };
         self.held().dead_changes();
+        fault_point!("jetstream.purge.before");
         let deleted = self.api.delete(&self.names.dead, stored.sequence).await;
+        fault_point!("jetstream.purge.done");
         let is_purged = deleted.map(|deleted| deleted == Fenced::Done(()));
         let mut held = self.held();
         held.dead_changed(if is_purged == Ok(true) { -1 } else { 0 });

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
 use super::streams::BatchKey;
+use crate::backend::books::{Change, Ledger};
 use crate::backend::lanes::LaneKey;
 use crate::backend::limits::room_of;
 use crate::backend::record::{Put, Record, micros as wall_micros};
 use crate::backend::turns::{Entry, Status, Turns};
-use crate::backend::{Delivery, DeliveryId, Lease, Limits, Stats};
+use crate::backend::{Counters, Delivery, DeliveryId, Lease, Limits, Stats};
 
 /// Where a delivery is kept. Its event stays in memory, which is bounded by the bytes that may wait.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ pub(super) struct Left {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) turns: Turns<Spot>,
+    pub(super) ledger: Ledger,
     pub(super) batches: HashMap<BatchKey, Arc<Batch>>,
     /// Deliveries whose dead letters are on their way.
     dying: HashMap<DeliveryId, Entry<Spot>>,
@@ -117,9 +119,10 @@ impl Batch {
 }
 
 impl Held {
-    pub(super) fn new(limits: Limits, now: u64) -> Self {
+    pub(super) fn new(limits: Limits, changes: Counters, now: u64) -> Self {
         Self {
             turns: Turns::new(limits, 0, now),
+            ledger: Ledger::new(changes),
             batches: HashMap::new(),
             dying: HashMap::new(),
             dead: 0,
@@ -133,7 +136,7 @@ impl Held {
         self.turns.entries.contains_key(&id) || self.dying.contains_key(&id)
     }
 
-    /// Makes deliveries wait that were accepted now and have their room. True when some came by another record meanwhile, so that
+    /// Makes deliveries wait that were accepted or redriven now and have their room. True when some came by another record meanwhile, so that
     /// this one has to tell that they are not left in it.
     pub(super) fn insert(
         &mut self,
@@ -141,7 +144,7 @@ impl Held {
         deliveries: Vec<Delivery>,
         lanes: Vec<(LaneKey, usize)>,
         since: impl Iterator<Item = u64>,
-        now: u64,
+        (change, now): (Change, u64),
     ) -> bool {
         let mut is_doubled = false;
         for ((delivery, (lane, room)), since) in deliveries.into_iter().zip(lanes).zip(since) {
@@ -154,6 +157,7 @@ impl Held {
             let due = delivery.not_before.map_or(0, wall_micros);
             let (id, entry) = entry(batch, delivery, lane, (since, due, 0));
             self.turns.insert(id, entry, now);
+            self.ledger.note(change, 1);
         }
         is_doubled
     }
@@ -171,16 +175,18 @@ impl Held {
             let lane = LaneKey::of(&delivery);
             let (id, entry) = entry(batch, delivery, lane, (row.since, row.due, row.attempts));
             self.turns.insert_anyway(id, entry, now);
+            self.ledger.note(Change::TakenOver, 1);
         }
         is_doubled
     }
 
     /// Ends a lease and the delivery with it; its record, unless the lease was lost.
-    pub(super) fn end(&mut self, lease: &Lease) -> Option<Arc<Batch>> {
+    pub(super) fn end(&mut self, lease: &Lease, change: Change) -> Option<Arc<Batch>> {
         if !self.turns.end_lease(lease) {
             return None;
         }
         let entry = self.turns.remove(lease.id)?;
+        self.ledger.note(change, 1);
         entry.kept.batch.change();
         Some(entry.kept.batch)
     }
@@ -196,6 +202,7 @@ impl Held {
         if !self.turns.wait_again(lease, due, now) {
             return None;
         }
+        self.ledger.note(Change::Retried, 1);
         if !counts {
             self.turns.forget_attempt(lease.id);
         }
@@ -228,6 +235,7 @@ impl Held {
         let Some(entry) = self.dying.remove(&id) else {
             return false;
         };
+        self.ledger.note(Change::DeadLettered, 1);
         entry.kept.batch.change();
         self.dead_changed(isize::from(is_new));
         true
@@ -239,13 +247,14 @@ impl Held {
             return None;
         }
         let entry = self.turns.remove(id)?;
+        self.ledger.note(Change::Cancelled, 1);
         entry.kept.batch.change();
         Some(entry.kept.batch)
     }
 
-    /// Forgets all deliveries of a record; says how many of them were leased or dying.
-    pub(super) fn forget(&mut self, batch: &Arc<Batch>) -> usize {
-        let mut began = 0;
+    /// Forgets all deliveries of a record; says how many there were, and how many of them were leased or dying.
+    pub(super) fn forget(&mut self, batch: &Arc<Batch>) -> (usize, usize) {
+        let (mut all, mut began) = (0, 0);
         for id in &batch.ids {
             let is_its = |entry: &Entry<Spot>| Arc::ptr_eq(&entry.kept.batch, batch);
             let entry = self.turns.entries.get(id);
@@ -253,18 +262,35 @@ impl Held {
                 began += usize::from(entry.status == Status::Leased);
                 self.turns.interrupt(*id);
                 self.turns.remove(*id);
+                all += 1;
             }
             if self.dying.get(id).is_some_and(is_its) {
                 self.dying.remove(id);
                 self.dead_changed(0);
-                began += 1;
+                (all, began) = (all + 1, began + 1);
             }
         }
         let is_it = |found: &Arc<Batch>| Arc::ptr_eq(found, batch);
         if self.batches.get(&batch.key).is_some_and(is_it) {
             self.batches.remove(&batch.key);
         }
-        began
+        (all, began)
+    }
+
+    /// How many deliveries it holds, each of which will have its turn or is about to be a dead letter.
+    pub(super) fn len(&self) -> usize {
+        self.turns.count() + self.dying.len()
+    }
+
+    /// How many of them are in each record.
+    pub(super) fn by_batch(&self) -> HashMap<BatchKey, (Arc<Batch>, usize)> {
+        let mut batches = HashMap::<BatchKey, (Arc<Batch>, usize)>::new();
+        for entry in self.turns.entries.values().chain(self.dying.values()) {
+            let batch = &entry.kept.batch;
+            let counted = batches.entry(batch.key);
+            counted.or_insert_with(|| (Arc::clone(batch), 0)).1 += 1;
+        }
+        batches
     }
 
     /// The deliveries of a record that have not ended, as it has to tell of them now.

@@ -12,6 +12,7 @@ use super::api::{Failed, Fenced, Head};
 use super::held::{Batch, Place};
 use super::session::Standing;
 use super::streams::BatchKey;
+use super::tell::Whose;
 use crate::backend::DeliveryId;
 use crate::backend::record::{Put, Record, Row};
 
@@ -83,10 +84,11 @@ impl Shared {
                 Ok(Some(stored)) if stored.owner == self.session => {
                     kept.place = Place::At(stored.sequence);
                 }
-                Ok(_) => {
+                Ok(stored) => {
                     kept.place = Place::Lost;
                     drop(kept);
-                    self.lose(&batch);
+                    let others = stored.map(|_| Whose::Others);
+                    self.lose(&batch, others.unwrap_or(Whose::Nobodys));
                 }
                 Err(failed) => {
                     tracing::debug!(error = %failed, "a record is looked at again later");
@@ -162,11 +164,13 @@ impl Shared {
         let batch = Arc::new(Batch::new(*key, ids, Place::Nowhere));
         let mut kept = batch.kept.lock().await;
         let body = Record::Put(put).write();
+        fault_point!("jetstream.takeover.before_put");
         let done = self.put(&batch, head.sequence, body.clone().into()).await?;
         let (Fenced::Done(sequence), Ok(Record::Put(put))) = (done, Record::read(&body)) else {
             return Ok(0);
         };
         kept.place = Place::At(sequence);
+        fault_point!("jetstream.takeover.put");
         let is_doubled = {
             let mut held = self.held();
             held.batches.insert(*key, Arc::clone(&batch));
@@ -189,7 +193,7 @@ impl Shared {
         let stale = self.held().batches.get(&key).cloned();
         if let Some(stale) = stale {
             stale.kept.lock().await.place = Place::Lost;
-            self.lose(&stale);
+            self.lose(&stale, Whose::Others);
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::timeout_at;
 use super::Shared;
 use super::api::{DELIVERIES, Failed, Fenced, OWNER};
 use super::held::{Batch, Kept, Place, record};
+use crate::backend::Change;
 
 /// The longest pause between two attempts to tell something.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -21,10 +22,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost;
 
+/// Who has what this node lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Another session.
+    Others,
+    /// No record is there.
+    Nobodys,
+}
+
 /// How far one attempt came.
 enum Step {
     Told,
-    Lost,
+    Lost(Whose),
     /// Nothing was changed, or nobody knows.
     Later(Failed),
 }
@@ -61,10 +71,10 @@ impl Shared {
                 Place::At(sequence) => {
                     match self.step(batch, &mut kept, sequence, is_in_doubt).await {
                         Step::Told => return Ok(()),
-                        Step::Lost => {
+                        Step::Lost(whose) => {
                             kept.place = Place::Lost;
                             drop(kept);
-                            self.lose(batch);
+                            self.lose(batch, whose);
                             return Err(Lost);
                         }
                         Step::Later(failed) => {
@@ -92,6 +102,7 @@ impl Shared {
     ) -> Step {
         let version = batch.version();
         let left = self.held().left(batch);
+        fault_point!("jetstream.tell.before");
         let done = if left.is_empty() {
             let deleted = self.api.delete(&self.names.held, sequence).await;
             deleted.map(|fenced| match fenced {
@@ -111,6 +122,7 @@ impl Shared {
         };
         match done {
             Ok(Fenced::Done(place)) => {
+                fault_point!("jetstream.tell.done");
                 (kept.place, kept.version) = (place, version);
                 if place == Place::Ended {
                     self.held().forget(batch);
@@ -137,7 +149,8 @@ impl Shared {
                 self.held().forget(batch);
                 Step::Told
             }
-            Ok(_) => Step::Lost,
+            Ok(Some(_)) => Step::Lost(Whose::Others),
+            Ok(None) => Step::Lost(Whose::Nobodys),
             Err(failed) => Step::Later(failed),
         }
     }
@@ -174,10 +187,17 @@ impl Shared {
     }
 
     /// Forgets what another node has now. Whoever has a lease of it loses that.
-    pub(super) fn lose(&self, batch: &Arc<Batch>) {
+    ///
+    /// What is nobody's was taken over and ended, if this node may have been taken for dead. Else nobody could take it over, so
+    /// it is not in the books as given up: the next audit tells that it is missing.
+    pub(super) fn lose(&self, batch: &Arc<Batch>, whose: Whose) {
+        let is_explained = whose == Whose::Others || !self.sessions.is_held();
         let began = {
             let mut held = self.held();
-            let began = held.forget(batch);
+            let (all, began) = held.forget(batch);
+            if is_explained {
+                held.ledger.note(Change::GivenUp, all);
+            }
             self.meters.tell(&mut held);
             began
         };

@@ -26,7 +26,7 @@ impl Deliver for Failing {
         }
     }
 
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
+    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure> {
         let function = delivery.function_id.to_string();
         self.calls.lock().unwrap().push(function);
         Err(failure(ErrorCode::FunctionFailed, Effect::Finished))
@@ -38,7 +38,7 @@ impl Deliver for Failing {
         let noted = (function, failure.code, is_over);
         self.failed.lock().unwrap().push(noted);
         match delivery.function_id.as_str() {
-            "noted" => Outcome::Delivered,
+            "noted" => Outcome::Failed,
             _ => outcome,
         }
     }

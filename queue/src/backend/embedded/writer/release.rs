@@ -89,9 +89,12 @@ impl Writer {
         } else {
             self.release.moving = Some(moving);
         }
+        fault_point!("embedded.release.before");
         self.commit(jobs, true)?;
         if is_over {
+            fault_point!("embedded.release.told");
             self.journal.remove(segment)?;
+            fault_point!("embedded.release.removed");
         }
         Ok(())
     }

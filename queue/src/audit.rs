@@ -1,0 +1,154 @@
+//! The task that holds the books of a node's queue against what the queue has, again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::backend::{Audit, Queue};
+
+/// What the task is made from.
+#[derive(Debug)]
+pub struct Args {
+    /// The queue.
+    pub queue: Arc<dyn Queue>,
+    /// How often it looks, and how long a look may take.
+    pub interval: Duration,
+    /// The node, for the log.
+    pub node: String,
+    /// Where the queue keeps its deliveries, for the log.
+    pub backend: &'static str,
+    /// What it tells.
+    pub meters: Meters,
+}
+
+/// What is told of the books.
+#[derive(Clone)]
+pub struct Meters {
+    /// What the books say is there.
+    pub pending: Gauge,
+    /// How many more there should be than there are.
+    pub drift: Gauge,
+    /// Looks that came to an end.
+    pub done: Counter,
+    /// Looks that did not.
+    pub failed: Counter,
+}
+
+/// What was told in the log.
+#[derive(Debug, Default)]
+struct Told {
+    /// The drift of the look before, until one is told.
+    last: i64,
+    is_told: bool,
+}
+
+/// What is worth a line in the log.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// The books are wrong, and have been for two looks.
+    Wrong,
+    /// They are right again.
+    Right,
+}
+
+/// Looks again and again, until it is dropped.
+pub async fn run(args: Args) {
+    let Args {
+        queue,
+        interval: every,
+        node,
+        backend,
+        meters,
+    } = args;
+    let mut told = Told::default();
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let audit = match timeout(every, queue.audit()).await {
+            Ok(Ok(audit)) => audit,
+            Ok(Err(error)) => {
+                meters.failed.increment(1);
+                tracing::debug!(%node, backend, %error, "the books of the queue can not be audited");
+                continue;
+            }
+            Err(_) => {
+                meters.failed.increment(1);
+                tracing::warn!(%node, backend, ?every, "an audit of the queue's books did not end in time; queue.audit_interval is how long it may take");
+                continue;
+            }
+        };
+        meters.tell(&audit);
+        let (drift, held) = (audit.drift(), audit.held);
+        let pending = audit.books.pending();
+        match told.see(drift) {
+            Some(News::Wrong) => tracing::error!(
+                %node, backend, drift, pending, held, books = %audit.books,
+                "the books of the queue do not balance: {} (docs/operations.md says what to do, under \"hearth_queue_drift\")",
+                advice(drift)
+            ),
+            Some(News::Right) => {
+                tracing::info!(%node, backend, pending, "the books of the queue balance again");
+            }
+            None => {}
+        }
+    }
+}
+
+const fn advice(drift: i64) -> &'static str {
+    match drift > 0 {
+        true => "so many deliveries that were accepted are not where they should be",
+        false => "so many deliveries are there that ended already, and may be made once more",
+    }
+}
+
+impl Told {
+    fn see(&mut self, drift: i64) -> Option<News> {
+        let last = std::mem::replace(&mut self.last, drift);
+        match (drift != 0, self.is_told) {
+            (true, false) if last != 0 => {
+                self.is_told = true;
+                Some(News::Wrong)
+            }
+            (false, true) => {
+                self.is_told = false;
+                Some(News::Right)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Meters {
+    /// Those that are exported; the recorder must be installed by then.
+    pub fn exported() -> Self {
+        let audits = |outcome| metrics::counter!("hearth_queue_audits_total", "outcome" => outcome);
+        Self {
+            pending: metrics::gauge!("hearth_queue_pending"),
+            drift: metrics::gauge!("hearth_queue_drift"),
+            done: audits("done"),
+            failed: audits("failed"),
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a node holds fewer than 2^52 deliveries"
+    )]
+    fn tell(&self, audit: &Audit) {
+        self.pending.set(audit.books.pending() as f64);
+        self.drift.set(audit.drift() as f64);
+        self.done.increment(1);
+    }
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::armed;
 use crate::backend::{
-    Deaths, Delivery, DeliveryId, Limits, Queue, conformance, embedded, etcd, jetstream,
+    Deaths, Delivery, DeliveryId, Error, Limits, Queue, conformance, embedded, etcd, jetstream,
 };
 use crate::delivery::{Args, Deliver, DeliveryLoop, End, Meters, Retry};
 use crate::{EmbeddedQueue, EtcdQueue, JetStreamQueue};
@@ -29,6 +29,8 @@ pub(super) const VICTIM: &str = "faults::process::a_process_uses_its_queue";
 
 /// How long a process has for all that it does.
 const PATIENCE: Duration = Duration::from_secs(50);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
 const CALLERS: usize = 3;
 const ROUNDS: usize = 10;
 
@@ -129,6 +131,9 @@ async fn use_queue(order: &Order) {
         }
         handle_dead(&*queue, &history).await;
     }
+    // While what a process had that was killed is being taken over, nobody can say that there is none of a name.
+    let nobodys = DeliveryId::random();
+    until(async || queue.cancel(nobodys).await == Ok(false)).await;
     let said = std::fs::read_to_string(&order.history).unwrap();
     let (late, cancelled) = (named(&said, "late"), named(&said, "cancelled"));
     for id in late.difference(&cancelled) {
@@ -177,6 +182,8 @@ async fn open(order: &Order) -> Arc<dyn Queue> {
                 settings: JetStreamSettings {
                     servers: vec![url.clone()],
                     operation_timeout: Duration::from_secs(10),
+                    // The server keeps so much for each try.
+                    bytes_max: "1MiB".parse().unwrap(),
                     ..JetStreamSettings::default()
                 },
                 cluster: cluster.clone(),
@@ -250,11 +257,15 @@ async fn enqueue(queue: &dyn Queue, history: &History, batch: Vec<Delivery>) {
 
 async fn cancel(queue: &dyn Queue, history: &History, id: DeliveryId) {
     history.say("cancels", id);
-    let word = match queue.cancel(id).await.unwrap() {
-        true => "cancelled",
-        false => "none",
-    };
-    history.say(word, id);
+    loop {
+        match queue.cancel(id).await {
+            Ok(true) => return history.say("cancelled", id),
+            Ok(false) => return history.say("none", id),
+            // What a process had that was killed is being taken over.
+            Err(Error::Unavailable(_)) => sleep(PAUSE).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Of the dead letters one is redriven, and dies again, and another one is purged.
@@ -281,6 +292,6 @@ fn named(history: &str, word: &str) -> HashSet<DeliveryId> {
 
 async fn until(mut holds: impl AsyncFnMut() -> bool) {
     while !holds().await {
-        sleep(Duration::from_millis(2)).await;
+        sleep(PAUSE).await;
     }
 }

@@ -132,6 +132,7 @@ impl Try {
         let ran = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", VICTIM, "--nocapture"])
             .env(ORDER, serde_json::to_string(&order).unwrap())
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .output()
             .unwrap();

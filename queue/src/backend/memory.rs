@@ -437,12 +437,56 @@ impl Ord for Paused {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::super::conformance;
     use super::*;
+    use crate::audit;
 
     #[tokio::test(start_paused = true)]
     async fn conforms() {
         conformance::all(|limits| async move { MemoryQueue::new(limits, Meters::none()) }).await;
+    }
+
+    /// The task looks at its own pace, and its gauge says how much was forgotten for as long as it is.
+    #[tokio::test(start_paused = true)]
+    async fn an_audit_tells_what_was_forgotten() {
+        let queue = Arc::new(MemoryQueue::new(conformance::limits(), Meters::none()));
+        let sent = conformance::deliveries("f", 3);
+        queue.enqueue(sent.clone()).await.unwrap();
+        let (drift, pending, done) = Default::default();
+        let meters = audit::Meters {
+            drift: Gauge::from_arc(Arc::<AtomicU64>::clone(&drift)),
+            pending: Gauge::from_arc(Arc::<AtomicU64>::clone(&pending)),
+            done: Counter::from_arc(Arc::<AtomicU64>::clone(&done)),
+            failed: Counter::noop(),
+        };
+        let auditing = tokio::spawn(audit::run(audit::Args {
+            queue: queue.clone(),
+            interval: Duration::from_secs(60),
+            node: "n1".into(),
+            backend: "memory",
+            meters,
+        }));
+        let told = async |looks: u64| {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(done.load(Relaxed), looks);
+            [&drift, &pending].map(|gauge| f64::from_bits(gauge.load(Relaxed)))
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(told(2).await, [0.0, 3.0]);
+        let forgotten = queue
+            .state()
+            .lanes
+            .remove(|waiting| waiting.delivery.ordinal == 1);
+        assert_eq!(told(3).await, [1.0, 3.0]);
+        assert!(queue.cancel(sent[0].id).await.unwrap());
+        assert_eq!(told(4).await, [1.0, 2.0]);
+        let (lane, waiting) = forgotten.unwrap();
+        queue.state().lanes.push(&lane, waiting);
+        assert_eq!(told(5).await, [0.0, 2.0]);
+        auditing.abort();
     }
 
     /// A queue of the size a node has, filled, leaves nothing behind when it is worked off.

@@ -18,6 +18,7 @@ use queue::backend::{Limits, conformance};
 use queue::{Delivery, DeliveryId, EtcdQueue, Leased, Permits, Queue};
 use tokio::time::{Instant, sleep};
 
+mod books;
 mod bounds;
 mod dead;
 mod outage;

@@ -9,6 +9,7 @@ use super::*;
 use crate::backend::conformance;
 
 mod backlog;
+mod books;
 mod crash;
 mod damage;
 mod faults;

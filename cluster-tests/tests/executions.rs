@@ -216,10 +216,18 @@ async fn a_running_execution_is_cancelled_from_another_node() {
     })
     .await;
     until("the queue is done with it", PATIENCE, || async {
-        let delivered = first.metric("hearth_deliveries_total", "outcome=\"delivered\"");
-        delivered.await == 1.0
+        let void = first.metric("hearth_deliveries_total", "outcome=\"void\"");
+        void.await == 1.0
     })
     .await;
+    let booked = async |change: &str| {
+        let label = format!("change=\"{change}\"");
+        first.metric("hearth_queue_deliveries_total", &label).await
+    };
+    assert_eq!(
+        (booked("void").await, booked("delivered").await),
+        (1.0, 0.0)
+    );
     assert_eq!(runs(&seen).len(), 1, "it is not begun again");
     reaches(&sandbox.node(2), &id, "cancelled").await;
 }

@@ -8,6 +8,32 @@ use cluster_tests::{NodeOptions, Sandbox, until};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 
+/// Points at which a process kills itself are for the tests of the queue alone.
+#[test]
+fn the_binary_has_no_fault_points() {
+    let has = |text: &str| {
+        let options = ["--text", "--quiet", "--fixed-strings", text];
+        let mut grep = Command::new("grep");
+        let found = grep.args(options).arg(hearth().get_program()).status();
+        match found.expect("grep runs").code() {
+            Some(0) => true,
+            Some(1) => false,
+            other => panic!("grep ended with {other:?}"),
+        }
+    };
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../queue/src/delivery.rs");
+    let text = std::fs::read_to_string(sources).expect("read a source");
+    let named = text.split("fault_point!(\"").skip(1);
+    let named: Vec<_> = named.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(named.len() > 3, "{named:?}");
+    let found: Vec<_> = named.iter().filter(|name| has(name)).collect();
+    assert!(found.is_empty(), "{found:?}");
+    assert!(
+        has("hearth_queue_drift"),
+        "texts of the queue are found in it"
+    );
+}
+
 #[test]
 fn a_wrong_setting_exits_64_and_names_key_value_and_what_was_expected() {
     let dir = tempfile::tempdir().expect("make a directory");

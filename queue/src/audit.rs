@@ -1,5 +1,6 @@
 //! The task that holds the books of a node's queue against what the queue has, again and again.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,13 @@ struct Told {
     is_told: bool,
 }
 
+/// What the gauges have of this node.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shown {
+    pending: i64,
+    drift: i64,
+}
+
 /// What is worth a line in the log.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
@@ -62,7 +70,7 @@ pub async fn run(args: Args) {
         backend,
         meters,
     } = args;
-    let mut told = Told::default();
+    let (mut told, mut shown) = (Told::default(), Shown::default());
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -80,7 +88,7 @@ pub async fn run(args: Args) {
                 continue;
             }
         };
-        meters.tell(&audit);
+        meters.tell(&audit, &mut shown);
         let (drift, held) = (audit.drift(), audit.held);
         let pending = audit.books.pending();
         match told.see(drift) {
@@ -137,18 +145,51 @@ impl Meters {
         clippy::cast_precision_loss,
         reason = "a node holds fewer than 2^52 deliveries"
     )]
-    fn tell(&self, audit: &Audit) {
-        self.pending.set(audit.books.pending() as f64);
-        self.drift.set(audit.drift() as f64);
+    /// Tells by how much it changed, as other nodes of the process add to the same gauges.
+    fn tell(&self, audit: &Audit, shown: &mut Shown) {
+        let now = Shown {
+            pending: audit.books.pending(),
+            drift: audit.drift(),
+        };
+        let before = std::mem::replace(shown, now);
+        self.pending
+            .increment((now.pending - before.pending) as f64);
+        self.drift.increment((now.drift - before.drift) as f64);
         self.done.increment(1);
     }
 }
 
-impl std::fmt::Debug for Meters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Meters")
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_for_two_looks_is_told_once() {
+        let mut told = Told::default();
+        let wrong = || Some(News::Wrong);
+        let right = || Some(News::Right);
+        for (look, (drift, news)) in [
+            (0, None),
+            (1, None),
+            (0, None),
+            (2, None),
+            (3, wrong()),
+            (3, None),
+            (0, right()),
+            (0, None),
+            (-1, None),
+            (-1, wrong()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(told.see(drift), news, "look {look}");
+        }
+    }
+}

@@ -301,6 +301,10 @@ async fn an_execution_is_cancelled_while_it_waits_and_while_it_runs() {
     sandbox.node.on_invoke(|_| async { Ok(replied(None, "")) });
     let done = sandbox.execute(simple()).await;
     sandbox.reaches(&done, "succeeded").await;
+    eventually("the queue is done with it", || stats().leased == 0).await;
+    // What was cancelled while it ran was not delivered; what waits is void when its time has come.
+    let books = sandbox.queues.custom.audit().await.unwrap().books;
+    assert_eq!(books.to_string(), "accepted 3, delivered 1, void 1");
     let answer = cancel(&done).await;
     assert_eq!(answer.status, 409, "{answer:?}");
     let told = format!("execution {done} is succeeded already");

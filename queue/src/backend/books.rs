@@ -11,7 +11,7 @@ pub enum Change {
     Accepted,
     /// It was found when the queue was opened, from an earlier process.
     Found,
-    /// Another node, or this one before it started again, held it.
+    /// Another node, or this one before it started again, held it; or it was put there by what was not answered.
     TakenOver,
     /// It was a dead letter, and waits again.
     Redriven,

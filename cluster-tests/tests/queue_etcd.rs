@@ -286,3 +286,56 @@ async fn a_drained_node_leaves_what_waits_to_the_others() {
     assert!(!log.contains("could not be ended"), "{log}");
     scene.checks(&nodes[1..]).await;
 }
+
+/// What somebody deletes behind a node's back is in its books: the gauge tells how much is missing, and the log, once, what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_from_etcd_is_told_by_the_books() {
+    let sandbox = Sandbox::builder()
+        .nodes(2)
+        .env("HEARTH_QUEUE__AUDIT_INTERVAL", "500ms")
+        .start()
+        .await;
+    let hangs = Webhook::start(Does::Hang).await;
+    let record = Record::http("hangs", hangs.url()).timeout_ms(120_000);
+    sandbox.register(&record).await;
+    let subscription = json!({ "event": "tick", "functionId": "hangs" });
+    sandbox.subscribe(&subscription).await;
+    let (node, other) = (sandbox.node(0), sandbox.node(1));
+    for number in 0..3 {
+        let answer = node.try_emit("tick", &json!(number)).await;
+        assert_eq!(answer.unwrap().status, 202);
+    }
+    let drifts = async |node: &Node, drift: f64| {
+        let before = node.metric("hearth_queue_audits_total", "done").await;
+        until(&format!("the drift is {drift}"), PATIENCE, || async {
+            node.metric("hearth_queue_audits_total", "done").await >= before + 3.0
+                && node.metric("hearth_queue_drift", "").await == drift
+        })
+        .await;
+    };
+    drifts(&node, 0.0).await;
+    assert_eq!(node.metric("hearth_queue_pending", "").await, 3.0);
+    let etcd = sandbox.etcd();
+    let held = etcd.etcdctl(&["get", "--prefix", "--keys-only", ""]).await;
+    let held: Vec<_> = held.lines().filter(|key| key.contains("/held/")).collect();
+    assert_eq!(held.len(), 3, "{held:?}");
+    // All from the first one to before the last one.
+    etcd.etcdctl(&["del", held[0], held[2]]).await;
+    drifts(&node, 2.0).await;
+    drifts(&other, 0.0).await;
+    let log = node.log();
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("do not balance"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    for part in [
+        "drift=2",
+        "pending=3",
+        "held=1",
+        "accepted 3",
+        "backend=\"etcd\"",
+    ] {
+        assert!(told[0].contains(part), "{part} is not in {}", told[0]);
+    }
+}

@@ -41,7 +41,7 @@ pub(super) struct Order {
     pub(super) place: Place,
     /// The incarnation of its node.
     pub(super) generation: u64,
-    /// Where it is killed, and the how manieth time that it is there.
+    /// Where it is killed, and at which time that it is there.
     pub(super) ends_at: Option<(String, i64)>,
     /// Whether it has callers, or only brings to an end what there is.
     pub(super) has_callers: bool,

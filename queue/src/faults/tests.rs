@@ -18,7 +18,7 @@ mod nats;
 
 use nats::Nats;
 
-/// The how manieth time that a process is at a point it is killed. The first time is reached by all.
+/// A process is killed when it is at a point for that time. Each point is reached once at least.
 const TIMES: [i64; 3] = [1, 4, 11];
 /// What leaves something to whoever comes next.
 const BEFORE_TAKEOVER: (&str, i64) = ("loop.called", 5);

@@ -462,7 +462,8 @@ mod tests {
             done: Counter::from_arc(Arc::<AtomicU64>::clone(&done)),
             failed: Counter::noop(),
         };
-        let auditing = tokio::spawn(audit::run(audit::Args {
+        let mut auditing = tokio::task::JoinSet::new();
+        auditing.spawn(audit::run(audit::Args {
             queue: queue.clone(),
             interval: Duration::from_secs(60),
             node: "n1".into(),
@@ -486,7 +487,6 @@ mod tests {
         let (lane, waiting) = forgotten.unwrap();
         queue.state().lanes.push(&lane, waiting);
         assert_eq!(told(5).await, [0.0, 2.0]);
-        auditing.abort();
     }
 
     /// A queue of the size a node has, filled, leaves nothing behind when it is worked off.

@@ -13,6 +13,7 @@ use config::etcd::server::settings;
 use config::settings::JetStreamSettings;
 use protocol::{Component, Effect, ErrorCode, Failure, Generation, NodeId};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::armed;
@@ -125,10 +126,11 @@ async fn use_queue(order: &Order) {
     let queue = open(order).await;
     let running = deliver(&queue, &history);
     if order.has_callers {
-        let callers = (0..CALLERS).map(|_| tokio::spawn(call(queue.clone(), history.clone())));
-        for caller in callers.collect::<Vec<_>>() {
-            caller.await.unwrap();
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS {
+            callers.spawn(call(queue.clone(), history.clone()));
         }
+        callers.join_all().await;
         handle_dead(&*queue, &history).await;
     }
     // While what a process had that was killed is being taken over, nobody can say that there is none of a name.

@@ -61,7 +61,7 @@ async fn run(arguments: Arguments) -> ExitCode {
             Ok(settings) => run_node(settings).await,
             Err(error) => fail(&error.to_string(), EXIT_SETTINGS),
         },
-        Command::Dev(dev) => match dev::run(&dev).await {
+        Command::Dev(dev) => match Box::pin(dev::run(&dev)).await {
             Ok(code) => code,
             Err(error) => fail(&format!("{error:#}"), dev::exit_code(&error)),
         },

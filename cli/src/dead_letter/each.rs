@@ -116,13 +116,13 @@ pub(super) async fn each(
                     Ok(false) => tally.gone += 1,
                     Err(failure) => {
                         tally.failure.get_or_insert(failure);
-                        over.get_or_insert(Instant::now() + STOP_TIME);
+                        over.get_or_insert_with(|| Instant::now() + STOP_TIME);
                     }
                 }
             }
             () = &mut stop, if !tally.is_stopped => {
                 tally.is_stopped = true;
-                over.get_or_insert(Instant::now() + STOP_TIME);
+                over.get_or_insert_with(|| Instant::now() + STOP_TIME);
             }
             () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => {
                 tally.open = asked.len();

@@ -1,6 +1,6 @@
 # The recipes of the project; each is one command or one script. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-all bench chaos lint examples images
+.PHONY: help deps build demo test test-all bench chaos lint shellcheck examples images
 
 help: ## Lists these recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ chaos: ## Kills nodes, stores, links and disks under load: make chaos ARGS="--mi
 
 lint: ## Checks format, clippy, docs and scripts, and dependencies where cargo-deny is there
 	scripts/lint.sh
+
+shellcheck: ## Checks the scripts alone
+	scripts/deps.sh lint
+	shellcheck scripts/*.sh .ci/run
 
 examples: ## Builds the example functions into target/examples/bin
 	scripts/examples.sh

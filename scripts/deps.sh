@@ -2,7 +2,7 @@
 # Installs what is missing, with the system's package manager. What is there already is left alone, wherever it came from,
 # and no service of a new package is started or set to start at boot.
 #
-# usage: scripts/deps.sh [build] [demo] [test] [bench] [compose]      (no group: all but compose)
+# usage: scripts/deps.sh [build] [demo] [test] [bench] [lint] [compose]      (no group: all but lint and compose)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Daemons are found also by somebody whose PATH has no sbin directories.
@@ -93,10 +93,13 @@ for group in "${groups[@]}"; do
       need wrk has wrk
       need openssl has openssl
       ;;
+    lint)
+      need shellcheck has shellcheck
+      ;;
     compose)
       need docker-compose has_compose
       ;;
-    *) die "no group '$group'; the groups are build, demo, test, bench and compose" ;;
+    *) die "no group '$group'; the groups are build, demo, test, bench, lint and compose" ;;
   esac
 done
 

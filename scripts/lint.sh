@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Format, clippy and docs of the workspace and of the examples; the scripts where shellcheck is there, and the dependencies
-# where cargo-deny is.
+# Format, clippy and docs of the workspace and of the examples, the scripts, and the dependencies where cargo-deny is there.
 #
 # usage: scripts/lint.sh
 set -euo pipefail
@@ -19,11 +18,7 @@ for manifest in examples/*/Cargo.toml; do
   [ ! -e "$folder/src/http.rs" ] || cmp examples/hello/src/http.rs "$folder/src/http.rs"
 done
 
-if command -v shellcheck >/dev/null; then
-  shellcheck scripts/*.sh .ci/run
-else
-  echo 'lint: no shellcheck here, so the scripts are not checked'
-fi
+make --no-print-directory shellcheck
 if cargo deny --version >/dev/null 2>&1; then
   cargo deny --log-level error check bans licenses sources
   if cargo deny fetch db >/dev/null 2>&1; then

@@ -125,6 +125,7 @@ mod tests {
             err: &mut err,
             input: &mut io::empty(),
             is_terminal: false,
+            is_watched: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

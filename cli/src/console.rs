@@ -20,6 +20,8 @@ pub(crate) struct Console<'a> {
     pub(crate) input: &'a mut (dyn Read + Send),
     /// Whether a human reads `out`, so that JSON is laid out for reading.
     pub(crate) is_terminal: bool,
+    /// Whether a human watches `err`, which is the process's own then.
+    pub(crate) is_watched: bool,
 }
 
 impl Console<'_> {
@@ -83,12 +85,13 @@ pub(crate) fn shown(path: &Path) -> Cow<'_, str> {
 /// Runs `body` with the process's own streams.
 pub(crate) async fn with_process_streams<T>(body: impl AsyncFnOnce(Console<'_>) -> T) -> T {
     let (mut out, mut err, mut input) = (io::stdout(), io::stderr(), io::stdin());
-    let is_terminal = out.is_terminal();
+    let (is_terminal, is_watched) = (out.is_terminal(), err.is_terminal());
     body(Console {
         out: &mut out,
         err: &mut err,
         input: &mut input,
         is_terminal,
+        is_watched,
     })
     .await
 }

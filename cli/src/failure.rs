@@ -39,6 +39,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// No or the wrong credential; `EX_NOPERM`.
     Unauthorised,
+    /// Stopped by SIGINT, where that is told of in the subcommand's help; the code that shells give it.
+    Interrupted,
 }
 
 impl Exit {
@@ -50,6 +52,7 @@ impl Exit {
             Self::Usage => 64,
             Self::Unreachable => 69,
             Self::Unauthorised => 77,
+            Self::Interrupted => 130,
         }
     }
 }

@@ -69,6 +69,7 @@ pub(crate) fn run_against(url: &str, line: &str, input: &str, is_terminal: bool)
         err: &mut err,
         input: &mut input,
         is_terminal,
+        is_watched: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

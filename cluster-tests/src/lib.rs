@@ -20,6 +20,7 @@ pub mod ports;
 pub mod process;
 pub mod record;
 pub mod sandbox;
+pub mod scene;
 pub mod wait;
 pub mod webhook;
 

@@ -154,6 +154,76 @@ async fn a_webhook_that_fails_is_asked_again_and_one_that_refuses_is_not() {
     assert!(log.contains("status 400: no such field"), "{log}");
 }
 
+/// Of one function's two subscriptions the one that says nothing goes by the function, and what waits goes by an update.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_says_how_often_and_how_long_its_events_are_tried() {
+    let sandbox = single()
+        .env("HEARTH_QUEUE__RETRY_BACKOFF", "100ms")
+        .start()
+        .await;
+    let hook = Webhook::start(Does::AnswerWith("503 Service Unavailable", "closed")).await;
+    let mut record = Record::http("orders", hook.url()).json().clone();
+    record["delivery"] = json!({ "attempts": 4 });
+    let node = sandbox.node(0);
+    let functions = "/v1/spaces/default/functions";
+    let registered = node.config(Method::POST, functions, Some(&record)).await;
+    assert_eq!(registered.status, 201, "{registered:?}");
+    let twice = json!({ "event": "tick", "functionId": "orders", "path": "/twice", "delivery": { "attempts": 2 } });
+    sandbox.subscribe(&twice).await;
+    let plain = json!({ "event": "tick", "functionId": "orders", "path": "/" });
+    sandbox.subscribe(&plain).await;
+    let late = json!({ "event": "late", "functionId": "orders", "path": "/", "delivery": { "attempts": 1000 } });
+    let late_path = sandbox.subscribe(&late).await;
+
+    for (event, path) in [("tick", "/twice"), ("tick", "/"), ("late", "/")] {
+        let url = node.events_url(path);
+        let request = node.request(Method::POST, &url).header("event", event);
+        let answer = cluster_tests::api::send(request.json(&json!(1))).await;
+        assert_eq!(answer.unwrap().status, 202);
+    }
+    let died = |subscription: &'static str| {
+        let node = &node;
+        async move {
+            let letters = dead_letters(node, "").await;
+            let letters = letters["deadLetters"].as_array().unwrap().clone();
+            letters
+                .into_iter()
+                .find(|letter| letter["subscriptionId"] == subscription)
+        }
+    };
+    for (subscription, attempts) in [("tick,orders,%2Ftwice", 2), ("tick,orders,%2F", 4)] {
+        until("it is a dead letter", PATIENCE, || async {
+            died(subscription).await.is_some()
+        })
+        .await;
+        let letter = died(subscription).await.unwrap();
+        assert_eq!(
+            (
+                &letter["attempts"],
+                &letter["code"],
+                &letter["status"],
+                &letter["answer"]
+            ),
+            (
+                &json!(attempts),
+                &json!("function_failed"),
+                &json!(503),
+                &json!("closed")
+            ),
+            "{letter}"
+        );
+    }
+    assert!(died("late,orders,%2F").await.is_none());
+    let mut shorter = late;
+    shorter["delivery"] = json!({ "maxAgeSeconds": 1, "attempts": 1000 });
+    let updated = node.config(Method::PUT, &late_path, Some(&shorter)).await;
+    assert_eq!(updated.status, 200, "{updated:?}");
+    until("it has become too old", PATIENCE, || async {
+        died("late,orders,%2F").await.is_some()
+    })
+    .await;
+}
+
 /// Seen with its reason and answer, delivered again once its function takes it, and forgotten on request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_shown_redriven_and_purged() {

@@ -2,131 +2,20 @@
 //!
 //! Deliveries are noted by webhooks of the test itself, which outlives all nodes.
 
-#![expect(clippy::unwrap_used, reason = "a helper that panics fails its test")]
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use cluster_tests::{Does, Node, Record, Sandbox, Webhook, until};
-use futures_util::{StreamExt, future, stream};
-use reqwest::Method;
-use serde_json::{Value, json};
+use cluster_tests::scene::{PATIENCE, Scene};
+use cluster_tests::{Does, Node, Sandbox, until};
+use serde_json::json;
 use tokio::time::Instant;
 
-/// How long events may take to their subscribers, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Three nodes, and two functions that get the event `tick`: one takes it, and one refuses it for good.
-struct Scene {
-    sandbox: Sandbox,
-    takes: Webhook,
-    refuses: Webhook,
-    /// The ids of events that were answered with 202.
-    accepted: Mutex<BTreeSet<String>>,
-}
-
-impl Scene {
-    async fn new() -> Self {
-        let sandbox = Sandbox::builder().nodes(3).start().await;
-        let takes = Webhook::start(Does::Answer("")).await;
-        let refuses = Webhook::start(Does::AnswerWith("404 Not Found", "no such order")).await;
-        for (id, hook) in [("takes", &takes), ("refuses", &refuses)] {
-            let record = Record::http(id, hook.url());
-            sandbox.register(&record).await;
-            let subscription = json!({ "event": "tick", "functionId": id });
-            sandbox.subscribe(&subscription).await;
-        }
-        Self {
-            sandbox,
-            takes,
-            refuses,
-            accepted: Mutex::default(),
-        }
-    }
-
-    /// Emits so many events through these nodes in turn. An event that was not accepted is emitted again, as a client would.
-    async fn emit(&self, nodes: &[Node], count: usize) {
-        let emitted = stream::iter(0..count).map(|number| async move {
-            for attempt in 0.. {
-                let node = &nodes[(number + attempt) % nodes.len()];
-                if let Ok(answer) = node.try_emit("tick", &json!(number)).await
-                    && answer.status == 202
-                {
-                    let id = answer.invocation.unwrap();
-                    self.accepted.lock().unwrap().insert(id);
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        emitted.buffer_unordered(16).collect::<()>().await;
-    }
-
-    fn accepted(&self) -> BTreeSet<String> {
-        self.accepted.lock().unwrap().clone()
-    }
-
-    /// Waits until so many events were accepted.
-    async fn accepts(&self, count: usize) {
-        let what = format!("{count} events were accepted");
-        until(&what, PATIENCE, || async { self.accepted().len() >= count }).await;
-    }
-
-    /// Waits until each accepted event was delivered to the one, and is a dead letter of the other, on every node.
-    async fn checks(&self, nodes: &[Node]) {
-        let accepted = self.accepted();
-        for (what, hook) in [("taken", &self.takes), ("refused", &self.refuses)] {
-            let what = format!("all {} accepted events were {what}", accepted.len());
-            until(&what, PATIENCE, || async {
-                let came = hook.ids();
-                accepted.iter().all(|id| came.contains_key(id))
-            })
-            .await;
-        }
-        until("nothing waits or runs", PATIENCE, || async {
-            let waiting = nodes
-                .iter()
-                .map(|node| node.metric("gateway_events_backlog", ""));
-            future::join_all(waiting).await.iter().sum::<f64>() == 0.0
-        })
-        .await;
-        for node in nodes {
-            let what = format!("{} lists the dead letter of each", node.name());
-            until(&what, PATIENCE, || async {
-                let dead = dead_letters(node).await;
-                accepted.iter().all(|id| dead.contains_key(id))
-            })
-            .await;
-        }
-        let first = dead_letters(&nodes[0]).await;
-        for node in nodes {
-            assert_eq!(dead_letters(node).await, first, "{}", node.name());
-        }
-    }
-}
-
-/// The dead letters that a node lists: how often each event died, by its id.
-async fn dead_letters(node: &Node) -> BTreeMap<String, usize> {
-    let mut dead = BTreeMap::new();
-    let mut after = 0;
-    loop {
-        let path = format!("/v1/dead-letters?limit=200&after={after}");
-        let page = node.config(Method::GET, &path, None).await.json();
-        for letter in page["deadLetters"].as_array().unwrap() {
-            let id = letter["eventId"].as_str().unwrap();
-            *dead.entry(id.to_owned()).or_default() += 1;
-        }
-        match page["next"].as_u64() {
-            Some(next) => after = next,
-            None => return dead,
-        }
-    }
+async fn scene() -> Scene {
+    Scene::start(Sandbox::builder()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_when_a_node_is_killed() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let nodes = scene.sandbox.nodes();
     let dies = nodes[0].clone();
     let kill = async {
@@ -143,7 +32,7 @@ async fn nothing_accepted_is_lost_when_a_node_is_killed() {
 /// Each node once, one after the other, then all at once; each starts again.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_when_every_node_is_killed() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let nodes = scene.sandbox.nodes();
     let kill = async {
         for (n, node) in nodes.iter().enumerate() {
@@ -163,49 +52,22 @@ async fn nothing_accepted_is_lost_when_every_node_is_killed() {
 /// What a node held when it died is delivered by others while it is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_node_held_is_taken_over() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     scene.takes.now(Does::Hang);
     let nodes = scene.sandbox.nodes();
     let dies = &nodes[2];
     scene.emit(std::slice::from_ref(dies), 100).await;
     dies.kill9();
     scene.takes.now(Does::Answer(""));
-    let died = Instant::now();
-    until("others know that it is dead", PATIENCE, || async {
-        let members = nodes[0]
-            .config(Method::GET, "/v1/cluster", None)
-            .await
-            .json();
-        let members = members["nodes"].as_array().unwrap().clone();
-        let state = |member: &Value| member["name"] == dies.name() && member["state"] == "dead";
-        members.iter().any(state)
-    })
-    .await;
-    let known = Instant::now();
-    until("it is taken over", PATIENCE, || async {
-        let taken = nodes[..2]
-            .iter()
-            .map(|node| node.metric("hearth_deliveries_taken_over_total", ""));
-        future::join_all(taken).await.iter().sum::<f64>() >= 100.0
-    })
-    .await;
-    println!(
-        "known after {:?}, taken over {:?} later",
-        known - died,
-        known.elapsed()
-    );
-    assert!(
-        known.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        known.elapsed()
-    );
+    let took = scene.taken_over(dies, &nodes[..2], 100.0).await;
+    assert!(took < Duration::from_secs(4), "{took:?}");
     scene.checks(&nodes[..2]).await;
 }
 
 /// It settles nothing when it goes on: what it held has been taken over, and it begins anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_when_a_node_is_stopped_for_longer_than_its_session() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let nodes = scene.sandbox.nodes();
     let silent = nodes[1].clone();
     let stop = async {
@@ -246,7 +108,7 @@ async fn nothing_accepted_is_lost_when_a_node_is_stopped_for_longer_than_its_ses
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_when_etcd_is_killed_and_restarted() {
-    let mut scene = Scene::new().await;
+    let mut scene = scene().await;
     let nodes = scene.sandbox.nodes();
     scene.emit(&nodes, 100).await;
     scene.sandbox.etcd().kill9();
@@ -269,7 +131,7 @@ async fn nothing_accepted_is_lost_when_etcd_is_killed_and_restarted() {
 /// A node that is drained leaves what waits to the others, who need not wait for the end of its session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_leaves_what_waits_to_the_others() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let nodes = scene.sandbox.nodes();
     let leaves = &nodes[0];
     // Longer than the test: it is tried again a second after the first attempt failed.

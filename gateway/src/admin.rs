@@ -25,6 +25,7 @@ mod executions;
 mod filter;
 mod functions;
 mod meters;
+mod named;
 mod schedules;
 mod spaceless;
 mod subscriptions;
@@ -137,9 +138,18 @@ async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Byte
     Ok((parts.headers, bytes))
 }
 
-/// Whether a body is JSON, whatever it says.
-fn is_json(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+/// Why a record is refused, which is told from a body that is no JSON at all, whatever it says.
+fn refused(error: Error, body: &[u8]) -> Error {
+    match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        Ok(_) => error,
+        Err(_) => error.undecodable(),
+    }
+}
+
+/// The answer to a delete.
+fn gone() -> Response {
+    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
+    (StatusCode::NO_CONTENT, content_type).into_response()
 }
 
 /// The decoded segments of the path that its pattern names.

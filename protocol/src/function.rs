@@ -14,6 +14,7 @@ pub use aws::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
 };
 pub use parse::Invalid;
+pub(crate) use parse::check_delivery;
 
 /// A registered function. A field that was not set is absent from answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::{SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX};
 use crate::id::{FunctionId, InvalidId, Space};
 
 mod id;
@@ -43,6 +45,8 @@ pub struct Subscription {
     pub metadata: Option<BTreeMap<String, String>>,
     /// What the attributes of an event must be, by name; any of the values will do.
     pub filter: Option<BTreeMap<String, OneOrMany>>,
+    /// How its events are delivered, where they are queued and the function's `delivery` shall not hold.
+    pub delivery: Option<DeliverySpec>,
 }
 
 /// How a typed subscription gets its events.
@@ -63,6 +67,18 @@ pub enum OneOrMany {
     One(String),
     /// The values; at least one.
     Many(Vec<String>),
+}
+
+/// `delivery` as it was set; what is absent is as the function says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliverySpec {
+    /// How often an event is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Seconds after which an event is not begun any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u32>,
 }
 
 /// The CORS settings of an `http` subscription.
@@ -123,12 +139,26 @@ impl Subscription {
         self.is_http() || self.mode == Some(Mode::Sync)
     }
 
+    /// Whether it is for what the gateway itself tells, which waits apart from what clients emit.
+    pub fn is_system(&self) -> bool {
+        let name = self.event.as_str();
+        name.starts_with(SYSTEM_PREFIX) || name.starts_with(TYPED_SYSTEM_PREFIX)
+    }
+
     /// Whether it is for requests of any client, by method and path.
     pub fn is_http(&self) -> bool {
         match self.mode {
             None => self.event.is_http(),
             Some(mode) => mode == Mode::Sync && self.event.as_str() == HTTP_REQUEST,
         }
+    }
+}
+
+impl DeliverySpec {
+    /// How old an event may get, where that was set.
+    pub fn age_max(&self) -> Option<Duration> {
+        let seconds = self.max_age_seconds?;
+        Some(Duration::from_secs(seconds.into()))
     }
 }
 

@@ -47,7 +47,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     /// Dropping the future cancels the invocation.
     async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure>;
 
-    /// What the function, rather than [`Retry`], says of its deliveries. Asked for each of them, so it must be cheap.
+    /// What the subscription or the function, rather than [`Retry`], says of its deliveries. Asked for each of them, so it must be cheap.
     fn own_retry(&self, _delivery: &Delivery) -> OwnRetry {
         OwnRetry::default()
     }

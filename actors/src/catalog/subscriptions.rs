@@ -116,7 +116,7 @@ impl Catalog {
         }
     }
 
-    /// Replaces what of a subscription can change: its CORS settings, metadata and filter. With `at`, only if the record is at that
+    /// Replaces what of a subscription can change: its CORS settings, metadata, filter and delivery. With `at`, only if the record is at that
     /// revision.
     ///
     /// # Errors

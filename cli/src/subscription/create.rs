@@ -21,6 +21,8 @@ Examples:
   # An event that clients emit, and all whose names begin with `user.`.
   hearth subscription create user.created welcome
   hearth subscription create 'user.*' audit --filter source=/shop
+  # One that is worth nothing after a minute.
+  hearth subscription create price.changed ticker --attempts 3 --max-age-seconds 60
   # Direct calls through the events API.
   hearth subscription create invoke hello
   # An event type whose events hello answers, or gets queued.
@@ -45,7 +47,7 @@ pub struct CreateArgs {
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "event", "function", "mode", "method", "path", "cors", "cors_origin", "cors_method", "cors_header", "cors_credentials", "metadata",
-        "filter",
+        "filter", "attempts", "max_age_seconds",
     ])]
     file: Option<PathBuf>,
 
@@ -88,7 +90,17 @@ pub struct CreateArgs {
     /// What an attribute of the event must be; given again for the same attribute, any of the values will do
     #[arg(long, value_name = "ATTRIBUTE=VALUE", value_parser = pair)]
     filter: Vec<(String, String)>,
+
+    /// How often a queued event is tried [default: the function's --attempts, or the node's queue.attempts_max]
+    #[arg(long, value_name = "N", help_heading = DELIVERY)]
+    attempts: Option<u32>,
+
+    /// Seconds after which a queued event is not begun any more [default: the function's --max-age-seconds, or the node's queue.max_age]
+    #[arg(long, value_name = "N", help_heading = DELIVERY)]
+    max_age_seconds: Option<u32>,
 }
+
+const DELIVERY: &str = "Delivery";
 
 const CORS: &str = "Cross-origin requests";
 
@@ -171,6 +183,17 @@ fn record(args: &CreateArgs) -> Value {
         }
     }
     set("filter", (!filter.is_empty()).then_some(filter.into()));
+    let mut delivery = Map::new();
+    for (name, value) in [
+        ("attempts", args.attempts),
+        ("maxAgeSeconds", args.max_age_seconds),
+    ] {
+        delivery.extend(value.map(|value| (name.to_owned(), value.into())));
+    }
+    set(
+        "delivery",
+        (!delivery.is_empty()).then_some(delivery.into()),
+    );
     Value::Object(record)
 }
 

@@ -52,6 +52,10 @@ fn create_sends_only_what_was_set() {
         "order.placed f --type sync --path /orders",
         json!({"type": "sync", "eventType": "order.placed", "functionId": "f", "path": "/orders"}),
     );
+    check_record(
+        "user.created f --attempts 3 --max-age-seconds 60",
+        json!({"event": "user.created", "functionId": "f", "delivery": {"attempts": 3, "maxAgeSeconds": 60}}),
+    );
 }
 
 #[test]
@@ -62,6 +66,16 @@ fn what_can_not_be_is_not_sent() {
         "Missing required fields (method, path) for HTTP event.",
     );
     check_bad("a␣b f", "", "'eventtype' tag");
+    check_bad(
+        "a f --attempts 0",
+        "",
+        "delivery.attempts is 0, expected 1 to 1000",
+    );
+    check_bad(
+        "http f --method GET --attempts 3",
+        "",
+        "delivery is set, expected none: a client waits",
+    );
     check_bad("a f --cors", "", "'Subscription.CORS.Origins'");
     check_bad(
         "--file -",

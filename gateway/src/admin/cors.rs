@@ -3,44 +3,17 @@
 use std::sync::Arc;
 
 use actors::catalog::{self, StoredCors};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
-use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use protocol::{CorsId, CorsRecord, api};
-use serde::Deserialize;
 
 use super::filter::MetadataFilter;
-use super::{Line, Segments, is_json, read_body, tags};
+use super::named::Named;
+use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
-use crate::headers;
 use crate::surface::Shared;
-
-/// A space, and an id as it stands in the path: it is not decoded.
-pub(super) struct Named {
-    space: String,
-    id: CorsId,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct InSpace {
-            space: String,
-        }
-
-        let id = parts.uri.path().rsplit('/').next().unwrap_or_default();
-        let id = CorsId::from_url(id);
-        // What can not be decoded names no configuration.
-        let Segments(InSpace { space }) = Segments::from_request_parts(parts, state)
-            .await
-            .map_err(|_: Error| catalog::Error::CorsNotFound(id.to_string()))?;
-        Ok(Self { space, id })
-    }
-}
 
 /// `POST /v1/spaces/{space}/cors`
 pub(super) async fn create(
@@ -72,7 +45,7 @@ pub(super) async fn list(
 /// `GET /v1/spaces/{space}/cors/{id}`
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
-    Named { space, id }: Named,
+    Named { space, id }: Named<CorsId>,
 ) -> Result<Response, Error> {
     Ok(record(shared.node.cors(&space, &id).await?))
 }
@@ -80,7 +53,7 @@ pub(super) async fn read(
 /// `PUT /v1/spaces/{space}/cors/{id}`
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
-    Named { space, id }: Named,
+    Named { space, id }: Named<CorsId>,
     request: Request,
 ) -> Result<Response, Error> {
     let (fields, body) = read_body(&shared, request).await?;
@@ -92,22 +65,18 @@ pub(super) async fn replace(
 /// `DELETE /v1/spaces/{space}/cors/{id}`
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
-    Named { space, id }: Named,
+    Named { space, id }: Named<CorsId>,
     fields: HeaderMap,
 ) -> Result<Response, Error> {
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     shared.node.delete_cors(&space, &id, at).await?;
-    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
-    Ok((StatusCode::NO_CONTENT, content_type).into_response())
+    Ok(gone())
 }
 
 fn parse(space: &str, body: &[u8]) -> Result<CorsRecord, Error> {
     CorsRecord::parse(space, body).map_err(|tail| {
         let message = format!("CORS configuration doesn't validate. Validation error: {tail}");
-        match is_json(body) {
-            true => Error::invalid(message),
-            false => Error::invalid(message).undecodable(),
-        }
+        refused(Error::invalid(message), body)
     })
 }
 

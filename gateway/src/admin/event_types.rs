@@ -6,13 +6,12 @@ use actors::catalog::{self, StoredEventType};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use protocol::{EventTypeRecord, api};
 
 use super::filter::MetadataFilter;
-use super::{Line, Segments, is_json, read_body, tags};
+use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
-use crate::headers;
 use crate::surface::Shared;
 
 /// `POST /v1/spaces/{space}/eventtypes`
@@ -71,19 +70,12 @@ pub(super) async fn delete(
 ) -> Result<Response, Error> {
     let at = expected_revision(&shared, &space, &name, &fields).await?;
     shared.node.delete_event_type(&space, &name, at).await?;
-    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
-    Ok((StatusCode::NO_CONTENT, content_type).into_response())
+    Ok(gone())
 }
 
 fn parse(space: &str, name: Option<&str>, body: &[u8]) -> Result<EventTypeRecord, Error> {
-    EventTypeRecord::parse(space, name, body).map_err(|why| {
-        let error = Error::invalid_event_type(&why);
-        if is_json(body) {
-            error
-        } else {
-            error.undecodable()
-        }
-    })
+    let parsed = EventTypeRecord::parse(space, name, body);
+    parsed.map_err(|why| refused(Error::invalid_event_type(&why), body))
 }
 
 fn record(stored: StoredEventType) -> Response {

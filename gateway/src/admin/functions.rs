@@ -13,9 +13,8 @@ use protocol::{Function, api};
 use serde::Deserialize;
 
 use super::filter::MetadataFilter;
-use super::{Line, Query, Segments, is_json, read_body, tags};
+use super::{Line, Query, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
-use crate::headers;
 use crate::surface::Shared;
 
 /// `POST /v1/spaces/{space}/functions`
@@ -74,11 +73,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Error> {
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     shared.node.delete(&space, &id, at).await?;
-    Ok((
-        StatusCode::NO_CONTENT,
-        [(header::CONTENT_TYPE, headers::JSON)],
-    )
-        .into_response())
+    Ok(gone())
 }
 
 #[derive(Deserialize)]
@@ -138,14 +133,8 @@ fn only_of(lines: &[u8], id: &str) -> Bytes {
 }
 
 fn parse(space: &str, id: Option<&str>, body: &[u8]) -> Result<Function, Error> {
-    Function::parse(space, id, body).map_err(|why| {
-        let error = Error::invalid_function(&why);
-        if is_json(body) {
-            error
-        } else {
-            error.undecodable()
-        }
-    })
+    let parsed = Function::parse(space, id, body);
+    parsed.map_err(|why| refused(Error::invalid_function(&why), body))
 }
 
 fn record(stored: Stored) -> Response {

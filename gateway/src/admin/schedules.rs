@@ -7,14 +7,13 @@ use actors::scheduler::wall_ms;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use protocol::event::rfc3339;
 use protocol::{ScheduleRecord, api};
 
 use super::filter::MetadataFilter;
-use super::{Line, Segments, is_json, read_body, tags};
+use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
-use crate::headers;
 use crate::surface::Shared;
 
 /// `POST /v1/spaces/{space}/schedules`
@@ -73,18 +72,13 @@ pub(super) async fn delete(
 ) -> Result<Response, Error> {
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     shared.node.delete_schedule(&space, &id, at).await?;
-    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
-    Ok((StatusCode::NO_CONTENT, content_type).into_response())
+    Ok(gone())
 }
 
 fn parse(space: &str, id: Option<&str>, body: &[u8]) -> Result<ScheduleRecord, Error> {
     ScheduleRecord::parse(space, id, body).map_err(|why| {
-        let error = Error::from(catalog::Error::ScheduleLimit(why.to_string()));
-        if is_json(body) {
-            error
-        } else {
-            error.undecodable()
-        }
+        let error = catalog::Error::ScheduleLimit(why.to_string());
+        refused(error.into(), body)
     })
 }
 

@@ -9,16 +9,15 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, Uri};
 use protocol::subscription::{self, escape_segment};
 use protocol::{Function, Subscription, SubscriptionId};
 use serde_json::{Map, Value, json};
 
 use super::filter::MetadataFilter;
 use super::functions::expected_revision;
-use super::{Line, Segments, add, read_body, tags};
+use super::{Line, Segments, add, gone, read_body, tags};
 use crate::error::Error;
-use crate::headers;
 use crate::surface::Shared;
 
 const SPACE: &str = "default";
@@ -179,11 +178,6 @@ async fn delete_subscription(
             Ok(gone())
         }
     }
-}
-
-fn gone() -> Response {
-    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
-    (StatusCode::NO_CONTENT, content_type).into_response()
 }
 
 /// Bodies that are no JSON object had an error of their own.

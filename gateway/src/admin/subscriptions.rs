@@ -3,44 +3,17 @@
 use std::sync::Arc;
 
 use actors::catalog::{self, StoredSubscription};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
-use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use protocol::{Subscription, SubscriptionId, api};
-use serde::Deserialize;
 
 use super::filter::MetadataFilter;
-use super::{Line, Segments, is_json, read_body, tags};
+use super::named::Named;
+use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
-use crate::headers;
 use crate::surface::Shared;
-
-/// A space, and an id as it stands in the path: it is not decoded.
-pub(super) struct Named {
-    space: String,
-    id: SubscriptionId,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct InSpace {
-            space: String,
-        }
-
-        let id = parts.uri.path().rsplit('/').next().unwrap_or_default();
-        let id = SubscriptionId::from_url(id);
-        // What can not be decoded names no subscription.
-        let Segments(InSpace { space }) = Segments::from_request_parts(parts, state)
-            .await
-            .map_err(|_: Error| catalog::Error::SubscriptionNotFound(id.to_string()))?;
-        Ok(Self { space, id })
-    }
-}
 
 /// `POST /v1/spaces/{space}/subscriptions`
 pub(super) async fn create(
@@ -73,7 +46,7 @@ pub(super) async fn list(
 /// `GET /v1/spaces/{space}/subscriptions/{id}`
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
-    Named { space, id }: Named,
+    Named { space, id }: Named<SubscriptionId>,
 ) -> Result<Response, Error> {
     Ok(record(shared.node.subscription(&space, &id).await?))
 }
@@ -81,7 +54,7 @@ pub(super) async fn read(
 /// `PUT /v1/spaces/{space}/subscriptions/{id}`
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
-    Named { space, id }: Named,
+    Named { space, id }: Named<SubscriptionId>,
     request: Request,
 ) -> Result<Response, Error> {
     let (fields, body) = read_body(&shared, request).await?;
@@ -94,24 +67,17 @@ pub(super) async fn replace(
 /// `DELETE /v1/spaces/{space}/subscriptions/{id}`
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
-    Named { space, id }: Named,
+    Named { space, id }: Named<SubscriptionId>,
     fields: HeaderMap,
 ) -> Result<Response, Error> {
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     shared.node.delete_subscription(&space, &id, at).await?;
-    let content_type = [(header::CONTENT_TYPE, headers::JSON)];
-    Ok((StatusCode::NO_CONTENT, content_type).into_response())
+    Ok(gone())
 }
 
 fn parse(space: &str, body: &[u8]) -> Result<Subscription, Error> {
-    Subscription::parse(space, body).map_err(|why| {
-        let error = Error::invalid_subscription(&why);
-        if is_json(body) {
-            error
-        } else {
-            error.undecodable()
-        }
-    })
+    let parsed = Subscription::parse(space, body);
+    parsed.map_err(|why| refused(Error::invalid_subscription(&why), body))
 }
 
 fn record(stored: StoredSubscription) -> Response {

@@ -12,6 +12,52 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Call, Sandbox, eventually, failed, replied};
 
+/// Each number for itself: the subscription's, else the function's, else none, which leaves it to the node.
+#[tokio::test]
+async fn how_often_and_how_long_is_said_by_the_subscription_and_else_by_the_function() {
+    let sandbox = Sandbox::start();
+    let node: Arc<dyn gateway::Node> = Arc::new(sandbox.node.clone());
+    let emitter = Arc::clone(&sandbox.queues.emitter);
+    let deliver = gateway::Invocations::new(node, emitter, queue::Promise::AtLeastOnce);
+    let check = |own: Value, functions: Value, expected: (Option<u32>, Option<u64>)| {
+        let provider = json!({ "url": "http://a.example/" });
+        let function = json!({ "space": "default", "functionId": "f", "type": "http", "provider": provider, "delivery": functions });
+        let record = json!({ "event": "a", "functionId": "f", "delivery": own }).to_string();
+        let subscription = Subscription::parse("default", record.as_bytes()).unwrap();
+        let delivery = queue::Delivery {
+            id: queue::DeliveryId::random(),
+            event: bytes::Bytes::new(),
+            space: subscription.space.clone(),
+            function_id: subscription.function_id.clone(),
+            origin: queue::Origin::Subscription(subscription.subscription_id.clone()),
+            ordinal: 0,
+            accepted_at: std::time::SystemTime::now(),
+            not_before: None,
+        };
+        let function: Function = serde_json::from_value(function).unwrap();
+        let registry = actors::scripted::registry([function], [subscription]);
+        *sandbox.node.registry.lock().unwrap() = Arc::new(registry);
+        let said = queue::Deliver::own_retry(&deliver, &delivery);
+        let (attempts, seconds) = expected;
+        assert_eq!(said.attempts_max, attempts, "{own} {functions}");
+        let age = seconds.map(Duration::from_secs);
+        assert_eq!(said.until_age, age, "{own} {functions}");
+    };
+    check(json!(null), json!(null), (None, None));
+    check(json!({"attempts": 2}), json!(null), (Some(2), None));
+    check(json!(null), json!({"attempts": 5}), (Some(5), None));
+    check(
+        json!({"attempts": 2}),
+        json!({"attempts": 5, "maxAgeSeconds": 50}),
+        (Some(2), Some(50)),
+    );
+    check(
+        json!({"maxAgeSeconds": 20}),
+        json!({"attempts": 5, "maxAgeSeconds": 50}),
+        (Some(5), Some(20)),
+    );
+}
+
 impl Sandbox {
     /// Registers webhooks and subscribes them: space, event, path, function, and what of the record is special.
     fn subscribe(&self, subscriptions: &[(&str, &str, &str, &str, Value)]) {

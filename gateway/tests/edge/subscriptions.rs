@@ -379,6 +379,37 @@ async fn an_update_changes_settings_and_no_identity() {
     assert_eq!(sandbox.admin(delete(tag)).await.status, 204);
 }
 
+/// What is queued may say how, in both dialects, and an update says it anew.
+#[tokio::test]
+async fn a_subscription_says_how_its_events_are_delivered() {
+    let sandbox = sandbox().await;
+    let body = json!({"event": "a", "functionId": "f", "delivery": {"attempts": 3}});
+    let created = create(&sandbox, &body).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    assert_eq!(created.json()["delivery"], json!({"attempts": 3}));
+    let one = format!("{ALL}/a,f,%2F");
+    for (delivery, shown) in [
+        (
+            json!({"attempts": 2, "maxAgeSeconds": 60}),
+            json!({"attempts": 2, "maxAgeSeconds": 60}),
+        ),
+        (json!(null), Value::Null),
+    ] {
+        let body = json!({"event": "a", "functionId": "f", "delivery": delivery});
+        let updated = sandbox.admin(Call::new("PUT", &one).body(body.to_string()));
+        assert_eq!(updated.await.status, 200);
+        let read = sandbox.admin(Call::get(&one)).await.json();
+        assert_eq!(read["delivery"], shown, "{read}");
+    }
+    let mut waits = http("GET", "/waits");
+    waits["delivery"] = json!({"attempts": 3});
+    is_error(
+        &create(&sandbox, &waits).await,
+        400,
+        "Subscription doesn't validate. Validation error: delivery is set, expected none: a client waits for the function's answer, so nothing is queued",
+    );
+}
+
 /// Section 12: metadata on records, and the lists' filter; and the list of spaces.
 #[tokio::test]
 async fn lists_are_filtered_by_metadata() {

@@ -32,7 +32,8 @@ pub(super) struct Plugin {
     /// Its settings, a JSON object.
     options: String,
     loaded: ArcSwap<Loaded>,
-    turns: Semaphore,
+    /// Calls that it may answer at the same time.
+    pub(super) turns: Semaphore,
     /// By outcome, so that one does not hide another.
     failures: Mutex<BTreeMap<&'static str, Recurring>>,
 }

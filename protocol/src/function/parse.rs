@@ -103,14 +103,7 @@ impl Function {
             check("scaling.idleSeconds", scaling.idle_seconds, 1, 31_536_000)?;
         }
         if let Some(delivery) = &self.delivery {
-            check("delivery.attempts", delivery.attempts, 1, 1_000)?;
-            // 30 days.
-            check(
-                "delivery.maxAgeSeconds",
-                delivery.max_age_seconds,
-                1,
-                2_592_000,
-            )?;
+            check_delivery(delivery.attempts, delivery.max_age_seconds)?;
         }
         let capabilities = self.sandbox().capabilities;
         let is_capability = |name: &&String| {
@@ -126,6 +119,16 @@ impl Function {
         }
         Ok(())
     }
+}
+
+/// Checks what a function or a subscription says of its deliveries.
+pub(crate) fn check_delivery(
+    attempts: Option<u32>,
+    max_age_seconds: Option<u32>,
+) -> Result<(), Invalid> {
+    check("delivery.attempts", attempts, 1, 1_000)?;
+    // 30 days.
+    check("delivery.maxAgeSeconds", max_age_seconds, 1, 2_592_000)
 }
 
 fn check(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<(), Invalid> {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Cors, EventType, Method, OneOrMany, Subscription, SubscriptionId};
+use super::{Cors, DeliverySpec, EventType, Method, OneOrMany, Subscription, SubscriptionId};
+use crate::function::check_delivery;
 use crate::id::{FunctionId, InvalidId, Space};
 
 mod typed;
@@ -38,6 +39,7 @@ struct Sent {
     cors: Option<SentCors>,
     metadata: Option<BTreeMap<String, String>>,
     filter: Option<BTreeMap<String, OneOrMany>>,
+    delivery: Option<SentDelivery>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +51,14 @@ struct SentCors {
     allow_credentials: Option<bool>,
 }
 
+/// No client of Event Gateway sends it, so what nobody knows in it is a mistake.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SentDelivery {
+    attempts: Option<u32>,
+    max_age_seconds: Option<u32>,
+}
+
 impl Subscription {
     /// Reads, normalises and checks a record. One with an `eventType`, or with a `type` and no `event`, is typed.
     ///
@@ -56,10 +66,31 @@ impl Subscription {
     /// [`Invalid`], all fields that fail in one text, a line each.
     pub fn parse(space: &str, body: &[u8]) -> Result<Self, Invalid> {
         let sent = read(body)?;
-        match (&sent.event_type, &sent.mode, &sent.event) {
+        let subscription = match (&sent.event_type, &sent.mode, &sent.event) {
             (Some(_), ..) | (None, Some(_), None) => Self::of_typed(space, sent),
             _ => Self::of_named(space, sent),
+        }?;
+        subscription.check_delivery()?;
+        Ok(subscription)
+    }
+
+    fn check_delivery(&self) -> Result<(), Invalid> {
+        let Some(delivery) = &self.delivery else {
+            return Ok(());
+        };
+        let event = &self.event;
+        if self.answers() || event.is_invoke() {
+            let why = "delivery is set, expected none: a client waits for the function's answer, so nothing is queued";
+            return Err(Invalid::Validation(why.to_owned()));
         }
+        if self.is_system() {
+            let why = format!(
+                "delivery is set, expected none: events of {event} are the gateway's own, which are not kept to be tried again"
+            );
+            return Err(Invalid::Validation(why));
+        }
+        check_delivery(delivery.attempts, delivery.max_age_seconds)
+            .map_err(|error| Invalid::Validation(error.to_string()))
     }
 
     fn of_named(space: &str, sent: Sent) -> Result<Self, Invalid> {
@@ -118,6 +149,7 @@ impl Subscription {
             cors,
             metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
             filter: sent.filter.filter(|filter| !filter.is_empty()),
+            delivery: sent.delivery.and_then(SentDelivery::spec),
         })
     }
 }
@@ -199,11 +231,22 @@ impl SentCors {
     }
 }
 
+impl SentDelivery {
+    /// What was set; nothing if nothing was.
+    fn spec(self) -> Option<DeliverySpec> {
+        let spec = DeliverySpec {
+            attempts: self.attempts,
+            max_age_seconds: self.max_age_seconds,
+        };
+        (spec != DeliverySpec::default()).then_some(spec)
+    }
+}
+
 /// Reads the JSON; serde would take arrays for structs.
 fn read(body: &[u8]) -> Result<Sent, Invalid> {
     let invalid = |error: serde_json::Error| Invalid::Validation(error.to_string());
     let record: serde_json::Map<String, Value> = serde_json::from_slice(body).map_err(invalid)?;
-    for field in ["cors", "metadata", "filter"] {
+    for field in ["cors", "metadata", "filter", "delivery"] {
         if let Some(value) = record.get(field)
             && !value.is_object()
             && !value.is_null()

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Cors, EventType, Method, Mode, OneOrMany, Subscription, SubscriptionId};
+use super::{Cors, DeliverySpec, EventType, Method, Mode, OneOrMany, Subscription, SubscriptionId};
 use crate::id::{FunctionId, Space};
 
 /// A field that was not set is absent. The order is Event Gateway's, where a typed record has its path before its method.
 impl Serialize for Subscription {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut record = serializer.serialize_struct("Subscription", 10)?;
+        let mut record = serializer.serialize_struct("Subscription", 11)?;
         record.serialize_field("space", &self.space)?;
         record.serialize_field("subscriptionId", &self.subscription_id)?;
         if let Some(mode) = self.mode {
@@ -29,6 +29,7 @@ impl Serialize for Subscription {
         set(&mut record, "cors", self.cors.as_ref())?;
         set(&mut record, "metadata", self.metadata.as_ref())?;
         set(&mut record, "filter", self.filter.as_ref())?;
+        set(&mut record, "delivery", self.delivery.as_ref())?;
         record.end()
     }
 }
@@ -61,6 +62,7 @@ struct Record {
     cors: Option<Cors>,
     metadata: Option<BTreeMap<String, String>>,
     filter: Option<BTreeMap<String, OneOrMany>>,
+    delivery: Option<DeliverySpec>,
 }
 
 impl<'de> Deserialize<'de> for Subscription {
@@ -83,6 +85,7 @@ impl<'de> Deserialize<'de> for Subscription {
             cors: record.cors,
             metadata: record.metadata,
             filter: record.filter,
+            delivery: record.delivery,
         })
     }
 }

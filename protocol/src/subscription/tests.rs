@@ -242,6 +242,82 @@ fn a_record_with_an_event_type_is_of_the_last_versions() {
     );
 }
 
+/// A client of Event Gateway sends no `delivery`, and is shown none.
+#[test]
+fn what_is_queued_may_say_how_it_is_delivered() {
+    becomes(
+        r#"{"event":"user.*","functionId":"f","delivery":{"attempts":3,"maxAgeSeconds":60}}"#,
+        r#"{"space":"default","subscriptionId":"user.*,f,%2F","event":"user.*","functionId":"f","path":"/","delivery":{"attempts":3,"maxAgeSeconds":60}}"#,
+    );
+    becomes(
+        r#"{"type":"async","eventType":"http.request","functionId":"f","delivery":{"attempts":1}}"#,
+        concat!(
+            r#"{"space":"default","subscriptionId":"YXN5bmMsaHR0cC5yZXF1ZXN0LGYsJTJGLFBPU1Q","type":"async","eventType":"http.request","#,
+            r#""functionId":"f","path":"/","method":"POST","delivery":{"attempts":1}}"#,
+        ),
+    );
+    for nothing in ["null", "{}", r#"{"attempts":null}"#] {
+        becomes(
+            &format!(r#"{{"event":"http","functionId":"f","method":"GET","delivery":{nothing}}}"#),
+            r#"{"space":"default","subscriptionId":"http,GET,%2F","event":"http","functionId":"f","method":"GET","path":"/"}"#,
+        );
+    }
+}
+
+#[test]
+fn a_delivery_is_refused_where_it_is_wrong_or_nothing_is_queued() {
+    for (delivery, expected) in [
+        (
+            r#"{"attempts":0}"#,
+            "delivery.attempts is 0, expected 1 to 1000",
+        ),
+        (
+            r#"{"attempts":1001}"#,
+            "delivery.attempts is 1001, expected 1 to 1000",
+        ),
+        (
+            r#"{"maxAgeSeconds":0}"#,
+            "delivery.maxAgeSeconds is 0, expected 1 to 2592000",
+        ),
+        (
+            r#"{"idempotent":true}"#,
+            "delivery.idempotent: unknown field `idempotent`, expected `attempts` or `maxAgeSeconds`",
+        ),
+        (
+            r#"{"attempts":-1}"#,
+            "delivery.attempts: invalid value: integer `-1`, expected u32",
+        ),
+        ("[]", "delivery is [], expected an object"),
+    ] {
+        refuses(
+            &format!(r#"{{"event":"a","functionId":"f","delivery":{delivery}}}"#),
+            expected,
+        );
+    }
+    let waits = "a client waits for the function's answer, so nothing is queued";
+    for (record, why) in [
+        (json!({"event": "http", "method": "GET"}), waits),
+        (json!({"type": "sync", "eventType": "a"}), waits),
+        (json!({"event": "invoke"}), waits),
+        (
+            json!({"event": "gateway.*"}),
+            "events of gateway.* are the gateway's own, which are not kept to be tried again",
+        ),
+        (
+            json!({"type": "async", "eventType": "eventgateway.event.received"}),
+            "events of eventgateway.event.received are the gateway's own, which are not kept to be tried again",
+        ),
+    ] {
+        let mut record = record;
+        record["functionId"] = json!("f");
+        record["delivery"] = json!({"attempts": 3});
+        refuses(
+            &record.to_string(),
+            &format!("delivery is set, expected none: {why}"),
+        );
+    }
+}
+
 /// Section 12 of the reference: what a record of the last versions must have.
 #[test]
 fn a_typed_record_is_refused_in_the_words_of_its_versions() {

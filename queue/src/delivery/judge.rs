@@ -27,7 +27,7 @@ pub struct Retry {
     pub attempts_max: u32,
 }
 
-/// What a function says of its own deliveries, where they are made at least once; what it leaves open is as [`Retry`] says.
+/// What a function or a subscription says of its own deliveries, where they are made at least once; what it leaves open is as [`Retry`] says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OwnRetry {
     /// How often each is tried.
@@ -58,8 +58,8 @@ impl Shared {
         }
         if leased.attempts >= retry.attempts_max {
             let why = format!(
-                "it was begun {} times, and its node went down each time before it ended",
-                leased.attempts
+                "it was begun {} times and may be tried {} times: its node went down over it, or that number was lowered",
+                leased.attempts, retry.attempts_max
             );
             let (interrupted, queue) = (ErrorCode::Interrupted, Component::Queue);
             return Some(Failure::new(interrupted, queue, Effect::Interrupted, why));

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use actors::invoker::{Completed, Request};
 use async_trait::async_trait;
-use protocol::function::{DeliverySpec, EventFormat};
+use protocol::function::EventFormat;
 use protocol::invocation::{AnswerRule, TraceContext};
-use protocol::{Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space};
+use protocol::{
+    Component, Effect, ErrorCode, Event, Failure, FunctionId, InvocationId, Space, subscription,
+};
 use queue::delivery::OwnRetry;
 use queue::{Deliver, Delivery, End, Origin, Outcome, Promise};
 
@@ -110,10 +112,17 @@ impl Deliver for Invocations {
     fn own_retry(&self, delivery: &Delivery) -> OwnRetry {
         let registry = self.node.registry();
         let function = registry.function(&delivery.space, &delivery.function_id);
-        let set = function.and_then(|registered| registered.function.delivery.as_ref());
+        let general = function.and_then(|registered| registered.function.delivery.as_ref());
+        let subscribed = match &delivery.origin {
+            Origin::Subscription(id) => registry.subscriptions.get(&delivery.space, id),
+            Origin::Execution(_) => None,
+        };
+        let own = subscribed.and_then(|subscribed| subscribed.subscription.delivery.as_ref());
+        let attempts_max = own.and_then(|own| own.attempts);
+        let until_age = own.and_then(subscription::DeliverySpec::age_max);
         OwnRetry {
-            attempts_max: set.and_then(|set| set.attempts),
-            until_age: set.and_then(DeliverySpec::age_max),
+            attempts_max: attempts_max.or_else(|| general?.attempts),
+            until_age: until_age.or_else(|| general?.age_max()),
         }
     }
 

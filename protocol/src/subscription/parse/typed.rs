@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Invalid, Lines, Sent};
+use super::{Invalid, Lines, Sent, SentDelivery};
 use crate::id::{FunctionId, Space};
 use crate::subscription::{EventType, Method, Mode, Subscription, SubscriptionId};
 
@@ -53,6 +53,7 @@ impl Subscription {
             cors: None,
             metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
             filter,
+            delivery: sent.delivery.and_then(SentDelivery::spec),
         })
     }
 }

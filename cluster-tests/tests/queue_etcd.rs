@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cluster_tests::scene::{PATIENCE, Scene};
-use cluster_tests::{Does, Node, Sandbox, until};
+use cluster_tests::{Does, Node, Record, Sandbox, Webhook, until};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -165,7 +165,7 @@ async fn what_is_deleted_from_etcd_is_told_by_the_books() {
     let (node, other) = (sandbox.node(0), sandbox.node(1));
     for number in 0..3 {
         let answer = node.try_emit("tick", &json!(number)).await;
-        assert_eq!(answer.unwrap().status, 202);
+        assert_eq!(answer.expect("an answer").status, 202);
     }
     let drifts = async |node: &Node, drift: f64| {
         let before = node.metric("hearth_queue_audits_total", "done").await;

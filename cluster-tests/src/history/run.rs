@@ -128,7 +128,9 @@ impl Run {
                 .env("HEARTH_QUEUE__JETSTREAM__SESSION_TIMEOUT", &session)
                 .env("HEARTH_QUEUE__LEASE_TIMEOUT", &session);
         }
-        if scenario.backend == Backend::JetStream {
+        if scenario.fault == Fault::Replicas {
+            builder = builder.nats_trio();
+        } else if scenario.backend == Backend::JetStream {
             builder = builder.nats();
         }
         let (mut network, mut host) = (None, Ipv4Addr::LOCALHOST);

@@ -28,6 +28,7 @@ struct Launch {
     port: u16,
     data: String,
     log: PathBuf,
+    program: PathBuf,
     /// What makes it one of several.
     more: Vec<String>,
 }
@@ -46,7 +47,7 @@ impl Nats {
     /// # Panics
     /// When there is no nats-server or it does not take any.
     pub async fn start_on(dir: &Path, host: &str, port: u16) -> Self {
-        let launch = Launch::new(dir, "nats", host, port, Vec::new());
+        let launch = Launch::new(dir, "nats", host, port);
         let nats = Self::spawn(launch);
         nats.wait_ready().await;
         nats
@@ -104,20 +105,21 @@ impl Nats {
 }
 
 impl Launch {
-    fn new(dir: &Path, name: &str, host: &str, port: u16, more: Vec<String>) -> Self {
+    fn new(dir: &Path, name: &str, host: &str, port: u16) -> Self {
         Self {
             host: host.to_owned(),
             port,
             data: dir.join(name).display().to_string(),
             log: dir.join(format!("{name}.log")),
-            more,
+            program: "nats-server".into(),
+            more: Vec::new(),
         }
     }
 
     fn spawn(&self) -> Process {
         // Debian has it where only the system's administrator looks.
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new("nats-server");
+        let mut command = Command::new(&self.program);
         command
             .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"))
             .args(["--addr", &self.host, "--port", &self.port.to_string()])

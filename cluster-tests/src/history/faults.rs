@@ -29,7 +29,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 const STREAMS: usize = 3;
 
 /// How soon NATS has elected another leader, and longer than an operation of a queue may take.
-const LED_AGAIN: Duration = Duration::from_secs(10);
+const LED_AGAIN: Duration = Duration::from_secs(8);
 
 /// What the faults of a scenario are done to.
 #[derive(Debug)]
@@ -139,7 +139,12 @@ impl Scene {
             _ => servers,
         };
         hurt.iter().for_each(Nats::kill9);
-        outage(if hurt.is_empty() { Duration::ZERO } else { length }).await;
+        outage(if hurt.is_empty() {
+            Duration::ZERO
+        } else {
+            length
+        })
+        .await;
         join_all(hurt.iter_mut().map(Nats::restart)).await;
         trio.wait_current(STREAMS).await;
         self.note(from_ms, now_ms(), SESSION * 2);

@@ -1,6 +1,6 @@
 //! Three NATS servers that keep each stream together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -33,6 +33,7 @@ impl Trio {
     /// # Panics
     /// When there is no nats-server or they do not agree.
     pub async fn start(dir: &Path, host: &str, ports: &Ports) -> Self {
+        let program = program();
         let routes: Vec<u16> = (0..SERVERS).map(|_| ports.take()).collect();
         let url = |port: &u16| format!("nats://{host}:{port}");
         let all: Vec<String> = routes.iter().map(url).collect();
@@ -51,8 +52,11 @@ impl Trio {
             let more = more
                 .into_iter()
                 .flat_map(|(flag, value)| [flag.to_owned(), value]);
-            let launch = Launch::new(dir, &name, host, ports.take(), more.collect());
-            servers.push(Nats::spawn(launch));
+            servers.push(Nats::spawn(Launch {
+                program: program.clone(),
+                more: more.collect(),
+                ..Launch::new(dir, &name, host, ports.take())
+            }));
         }
         let trio = Self {
             servers,
@@ -153,6 +157,17 @@ impl Trio {
         let answer = self.client.get(url).timeout(SOON).send().await.ok()?;
         answer.json().await.ok()
     }
+}
+
+/// What `scripts/deps.sh` has installed: Debian's server does not keep what several acknowledge.
+fn program() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats/bin/nats-server");
+    assert!(
+        path.is_file(),
+        "there is no {}: make deps installs it",
+        path.display()
+    );
+    path
 }
 
 /// What a server is called.

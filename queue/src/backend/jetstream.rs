@@ -6,7 +6,7 @@
 //! takes a record over puts it anew in its own name, and from then on the node that had it changes nothing: see ADR 0022.
 //!
 //! `accept.rs` is how deliveries come in, `api.rs` what JetStream is asked, `connect.rs` the connection, `streams.rs` the streams, `held.rs` what is in memory, `tell.rs` how
-//! its ends are told, `dead.rs` dead letters, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
+//! its ends are told, `dead.rs` dead letters, `trim.rs` how many of them are kept, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
 //! and `run.rs` when.
 
 use std::fmt;
@@ -42,6 +42,7 @@ mod session;
 mod streams;
 mod sweep;
 mod tell;
+mod trim;
 
 use api::{Api, Failed};
 use held::Held;
@@ -84,6 +85,8 @@ pub struct Meters {
     pub lost: Counter,
     /// Deliveries that were taken over from nodes that are gone.
     pub taken_over: Counter,
+    /// Dead letters that this node dropped, as there were too many or they were too old.
+    pub dropped: Counter,
 }
 
 /// Why the queue can not be opened.
@@ -115,6 +118,16 @@ pub enum OpenError {
         found: String,
         /// What it must be.
         wanted: String,
+    },
+    /// The server does not keep what its replicas acknowledge.
+    #[error(
+        "NATS {version} loses what several servers acknowledged when one of them is killed, so queue.jetstream.replicas is {replicas} only with NATS 2.11 or later: use that, or 1"
+    )]
+    Version {
+        /// The version of the server.
+        version: String,
+        /// How many replicas there should be.
+        replicas: u32,
     },
     /// JetStream refuses a stream.
     #[error("NATS refuses stream {stream}: {why}")]
@@ -357,6 +370,7 @@ impl Meters {
             dead: Gauge::noop(),
             lost: Counter::noop(),
             taken_over: Counter::noop(),
+            dropped: Counter::noop(),
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::server::Nats;
 
 mod access;
+mod dead;
 mod nodes;
 mod outage;
 mod process;

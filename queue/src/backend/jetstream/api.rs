@@ -24,8 +24,11 @@ pub(super) const DELIVERIES: &str = "Hearth-Deliveries";
 /// The last record of the subject must be this one, 0 for none.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
-/// "wrong last sequence".
-const WRONG_SEQUENCE: u64 = 10_071;
+/// "wrong last sequence", and the same while another put for the subject has not been decided.
+const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
+/// Nothing was done, as the servers have no leader for it just now: "incomplete results", "temporarily unavailable", "can not handle
+/// request".
+const NO_LEADER: [u64; 3] = [10_004, 10_008, 10_009];
 /// "message not found", of a read.
 const NOT_FOUND: u64 = 10_037;
 /// "message delete failed", also for one that is not there, and "sequence not found".
@@ -144,6 +147,11 @@ impl Api {
         &self.servers
     }
 
+    /// The version of the server that it is connected to, as `2.11.4`.
+    pub(super) fn version(&self) -> String {
+        self.client.server_info().version
+    }
+
     /// When a request that is made now has to be answered.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
@@ -179,10 +187,9 @@ impl Api {
         let request = Request::new().headers(headers).payload(body);
         match self.ask::<Ack>(subject, request, deadline).await {
             Ok(ack) => Ok(Fenced::Done(ack.seq)),
-            Err(Failed::Refused {
-                code: WRONG_SEQUENCE,
-                ..
-            }) => Ok(Fenced::Moved),
+            Err(Failed::Refused { code, .. }) if WRONG_SEQUENCE.contains(&code) => {
+                Ok(Fenced::Moved)
+            }
             Err(failed) => Err(failed),
         }
     }
@@ -207,6 +214,31 @@ impl Api {
     /// The record of that subject.
     pub(super) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Stored>, Failed> {
         self.read(stream, &json!({ "last_by_subj": subject })).await
+    }
+
+    /// The record of that subject, by a server that has all up to the record which is known to have been at that place: one that has
+    /// just been chosen, or was and does not know yet, may be behind.
+    pub(super) async fn last_since(
+        &self,
+        stream: &str,
+        subject: &str,
+        known: u64,
+    ) -> Result<Option<Stored>, Failed> {
+        let found = self.last(stream, subject).await?;
+        if found.as_ref().is_some_and(|found| found.sequence >= known) {
+            return Ok(found);
+        }
+        let info = self.stream(stream).await?.unwrap_or_default();
+        // One server alone is behind nobody.
+        let replicas = info["cluster"]["replicas"].as_array();
+        let is_alone = replicas.is_none_or(Vec::is_empty);
+        if is_alone || info["state"]["last_seq"].as_u64() >= Some(known) {
+            return self.last(stream, subject).await;
+        }
+        Err(Failed::Away(format!(
+            "{}: the server that answers for {stream} has not caught up",
+            self.servers
+        )))
     }
 
     /// The first record from that place on.
@@ -382,6 +414,9 @@ impl Api {
             ))
         })?;
         match (answer.error, answer.answer) {
+            (Some(refusal), _) if NO_LEADER.contains(&refusal.err_code) => Err(Failed::Away(
+                format!("{}: {}", self.servers, refusal.description),
+            )),
             (Some(refusal), _) => Err(Failed::Refused {
                 code: refusal.err_code,
                 why: refusal.description,

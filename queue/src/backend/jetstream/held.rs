@@ -2,7 +2,7 @@
 //!
 //! A plain struct without a clock and without NATS.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,9 @@ use crate::backend::limits::room_of;
 use crate::backend::record::{Put, Record, micros as wall_micros};
 use crate::backend::turns::{Entry, Status, Turns};
 use crate::backend::{Delivery, DeliveryId, Lease, Limits, Stats};
+
+/// Records of which it is remembered that they ended.
+const ENDED_MAX: usize = 100_000;
 
 /// Where a delivery is kept. Its event stays in memory, which is bounded by the bytes that may wait.
 #[derive(Debug, Clone)]
@@ -70,12 +73,40 @@ pub(super) struct Held {
     pub(super) batches: HashMap<BatchKey, Arc<Batch>>,
     /// Deliveries whose dead letters are on their way.
     dying: HashMap<DeliveryId, Entry<Spot>>,
+    /// Records that ended here.
+    pub(super) ended: Ended,
     /// Dead letters of all nodes, as far as this one knows.
     pub(super) dead: usize,
     /// How often this node changed that number by itself, and how often it is about to.
     dead_version: (u64, usize),
     /// What was told of it last.
     pub(super) told: Stats,
+}
+
+/// The latest records that ended, and where each was then. A NATS server that is killed brings back some that were deleted, or what
+/// stood in their places before; nobody needs those any more.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    places: HashMap<BatchKey, u64>,
+    order: VecDeque<BatchKey>,
+}
+
+impl Ended {
+    pub(super) fn note(&mut self, key: BatchKey, sequence: u64) {
+        if self.places.insert(key, sequence).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > ENDED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.places.remove(&oldest);
+        }
+    }
+
+    /// Whether what stands at that place had ended. What was put later, by a redrive, has not.
+    pub(super) fn covers(&self, key: BatchKey, sequence: u64) -> bool {
+        self.places.get(&key).is_some_and(|last| sequence <= *last)
+    }
 }
 
 impl Batch {
@@ -122,6 +153,7 @@ impl Held {
             turns: Turns::new(limits, 0, now),
             batches: HashMap::new(),
             dying: HashMap::new(),
+            ended: Ended::default(),
             dead: 0,
             dead_version: (0, 0),
             told: Stats::default(),

@@ -201,6 +201,15 @@ impl Sessions {
         Instant::now() < state.held_until && last.elapsed() > self.timeout
     }
 
+    /// Whether it is the one of those that live, as far as it knows, which does what one node should.
+    pub(super) fn is_first(&self) -> bool {
+        let state = self.state();
+        let mut others = state.others.iter();
+        others.all(|(session, heard)| {
+            *session > self.own || heard.has_ended || heard.at.elapsed() > self.timeout
+        })
+    }
+
     /// The sessions that died since this was asked last.
     pub(super) fn newly_dead(&self) -> Vec<String> {
         let mut state = self.state();
@@ -319,6 +328,11 @@ mod tests {
         check("n2+1", Standing::Dead);
         check("n3+1", Standing::Alive);
         check("n4+1", Standing::Ended);
+        assert!(sessions.is_first(), "others that live have later names");
+        assert!(!sessions.heard("n0+1", false));
+        assert!(!sessions.is_first());
+        assert!(sessions.heard("n0+1", true));
+        assert!(sessions.is_first());
         let mut dead = sessions.newly_dead();
         dead.sort();
         assert_eq!(dead, ["n2+1", "n9+1", "n9+2"]);

@@ -26,8 +26,8 @@ const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// "wrong last sequence", and the same while another put for the subject has not been decided.
 const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
-/// Nothing was done, as the servers have no leader for it just now: "incomplete results", "temporarily unavailable", "can not handle
-/// request".
+/// "incomplete results", "temporarily unavailable", "can not handle request". Each server hears a request, so one that knows no leader
+/// may say so while another one, which leads the stream, does what was asked.
 const NO_LEADER: [u64; 3] = [10_004, 10_008, 10_009];
 /// "message not found", of a read.
 const NOT_FOUND: u64 = 10_037;
@@ -414,7 +414,7 @@ impl Api {
             ))
         })?;
         match (answer.error, answer.answer) {
-            (Some(refusal), _) if NO_LEADER.contains(&refusal.err_code) => Err(Failed::Away(
+            (Some(refusal), _) if NO_LEADER.contains(&refusal.err_code) => Err(Failed::Unknown(
                 format!("{}: {}", self.servers, refusal.description),
             )),
             (Some(refusal), _) => Err(Failed::Refused {

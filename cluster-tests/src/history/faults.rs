@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::scenario::{Backend, Fault};
 use super::writers::Writers;
-use super::{Ledger, Line, now_ms};
+use super::{Cause, Ledger, Line, now_ms};
 use crate::chaos::Rng;
 use crate::disk::Disk;
 use crate::namespace::Network;
@@ -82,7 +82,7 @@ impl Scene {
     async fn kill(&self, nodes: &[Node], rng: &mut Rng) {
         let from_ms = now_ms();
         nodes.iter().for_each(Node::kill9);
-        self.note(from_ms, now_ms(), ON_ITS_WAY);
+        self.note(from_ms, now_ms(), ON_ITS_WAY, Cause::Killed);
         let least = Duration::from_millis(100);
         outage(rng.between(least, Duration::from_secs(2))).await;
         nodes.iter().for_each(Node::restart);
@@ -95,7 +95,7 @@ impl Scene {
         outage(rng.between(SESSION + Duration::from_secs(1), SESSION * 2)).await;
         node.cont();
         // What it had begun may come to an end that nobody takes from it any more.
-        self.note(from_ms, now_ms(), SESSION);
+        self.note(from_ms, now_ms(), SESSION, Cause::Stopped);
         node.wait_ready(READY).await;
     }
 
@@ -115,7 +115,7 @@ impl Scene {
                 self.sandbox.etcd_mut().restart().await;
             }
         }
-        self.note(from_ms, now_ms(), SESSION * 2);
+        self.note(from_ms, now_ms(), SESSION * 2, Cause::Store);
     }
 
     /// One NATS server of three, or all: whoever leads the stream of the queue is killed or stopped, or somebody else killed.
@@ -147,7 +147,7 @@ impl Scene {
         .await;
         join_all(hurt.iter_mut().map(Nats::restart)).await;
         trio.wait_current(STREAMS).await;
-        self.note(from_ms, now_ms(), SESSION * 2);
+        self.note(from_ms, now_ms(), SESSION * 2, Cause::Store);
     }
 
     /// The link to one other node, or those to all others and the store.
@@ -168,7 +168,7 @@ impl Scene {
         } else {
             network.heal(one);
         }
-        self.note(from_ms, now_ms(), SESSION * 2);
+        self.note(from_ms, now_ms(), SESSION * 2, Cause::Cut);
     }
 
     /// Fills all disks, and may kill this node before they have room again.
@@ -184,13 +184,16 @@ impl Scene {
         if is_killed {
             node.restart();
         }
-        self.note(from_ms, now_ms(), ON_ITS_WAY);
+        self.note(from_ms, now_ms(), ON_ITS_WAY, Cause::Disk);
         node.wait_ready(READY).await;
     }
 
-    fn note(&self, from_ms: u64, until_ms: u64, after: Duration) {
+    fn note(&self, from_ms: u64, until_ms: u64, after: Duration, cause: Cause) {
         let after = u64::try_from(after.as_millis()).expect("it is seconds");
-        let until_ms = until_ms + after;
-        self.ledger.note(&Line::Trouble { from_ms, until_ms });
+        self.ledger.note(&Line::Trouble {
+            from_ms,
+            until_ms: until_ms + after,
+            cause,
+        });
     }
 }

@@ -45,6 +45,8 @@ fn options_of(node: &str, url: &str, cluster: &str) -> Options {
             servers: vec![url.to_owned()],
             operation_timeout: Duration::from_secs(2),
             session_timeout: Duration::from_secs(1),
+            // Servers set it aside, and a disk need not have a gibibyte for each test.
+            bytes_max: "64MiB".parse().unwrap(),
             ..JetStreamSettings::default()
         },
         cluster: cluster.to_owned(),

@@ -414,13 +414,7 @@ impl Api {
             ))
         })?;
         match (answer.error, answer.answer) {
-            (Some(refusal), _) if NO_LEADER.contains(&refusal.err_code) => Err(Failed::Unknown(
-                format!("{}: {}", self.servers, refusal.description),
-            )),
-            (Some(refusal), _) => Err(Failed::Refused {
-                code: refusal.err_code,
-                why: refusal.description,
-            }),
+            (Some(refusal), _) => Err(refusal.failed(&self.servers)),
             (None, Some(answer)) => Ok(answer),
             (None, None) => Err(Failed::Unknown(format!(
                 "{} answered {subject} without saying what became of it",
@@ -434,6 +428,18 @@ impl Api {
             "{} did not answer within {:?} (queue.jetstream.operation_timeout)",
             self.servers, self.timeout
         ))
+    }
+}
+
+impl Refusal {
+    fn failed(self, servers: &str) -> Failed {
+        match NO_LEADER.contains(&self.err_code) {
+            true => Failed::Unknown(format!("{servers}: {}", self.description)),
+            false => Failed::Refused {
+                code: self.err_code,
+                why: self.description,
+            },
+        }
     }
 }
 
@@ -490,6 +496,23 @@ fn stream_sequence(reply: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_a_leader_does_not_know_what_was_done() {
+        let check = |err_code, is_open| {
+            let description = "no".to_owned();
+            let failed = Refusal {
+                err_code,
+                description,
+            };
+            let failed = failed.failed("NATS");
+            assert_eq!(matches!(failed, Failed::Unknown(_)), is_open, "{failed:?}");
+        };
+        check(10_008, true);
+        check(10_009, true);
+        check(10_057, false);
+        check(10_077, false);
+    }
 
     #[test]
     fn the_place_of_a_message_is_in_its_reply_subject() {

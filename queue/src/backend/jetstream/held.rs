@@ -391,3 +391,35 @@ fn entry(
     };
     (id, entry)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_is_known_up_to_its_last_place() {
+        let mut ended = Ended::default();
+        let key = |is_one| BatchKey {
+            id: DeliveryId::random(),
+            is_one,
+        };
+        let (one, many) = (key(true), key(false));
+        ended.note(one, 7);
+        let check = |ended: &Ended, key, sequence, covers| {
+            assert_eq!(ended.covers(key, sequence), covers, "{sequence}");
+        };
+        check(&ended, one, 6, true);
+        check(&ended, one, 7, true);
+        // It was redriven.
+        check(&ended, one, 8, false);
+        check(&ended, many, 7, false);
+        ended.note(one, 9);
+        check(&ended, one, 8, true);
+        for _ in 0..ENDED_MAX {
+            ended.note(key(true), 1);
+        }
+        check(&ended, one, 7, false);
+        assert_eq!(ended.places.len(), ENDED_MAX);
+        assert_eq!(ended.order.len(), ENDED_MAX);
+    }
+}

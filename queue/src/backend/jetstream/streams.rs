@@ -1,6 +1,7 @@
 //! The streams: how they are called, what they must be like, and that they are.
 
 use config::settings::JetStreamSettings;
+use protocol::NodeId;
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, Failed};
@@ -56,6 +57,12 @@ impl Names {
     /// The subjects of all records of several deliveries.
     pub(super) fn batches_of_many(&self) -> String {
         format!("{}.held.many.*", self.prefix)
+    }
+
+    /// The subject of the mark that a node leaves while it looks through all records.
+    pub(super) fn mark(&self, node: &NodeId) -> String {
+        let node = node.as_str().replace('.', "=");
+        format!("{}.held.mark.{node}", self.prefix)
     }
 
     /// Which record has this subject.
@@ -265,7 +272,7 @@ mod tests {
             };
             assert_eq!(names.batch_key(&names.batch(key)), Some(key));
         }
-        assert_eq!(names.batch_key("hearth.a=b.held.other.x"), None);
+        assert_eq!(names.batch_key(&names.mark(&"n.1".parse().unwrap())), None);
         assert_eq!(names.session(&names.node("n1-x")), Some("n1-x"));
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use rand::seq::SliceRandom;
 use tokio::time::timeout_at;
@@ -45,7 +46,10 @@ impl Shared {
         let mut claims = Vec::new();
         let mut found = HashMap::with_capacity(own.len());
         let mut is_all = true;
+        let mark = self.mark().await?;
+        let mut is_behind = mark.is_some();
         let look = |head: Head| {
+            is_behind &= Some(head.sequence) != mark;
             let Some(key) = self.names.batch_key(&head.subject) else {
                 return;
             };
@@ -73,8 +77,33 @@ impl Shared {
         };
         let (stream, subjects) = (&self.names.held, self.names.batches());
         self.api.heads(stream, &subjects, look).await?;
+        if let Some(mark) = mark {
+            self.api.delete(stream, mark).await?;
+        }
+        if is_behind {
+            let why = "the server that was read has not caught up".to_owned();
+            return Err(Failed::Away(why));
+        }
         self.check(own, &found).await;
         Ok(self.take_over(claims).await? && is_all)
+    }
+
+    /// Any of several servers may be the one whose records are read: one that has caught up has a mark that was put just now. There is
+    /// none where one server has all, and where there is no room for it.
+    async fn mark(&self) -> Result<Option<u64>, Failed> {
+        if self.options.settings.replicas == 1 {
+            return Ok(None);
+        }
+        let (subject, deadline) = (self.names.mark(&self.options.node), self.api.deadline());
+        let put = self
+            .api
+            .put(&subject, None, self.owned(), Bytes::new(), deadline);
+        match put.await {
+            Ok(Fenced::Done(sequence)) => Ok(Some(sequence)),
+            Ok(Fenced::Moved) => Ok(None),
+            Err(failed) if failed.is_full() => Ok(None),
+            Err(failed) => Err(failed),
+        }
     }
 
     /// Forgets what is not where this node had it.

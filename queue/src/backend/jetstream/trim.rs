@@ -49,7 +49,8 @@ impl Shared {
                 Err(failed) => break Err(failed),
             };
             from = oldest.sequence + 1;
-            if !self.are_too_many(kept) && !(by_age && self.is_too_old(&oldest)) {
+            let goes = self.are_too_many(kept) || (by_age && self.is_too_old(&oldest));
+            if !goes {
                 break Ok(());
             }
             kept.letters = kept.letters.saturating_sub(1);

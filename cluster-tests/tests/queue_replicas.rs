@@ -67,10 +67,6 @@ async fn accept(node: &Node) -> Result<String, String> {
 }
 
 /// Any server may lead, one that is back as well, and one that hangs leads no longer than one that died.
-#[expect(
-    clippy::print_stdout,
-    reason = "how long it took is worth a line in the log of the run"
-)]
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_accepted_again_soon_after_the_leader_of_their_stream_died() {
     let mut scene = Scene::new().await;

@@ -189,5 +189,15 @@ case " ${groups[*]} " in
         --no-default-features --features default-no-update
       rm -rf target/tools/build
     fi
+    # Debian's NATS is for what one server keeps; what three keep needs a later one.
+    wanted=$(cat cluster-tests/nats/requirements.txt)
+    if [ "$(cat target/tools/nats/installed 2>/dev/null)" != "$wanted" ]; then
+      echo 'deps: installing a NATS server for three replicas into target/tools/nats'
+      rm -rf target/tools/nats
+      python3 -m venv target/tools/nats
+      target/tools/nats/bin/pip install --quiet --disable-pip-version-check --require-hashes -r cluster-tests/nats/requirements.txt
+      # Last, so that an installation that was broken off is made anew.
+      printf '%s\n' "$wanted" >target/tools/nats/installed
+    fi
     ;;
 esac

@@ -6,6 +6,7 @@
 mod faults;
 mod ledger;
 mod line;
+mod lost;
 mod report;
 mod run;
 pub mod scenario;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use ledger::Ledger;
-pub use line::{Did, Line, Told};
+pub use line::{Cause, Did, Line, Told};
 pub use report::Report;
 pub use run::{Outcome, Size, run};
 pub use scenario::Scenario;
@@ -31,7 +32,7 @@ pub struct History {
     subscribers: BTreeSet<String>,
     emits: BTreeMap<String, Told>,
     fates: BTreeMap<(String, String), Fate>,
-    troubles: Vec<(u64, u64)>,
+    troubles: Vec<(u64, u64, Cause)>,
     calls: usize,
 }
 
@@ -76,6 +77,8 @@ pub struct Findings {
     pub dead_letters: usize,
     /// Successes beyond the first, each explained by what was done to a node.
     pub duplicates: usize,
+    /// How many of these each cause explains.
+    pub causes: BTreeMap<Cause, usize>,
     /// Promises that were not kept, with event and subscriber.
     pub broken: Vec<(Broken, String)>,
 }
@@ -110,7 +113,11 @@ impl History {
                 let fate = self.fates.entry((id, subscriber)).or_default();
                 fate.dead.push(delivery);
             }
-            Line::Trouble { from_ms, until_ms } => self.troubles.push((from_ms, until_ms)),
+            Line::Trouble {
+                from_ms,
+                until_ms,
+                cause,
+            } => self.troubles.push((from_ms, until_ms, cause)),
         }
     }
 
@@ -142,7 +149,10 @@ impl History {
             }
             findings.delivered += usize::from(!fate.taken_ms.is_empty());
             findings.dead_letters += fate.dead.len();
-            let is_firm = fate.taken_ms.iter().any(|taken| !self.is_in_doubt(*taken));
+            let is_firm = fate
+                .taken_ms
+                .iter()
+                .any(|taken| self.doubt(*taken).is_none());
             if fate.dead.len() > 1 || (is_firm && !fate.dead.is_empty()) {
                 findings.breaks(Broken::EndedTwice, id, subscriber);
             }
@@ -150,18 +160,23 @@ impl History {
                 continue;
             };
             findings.duplicates += repeated.len();
-            if repeated.iter().any(|taken| !self.is_in_doubt(*taken)) {
-                findings.breaks(Broken::Repeated, id, subscriber);
+            for cause in repeated.iter().map(|taken| self.doubt(*taken)) {
+                match cause {
+                    Some(cause) => *findings.causes.entry(cause).or_default() += 1,
+                    None => findings.breaks(Broken::Repeated, id, subscriber),
+                }
             }
         }
         findings
     }
 
-    /// Whether something was done at that time that may have kept a success from the queue.
-    fn is_in_doubt(&self, taken_ms: u64) -> bool {
-        self.troubles.iter().any(|(from, until)| {
+    /// What was done at that time that may have kept a success from the queue.
+    fn doubt(&self, taken_ms: u64) -> Option<Cause> {
+        let troubles = self.troubles.iter().filter(|(from, until, _)| {
             from.saturating_sub(UNSETTLED_MS) <= taken_ms && taken_ms <= *until
-        })
+        });
+        // What was done to the cluster explains what its nodes say.
+        troubles.map(|(_, _, cause)| *cause).min()
     }
 }
 
@@ -297,18 +312,19 @@ mod tests {
             assert_eq!(findings.duplicates, 1);
         };
         let both = [Broken::Repeated, Broken::EndedTwice];
-        check("trouble 10000 10500", &[]);
-        check("trouble 11000 11000", &[]);
-        check("trouble 5000 9000", &[]);
-        check("trouble 11001 12000", &both);
-        check("trouble 5000 8999", &both);
-        check("trouble 14000 16000", &both);
+        check("trouble 10000 10500 killed", &[]);
+        check("trouble 11000 11000 killed", &[]);
+        check("trouble 5000 9000 store", &[]);
+        check("trouble 11001 12000 killed", &both);
+        check("trouble 5000 8999 session", &both);
+        check("trouble 14000 16000 killed", &both);
     }
 
     #[test]
     fn all_is_counted() {
         let findings = judge(
-            "trouble 1000 2000
+            "trouble 1000 2000 session
+            trouble 1400 1500 killed
             emit 1 accepted
             emit 2 unknown
             emit 3 refused
@@ -325,5 +341,6 @@ mod tests {
         let counts = (findings.calls, findings.delivered, findings.dead_letters);
         assert_eq!(counts, (5, 2, 1));
         assert_eq!(findings.duplicates, 1);
+        assert_eq!(findings.causes, BTreeMap::from([(Cause::Killed, 1)]));
     }
 }

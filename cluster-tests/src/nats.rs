@@ -1,21 +1,36 @@
-//! A real NATS with JetStream, one server.
+//! A real NATS with JetStream: one server, or a cluster of [`trio`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 
 use crate::process::Process;
 use crate::wait::until;
 
+mod trio;
+
+pub use trio::Trio;
+
 /// One NATS server; its data outlives [`Nats::kill9`].
 #[derive(Debug)]
 pub struct Nats {
-    dir: PathBuf,
+    launch: Launch,
+    process: Process,
+}
+
+/// How a server is started, again after it was killed.
+#[derive(Debug)]
+struct Launch {
     host: String,
     port: u16,
-    process: Process,
+    data: String,
+    log: PathBuf,
+    program: PathBuf,
+    /// What makes it one of several.
+    more: Vec<String>,
 }
 
 impl Nats {
@@ -32,19 +47,20 @@ impl Nats {
     /// # Panics
     /// When there is no nats-server or it does not take any.
     pub async fn start_on(dir: &Path, host: &str, port: u16) -> Self {
-        let nats = Self {
-            dir: dir.to_owned(),
-            host: host.to_owned(),
-            port,
-            process: spawn(dir, host, port),
-        };
+        let launch = Launch::new(dir, "nats", host, port);
+        let nats = Self::spawn(launch);
         nats.wait_ready().await;
         nats
     }
 
+    fn spawn(launch: Launch) -> Self {
+        let process = launch.spawn();
+        Self { launch, process }
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("nats://{}:{}", self.host, self.port)
+        format!("nats://{}:{}", self.launch.host, self.launch.port)
     }
 
     /// Kills it with SIGKILL.
@@ -52,10 +68,20 @@ impl Nats {
         self.process.kill9();
     }
 
+    /// Stops it with SIGSTOP: connections stay open and nothing answers.
+    pub fn stop(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after [`Nats::stop`].
+    pub fn cont(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
     /// Starts it again on the same data and port, and waits until it takes connections.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = spawn(&self.dir, &self.host, self.port);
+        self.process = self.launch.spawn();
         self.wait_ready().await;
     }
 
@@ -69,7 +95,7 @@ impl Nats {
                     "nats-server ended at once:\n{}",
                     self.process.log()
                 );
-                TcpStream::connect((self.host.as_str(), self.port))
+                TcpStream::connect((self.launch.host.as_str(), self.launch.port))
                     .await
                     .is_ok()
             },
@@ -78,18 +104,28 @@ impl Nats {
     }
 }
 
-fn spawn(dir: &Path, host: &str, port: u16) -> Process {
-    // Debian has it where only the system's administrator looks.
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new("nats-server");
-    command
-        .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"))
-        .args(["--addr", host, "--port", &port.to_string()])
-        .args(["--jetstream", "--store_dir"])
-        .arg(dir.join("nats"));
-    Process::spawn(
-        "nats-server (install it with make deps)",
-        command,
-        &dir.join("nats.log"),
-    )
+impl Launch {
+    fn new(dir: &Path, name: &str, host: &str, port: u16) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            data: dir.join(name).display().to_string(),
+            log: dir.join(format!("{name}.log")),
+            program: "nats-server".into(),
+            more: Vec::new(),
+        }
+    }
+
+    fn spawn(&self) -> Process {
+        // Debian has it where only the system's administrator looks.
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new(&self.program);
+        command
+            .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"))
+            .args(["--addr", &self.host, "--port", &self.port.to_string()])
+            .args(["--jetstream", "--store_dir", &self.data])
+            .args(&self.more);
+        let name = "nats-server (install it with make deps)";
+        Process::spawn(name, command, &self.log)
+    }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::api::{Answer, client, function_path};
 use crate::engine::{Container, Engine};
 use crate::etcd::Etcd;
-use crate::nats::Nats;
+use crate::nats::{Nats, Trio};
 use crate::node::{Launch, Node, NodeOptions, NodePorts};
 use crate::ports::Ports;
 use crate::process;
@@ -45,6 +45,7 @@ pub struct Builder {
     engine: Option<Engine>,
     is_embedded: bool,
     has_nats: bool,
+    has_nats_trio: bool,
     is_auth_required: bool,
     etcd_host: Option<String>,
     ports: Option<Ports>,
@@ -100,6 +101,13 @@ impl Builder {
         self
     }
 
+    /// Keeps the events of the nodes in three NATS servers beside the etcd.
+    #[must_use]
+    pub fn nats_trio(mut self) -> Self {
+        self.has_nats_trio = true;
+        self
+    }
+
     /// Makes the nodes ask for a token.
     #[must_use]
     pub fn auth_required(mut self) -> Self {
@@ -141,25 +149,34 @@ impl Builder {
         } else {
             Some(Etcd::start(dir.path(), host, ports.take(), ports.take()).await)
         };
-        let nats = if self.has_nats {
-            let nats = Nats::start_on(dir.path(), host, ports.take()).await;
+        let mut use_nats = |urls: String, replicas: &str| {
             let settings = [
                 ("BACKEND", "jetstream"),
-                ("JETSTREAM__SERVERS", &nats.url()),
+                ("JETSTREAM__SERVERS", &urls),
+                ("JETSTREAM__REPLICAS", replicas),
             ];
             let settings =
-                settings.map(|(name, value)| (format!("HEARTH_QUEUE__{name}"), value.into()));
+                settings.map(|(name, value)| (format!("HEARTH_QUEUE__{name}"), value.to_owned()));
             self.env.extend(settings);
-            Some(nats)
-        } else {
-            None
         };
+        let (mut nats, mut trio) = (None, None);
+        if self.has_nats {
+            let one = Nats::start_on(dir.path(), host, ports.take()).await;
+            use_nats(one.url(), "1");
+            nats = Some(one);
+        }
+        if self.has_nats_trio {
+            let three = Trio::start(dir.path(), host, &ports).await;
+            use_nats(three.urls(), "3");
+            trio = Some(three);
+        }
         let mut sandbox = Sandbox {
             env: self.env,
             engine: self.engine,
             nodes: Mutex::new(Vec::new()),
             etcd,
             nats,
+            trio,
             id,
             client,
             secret_file,
@@ -192,6 +209,7 @@ pub struct Sandbox {
     nodes: Mutex<Vec<Node>>,
     etcd: Option<Etcd>,
     nats: Option<Nats>,
+    trio: Option<Trio>,
     engine: Option<Engine>,
     id: String,
     env: Vec<(String, String)>,
@@ -292,6 +310,14 @@ impl Sandbox {
     /// When the sandbox has none.
     pub fn nats_mut(&mut self) -> &mut Nats {
         self.nats.as_mut().expect("this sandbox has a NATS")
+    }
+
+    /// The three NATS servers.
+    ///
+    /// # Panics
+    /// When the sandbox has none.
+    pub fn trio_mut(&mut self) -> &mut Trio {
+        self.trio.as_mut().expect("this sandbox has three NATS")
     }
 
     /// The container engine.

@@ -60,6 +60,11 @@ async fn what_waits_in_nats_is_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_three_nats_servers_is_delivered() {
+    check(["jetstream-replicas"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_link_loses_nothing() {
     check(["embedded-cut", "etcd-cut"]).await;
 }

@@ -7,10 +7,11 @@ use futures_util::future::join_all;
 
 use super::scenario::{Backend, Fault};
 use super::writers::Writers;
-use super::{Ledger, Line, now_ms};
+use super::{Cause, Ledger, Line, now_ms};
 use crate::chaos::Rng;
 use crate::disk::Disk;
 use crate::namespace::Network;
+use crate::nats::Nats;
 use crate::node::Node;
 use crate::sandbox::Sandbox;
 use crate::wait::outage;
@@ -23,6 +24,12 @@ const READY: Duration = Duration::from_secs(60);
 
 /// How long what a node sent before it was killed may be on its way to a function of the record.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// The streams of a queue in NATS.
+const STREAMS: usize = 3;
+
+/// How soon NATS has elected another leader, and longer than an operation of a queue may take.
+const LED_AGAIN: Duration = Duration::from_secs(8);
 
 /// What the faults of a scenario are done to.
 #[derive(Debug)]
@@ -51,12 +58,13 @@ impl Scene {
     ) {
         for round in 0..rounds {
             writers.begin(round, rounds).await;
-            self.round(fault, round % 2 == 0, rng).await;
+            self.round(fault, round, rng).await;
         }
     }
 
-    /// Does it once. Where there are two ways to do it they take turns.
-    async fn round(&mut self, fault: Fault, is_even: bool, rng: &mut Rng) {
+    /// Does it once. Where there are several ways to do it they take turns.
+    async fn round(&mut self, fault: Fault, round: usize, rng: &mut Rng) {
+        let is_even = round.is_multiple_of(2);
         let nodes = self.sandbox.nodes();
         let place = rng.below(nodes.len());
         match fault {
@@ -65,6 +73,7 @@ impl Scene {
             Fault::KillAll => self.kill(&nodes, rng).await,
             Fault::Stop => self.stop(&nodes[place], rng).await,
             Fault::KillStore => self.kill_store(rng).await,
+            Fault::Replicas => self.hurt_replicas(round, rng).await,
             Fault::Cut => self.cut(place, is_even, rng).await,
             Fault::FullDisk => self.fill(&nodes[place], is_even, rng).await,
         }
@@ -73,7 +82,7 @@ impl Scene {
     async fn kill(&self, nodes: &[Node], rng: &mut Rng) {
         let from_ms = now_ms();
         nodes.iter().for_each(Node::kill9);
-        self.note(from_ms, now_ms(), ON_ITS_WAY);
+        self.note(from_ms, now_ms(), ON_ITS_WAY, Cause::Killed);
         let least = Duration::from_millis(100);
         outage(rng.between(least, Duration::from_secs(2))).await;
         nodes.iter().for_each(Node::restart);
@@ -86,7 +95,7 @@ impl Scene {
         outage(rng.between(SESSION + Duration::from_secs(1), SESSION * 2)).await;
         node.cont();
         // What it had begun may come to an end that nobody takes from it any more.
-        self.note(from_ms, now_ms(), SESSION);
+        self.note(from_ms, now_ms(), SESSION, Cause::Stopped);
         node.wait_ready(READY).await;
     }
 
@@ -106,7 +115,39 @@ impl Scene {
                 self.sandbox.etcd_mut().restart().await;
             }
         }
-        self.note(from_ms, now_ms(), SESSION * 2);
+        self.note(from_ms, now_ms(), SESSION * 2, Cause::Store);
+    }
+
+    /// One NATS server of three, or all: whoever leads the stream of the queue is killed or stopped, or somebody else killed.
+    async fn hurt_replicas(&mut self, round: usize, rng: &mut Rng) {
+        let trio = self.sandbox.trio_mut();
+        trio.wait_current(STREAMS).await;
+        let leader = trio.leader("-held").await;
+        let follower = (leader + 1 + rng.below(2)) % trio.servers().len();
+        let length = rng.between(LED_AGAIN / 2, LED_AGAIN);
+        let from_ms = now_ms();
+        let servers = trio.servers_mut();
+        let hurt = match round % 4 {
+            0 => &mut servers[leader..=leader],
+            1 => {
+                servers[leader].stop();
+                outage(length).await;
+                servers[leader].cont();
+                &mut []
+            }
+            2 => &mut servers[follower..=follower],
+            _ => servers,
+        };
+        hurt.iter().for_each(Nats::kill9);
+        outage(if hurt.is_empty() {
+            Duration::ZERO
+        } else {
+            length
+        })
+        .await;
+        join_all(hurt.iter_mut().map(Nats::restart)).await;
+        trio.wait_current(STREAMS).await;
+        self.note(from_ms, now_ms(), SESSION * 2, Cause::Store);
     }
 
     /// The link to one other node, or those to all others and the store.
@@ -127,7 +168,7 @@ impl Scene {
         } else {
             network.heal(one);
         }
-        self.note(from_ms, now_ms(), SESSION * 2);
+        self.note(from_ms, now_ms(), SESSION * 2, Cause::Cut);
     }
 
     /// Fills all disks, and may kill this node before they have room again.
@@ -143,13 +184,16 @@ impl Scene {
         if is_killed {
             node.restart();
         }
-        self.note(from_ms, now_ms(), ON_ITS_WAY);
+        self.note(from_ms, now_ms(), ON_ITS_WAY, Cause::Disk);
         node.wait_ready(READY).await;
     }
 
-    fn note(&self, from_ms: u64, until_ms: u64, after: Duration) {
+    fn note(&self, from_ms: u64, until_ms: u64, after: Duration, cause: Cause) {
         let after = u64::try_from(after.as_millis()).expect("it is seconds");
-        let until_ms = until_ms + after;
-        self.ledger.note(&Line::Trouble { from_ms, until_ms });
+        self.ledger.note(&Line::Trouble {
+            from_ms,
+            until_ms: until_ms + after,
+            cause,
+        });
     }
 }

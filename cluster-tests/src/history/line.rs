@@ -43,7 +43,26 @@ pub enum Line {
         from_ms: u64,
         /// When it was over.
         until_ms: u64,
+        /// What it was.
+        cause: Cause,
     },
+}
+
+/// What may keep a success from the queue, so that it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A node was killed.
+    Killed,
+    /// A node was stopped, and went on.
+    Stopped,
+    /// The store or the servers of the queue were killed or stopped.
+    Store,
+    /// A link was cut.
+    Cut,
+    /// No byte could be written.
+    Disk,
+    /// A node lost its session or its leases by itself, as its log says: the machine was too busy for the timeouts of the run.
+    Session,
 }
 
 /// What a writer was told about an event.
@@ -86,6 +105,21 @@ const DID: [(Did, &str); 5] = [
     (Did::Hung, "hung"),
 ];
 
+const CAUSE: [(Cause, &str); 6] = [
+    (Cause::Killed, "killed"),
+    (Cause::Stopped, "stopped"),
+    (Cause::Store, "store"),
+    (Cause::Cut, "cut"),
+    (Cause::Disk, "disk"),
+    (Cause::Session, "session"),
+];
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(word(&CAUSE, *self))
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,7 +136,11 @@ impl fmt::Display for Line {
                 id,
                 delivery,
             } => write!(f, "dead {subscriber} {id} {delivery}"),
-            Self::Trouble { from_ms, until_ms } => write!(f, "trouble {from_ms} {until_ms}"),
+            Self::Trouble {
+                from_ms,
+                until_ms,
+                cause,
+            } => write!(f, "trouble {from_ms} {until_ms} {cause}"),
         }
     }
 }
@@ -129,9 +167,10 @@ impl FromStr for Line {
                 id: id.into(),
                 delivery: delivery.into(),
             },
-            ["trouble", from_ms, until_ms] => Self::Trouble {
+            ["trouble", from_ms, until_ms, cause] => Self::Trouble {
                 from_ms: from_ms.parse()?,
                 until_ms: until_ms.parse()?,
+                cause: meant(&CAUSE, cause)?,
             },
             _ => bail!("no line of a record: {line:?}"),
         })
@@ -165,7 +204,7 @@ mod tests {
             "call steady e-1 failed 17",
             "call steady e-1 hung 17",
             "dead steady e-1 0190",
-            "trouble 17 18",
+            "trouble 17 18 killed",
         ] {
             assert_eq!(line.parse::<Line>().unwrap().to_string(), line);
         }
@@ -174,7 +213,8 @@ mod tests {
             "emit e-1",
             "emit e-1 lost",
             "call a e-1 took x",
-            "trouble 1",
+            "trouble 1 2",
+            "trouble 1 2 bored",
         ] {
             assert!(line.parse::<Line>().is_err(), "{line:?}");
         }

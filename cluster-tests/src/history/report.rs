@@ -97,10 +97,18 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tells what was broken, and where to look.
+/// Tells what was broken, what explains the rest, and where to look.
 fn tell(f: &mut fmt::Formatter<'_>, name: &str, outcome: &Outcome) -> fmt::Result {
     for (broken, whom) in outcome.findings.broken.iter().take(TOLD_MAX) {
         writeln!(f, "{name}: {broken}: {whom}")?;
+    }
+    let causes = outcome.findings.causes.iter();
+    let causes: Vec<_> = causes
+        .map(|(cause, count)| format!("{cause} {count}"))
+        .collect();
+    if !causes.is_empty() {
+        let causes = causes.join(", ");
+        writeln!(f, "{name}: duplicates by cause: {causes}")?;
     }
     match &outcome.kept {
         Some(dir) => writeln!(
@@ -118,7 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::history::Findings;
+    use crate::history::{Cause, Findings};
 
     fn outcome(broken: &[(Broken, &str)]) -> Outcome {
         let broken = broken
@@ -130,6 +138,7 @@ mod tests {
             findings: Findings {
                 accepted: 10,
                 broken: broken.collect(),
+                causes: [(Cause::Killed, 3), (Cause::Session, 1)].into(),
                 ..Findings::default()
             },
             took: Duration::from_millis(1_900),
@@ -161,6 +170,7 @@ mod tests {
             "BROKEN",
             "etcd-stop: lost: e-1 for steady",
             "etcd-stop: ended twice: e-2 for picky",
+            "etcd-stop: duplicates by cause: killed 3, session 1",
             "stay in /kept",
         ];
         check(Ok(outcome(&broken)), false, &told);

@@ -14,7 +14,7 @@ use super::faults::{SESSION, Scene};
 use super::scenario::{Backend, Fault, Scenario};
 use super::subscriber::{DEADLINE, Mood, Subscriber};
 use super::writers::Writers;
-use super::{Broken, Findings, Ledger, Line};
+use super::{Broken, Findings, Ledger, Line, lost};
 use crate::chaos::Rng;
 use crate::disk::Disk;
 use crate::namespace::Network;
@@ -31,6 +31,9 @@ const AUDITED: Duration = Duration::from_secs(30);
 
 /// How large a disk is that is filled: the queue's reserve, two of its files and the node's other data have room.
 const DISK_MEBIBYTES: u32 = 64;
+
+/// How long sessions and leases last by default.
+const PATIENT: Duration = Duration::from_secs(10);
 
 /// How many events a run has, and how long they come.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +118,8 @@ pub async fn run(scenario: &Scenario, size: Size, seed: u64) -> Outcome {
 /// A run on its way.
 struct Run {
     scene: Scene,
+    /// How long sessions and leases last.
+    timeout: Duration,
     _subscribers: Vec<Subscriber>,
 }
 
@@ -127,14 +132,18 @@ impl Run {
             .env("HEARTH_QUEUE__RETRY_BACKOFF_MAX", "2s")
             .env("HEARTH_HTTP__EJECTION", "1s");
         // Elsewhere nothing but a slow machine would end a session, and repeat what nobody stopped.
+        let mut timeout = PATIENT;
         if matches!(scenario.fault, Fault::Stop | Fault::Cut | Fault::KillStore) {
+            timeout = SESSION;
             let session = format!("{}s", SESSION.as_secs());
             builder = builder
                 .env("HEARTH_QUEUE__SESSION_TIMEOUT", &session)
                 .env("HEARTH_QUEUE__JETSTREAM__SESSION_TIMEOUT", &session)
                 .env("HEARTH_QUEUE__LEASE_TIMEOUT", &session);
         }
-        if scenario.backend == Backend::JetStream {
+        if scenario.fault == Fault::Replicas {
+            builder = builder.nats_trio();
+        } else if scenario.backend == Backend::JetStream {
             builder = builder.nats();
         }
         let (mut network, mut host) = (None, Ipv4Addr::LOCALHOST);
@@ -176,6 +185,7 @@ impl Run {
         };
         Self {
             scene,
+            timeout,
             _subscribers: subscribers,
         }
     }
@@ -191,12 +201,14 @@ impl Run {
             let waits = join_all(waiting).await.iter().sum::<f64>() > 0.0;
             let is_late = Instant::now() > give_up;
             if !waits || is_late {
-                let dead = dead_letters(&nodes, self.scene.backend).await;
+                let mut end = dead_letters(&nodes, self.scene.backend).await;
+                let logs = nodes.iter().map(Node::log);
+                end.extend(logs.flat_map(|log| lost::troubles(&log, self.timeout)));
                 let mut history = self.scene.ledger.read();
-                dead.iter().cloned().for_each(|line| history.add(line));
+                end.iter().cloned().for_each(|line| history.add(line));
                 let findings = history.judge();
                 if is_late || findings.count(Broken::Lost) == 0 {
-                    dead.iter().for_each(|line| self.scene.ledger.note(line));
+                    end.iter().for_each(|line| self.scene.ledger.note(line));
                     return findings;
                 }
             }

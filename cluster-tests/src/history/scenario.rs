@@ -39,6 +39,8 @@ pub enum Fault {
     Stop,
     /// The store, which may hold the queue, is killed and started again.
     KillStore,
+    /// The NATS server that leads the queue's stream is killed, or stopped, or another one is killed, or all three are.
+    Replicas,
     /// The link between two nodes is cut, or a node is cut off from all others and from the store.
     Cut,
     /// No byte can be written to the disks of the nodes; sometimes one is killed meanwhile.
@@ -113,6 +115,12 @@ pub const ALL: &[Scenario] = &[
         "jetstream-kill-store",
         Backend::JetStream,
         Fault::KillStore,
+        Mood::Picky,
+    ),
+    scenario(
+        "jetstream-replicas",
+        Backend::JetStream,
+        Fault::Replicas,
         Mood::Picky,
     ),
 ];

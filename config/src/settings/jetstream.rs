@@ -35,7 +35,7 @@ section! {
         pub key_file: Option<PathBuf> = None,
         /// What the names of the streams begin with, before the cluster's id.
         pub stream: String = "hearth".into(),
-        /// How many servers keep each stream, 1 to 5; use 3 where NATS is a cluster.
+        /// How many servers keep each stream, 1 to 5; use 3 where NATS is a cluster. More than 1 needs NATS 2.11.
         pub replicas: u32 = 1,
         /// Events that wait in NATS, of all nodes; beyond it events are answered with 503.
         pub len_max: usize = 1_000_000,

@@ -158,6 +158,7 @@ async fn in_nats(parts: &QueueParts<'_>) -> Result<Arc<dyn Queue>, StartError> {
         lost: metrics::counter!("hearth_delivery_leases_lost_total"),
         taken_over: metrics::counter!("hearth_deliveries_taken_over_total"),
         changes: Counters::exported(),
+        dropped: metrics::counter!("hearth_dead_letters_dropped_total"),
     };
     let deaths = Arc::new(Gossiped(parts.membership.members()));
     let opened = JetStreamQueue::open(options, deaths, meters).await;

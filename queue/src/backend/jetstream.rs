@@ -6,7 +6,7 @@
 //! takes a record over puts it anew in its own name, and from then on the node that had it changes nothing: see ADR 0022.
 //!
 //! `accept.rs` is how deliveries come in, `api.rs` what JetStream is asked, `connect.rs` the connection, `streams.rs` the streams, `held.rs` what is in memory, `tell.rs` how
-//! its ends are told, `audit.rs` what of it NATS has, `dead.rs` dead letters, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
+//! its ends are told, `audit.rs` what of it NATS has, `dead.rs` dead letters, `trim.rs` how many of them are kept, `session.rs` who lives, `sweep.rs` how the deliveries of those who do not are taken over,
 //! and `run.rs` when.
 
 use std::fmt;
@@ -43,6 +43,7 @@ mod session;
 mod streams;
 mod sweep;
 mod tell;
+mod trim;
 
 use api::{Api, Failed};
 use held::Held;
@@ -87,6 +88,8 @@ pub struct Meters {
     pub taken_over: Counter,
     /// What happens to deliveries.
     pub changes: Counters,
+    /// Dead letters that this node dropped, as there were too many or they were too old.
+    pub dropped: Counter,
 }
 
 /// Why the queue can not be opened.
@@ -118,6 +121,16 @@ pub enum OpenError {
         found: String,
         /// What it must be.
         wanted: String,
+    },
+    /// The server does not keep what its replicas acknowledge.
+    #[error(
+        "NATS {version} loses what several servers acknowledged when one of them is killed, so queue.jetstream.replicas is {replicas} only with NATS 2.11 or later: use that, or 1"
+    )]
+    Version {
+        /// The version of the server.
+        version: String,
+        /// How many replicas there should be.
+        replicas: u32,
     },
     /// JetStream refuses a stream.
     #[error("NATS refuses stream {stream}: {why}")]
@@ -371,6 +384,7 @@ impl Meters {
             lost: Counter::noop(),
             taken_over: Counter::noop(),
             changes: Counters::none(),
+            dropped: Counter::noop(),
         }
     }
 

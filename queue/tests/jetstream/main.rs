@@ -20,6 +20,7 @@ use crate::server::Nats;
 
 mod access;
 mod books;
+mod dead;
 mod nodes;
 mod outage;
 mod process;
@@ -45,7 +46,7 @@ fn options_of(node: &str, url: &str, cluster: &str) -> Options {
             servers: vec![url.to_owned()],
             operation_timeout: Duration::from_secs(2),
             session_timeout: Duration::from_secs(1),
-            // The server keeps so much of its disk for each cluster of a test.
+            // Servers set it aside, and a disk need not have a gibibyte for each test.
             bytes_max: "64MiB".parse().unwrap(),
             ..JetStreamSettings::default()
         },

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::server::Proxy;
 
-fn dead_letter() -> Outcome {
+pub(super) fn dead_letter() -> Outcome {
     let (code, component) = (ErrorCode::FunctionFailed, Component::Function);
     Outcome::DeadLetter {
         reason: Failure::new(code, component, Effect::Finished, "status 500"),

@@ -203,3 +203,43 @@ async fn what_has_no_room_in_nats_is_refused() {
         "{refused:?}"
     );
 }
+
+/// A server that is killed forgets deletes of a moment before. What ended is not delivered again for that.
+#[tokio::test]
+async fn what_a_killed_server_brings_back_is_not_delivered_again() {
+    let mut nats = Nats::start().await;
+    let queue = open(patient(options(&nats.url(), "c"))).await;
+    for function in ["one", "three"] {
+        let count = if function == "one" { 1 } else { 3 };
+        for _ in 0..20 {
+            let batch = conformance::deliveries(function, count);
+            queue.enqueue(batch).await.unwrap();
+        }
+    }
+    let mut ended = 0;
+    while ended < 80 {
+        for leased in next(&queue).await {
+            queue
+                .settle(&leased.lease, Outcome::Delivered)
+                .await
+                .unwrap();
+            ended += 1;
+        }
+    }
+    nats.kill();
+    nats.run();
+    nats.ready().await;
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    until(
+        "nothing is left in NATS, and nothing of it runs",
+        async || {
+            assert_eq!(queue.lease(MANY).await.unwrap().len(), 0);
+            let info = client.request("$JS.API.STREAM.INFO.hearth-c-held", "".into());
+            let info = info.await.unwrap().payload;
+            let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+            info["state"]["messages"] == 0
+        },
+    )
+    .await;
+    assert_eq!(queue.stats(), Stats::default());
+}

@@ -134,11 +134,15 @@ impl Shared {
             match put.await {
                 Ok(Fenced::Done(sequence)) => return Ok(sequence),
                 Ok(Fenced::Moved) => {
-                    let found = self.api.last(&self.names.held, &subject).await?;
+                    let Ok(found) = self.api.last(&self.names.held, &subject).await else {
+                        return Err(failed);
+                    };
                     let own = found.filter(|stored| stored.owner == self.session);
                     return own.map(|stored| stored.sequence).ok_or(failed);
                 }
                 Err(unknown @ Failed::Unknown(_)) => failed = unknown,
+                // What became of the first attempt is not known any better.
+                Err(_) if matches!(failed, Failed::Unknown(_)) => return Err(failed),
                 Err(failed) => return Err(failed),
             }
         }

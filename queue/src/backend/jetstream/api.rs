@@ -24,8 +24,11 @@ pub(super) const DELIVERIES: &str = "Hearth-Deliveries";
 /// The last record of the subject must be this one, 0 for none.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
-/// "wrong last sequence".
-const WRONG_SEQUENCE: u64 = 10_071;
+/// "wrong last sequence", and the same while another put for the subject has not been decided.
+const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
+/// "incomplete results", "temporarily unavailable", "can not handle request". Each server hears a request, so one that knows no leader
+/// may say so while another one, which leads the stream, does what was asked.
+const NO_LEADER: [u64; 3] = [10_004, 10_008, 10_009];
 /// "message not found", of a read.
 const NOT_FOUND: u64 = 10_037;
 /// "message delete failed", also for one that is not there, and "sequence not found".
@@ -144,6 +147,11 @@ impl Api {
         &self.servers
     }
 
+    /// The version of the server that it is connected to, as `2.11.4`.
+    pub(super) fn version(&self) -> String {
+        self.client.server_info().version
+    }
+
     /// When a request that is made now has to be answered.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
@@ -179,10 +187,9 @@ impl Api {
         let request = Request::new().headers(headers).payload(body);
         match self.ask::<Ack>(subject, request, deadline).await {
             Ok(ack) => Ok(Fenced::Done(ack.seq)),
-            Err(Failed::Refused {
-                code: WRONG_SEQUENCE,
-                ..
-            }) => Ok(Fenced::Moved),
+            Err(Failed::Refused { code, .. }) if WRONG_SEQUENCE.contains(&code) => {
+                Ok(Fenced::Moved)
+            }
             Err(failed) => Err(failed),
         }
     }
@@ -207,6 +214,31 @@ impl Api {
     /// The record of that subject.
     pub(super) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Stored>, Failed> {
         self.read(stream, &json!({ "last_by_subj": subject })).await
+    }
+
+    /// The record of that subject, by a server that has all up to the record which is known to have been at that place: one that has
+    /// just been chosen, or was and does not know yet, may be behind.
+    pub(super) async fn last_since(
+        &self,
+        stream: &str,
+        subject: &str,
+        known: u64,
+    ) -> Result<Option<Stored>, Failed> {
+        let found = self.last(stream, subject).await?;
+        if found.as_ref().is_some_and(|found| found.sequence >= known) {
+            return Ok(found);
+        }
+        let info = self.stream(stream).await?.unwrap_or_default();
+        // One server alone is behind nobody.
+        let replicas = info["cluster"]["replicas"].as_array();
+        let is_alone = replicas.is_none_or(Vec::is_empty);
+        if is_alone || info["state"]["last_seq"].as_u64() >= Some(known) {
+            return self.last(stream, subject).await;
+        }
+        Err(Failed::Away(format!(
+            "{}: the server that answers for {stream} has not caught up",
+            self.servers
+        )))
     }
 
     /// The first record from that place on.
@@ -382,10 +414,7 @@ impl Api {
             ))
         })?;
         match (answer.error, answer.answer) {
-            (Some(refusal), _) => Err(Failed::Refused {
-                code: refusal.err_code,
-                why: refusal.description,
-            }),
+            (Some(refusal), _) => Err(refusal.failed(&self.servers)),
             (None, Some(answer)) => Ok(answer),
             (None, None) => Err(Failed::Unknown(format!(
                 "{} answered {subject} without saying what became of it",
@@ -399,6 +428,18 @@ impl Api {
             "{} did not answer within {:?} (queue.jetstream.operation_timeout)",
             self.servers, self.timeout
         ))
+    }
+}
+
+impl Refusal {
+    fn failed(self, servers: &str) -> Failed {
+        match NO_LEADER.contains(&self.err_code) {
+            true => Failed::Unknown(format!("{servers}: {}", self.description)),
+            false => Failed::Refused {
+                code: self.err_code,
+                why: self.description,
+            },
+        }
     }
 }
 
@@ -455,6 +496,23 @@ fn stream_sequence(reply: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_a_leader_does_not_know_what_was_done() {
+        let check = |err_code, is_open| {
+            let description = "no".to_owned();
+            let failed = Refusal {
+                err_code,
+                description,
+            };
+            let failed = failed.failed("NATS");
+            assert_eq!(matches!(failed, Failed::Unknown(_)), is_open, "{failed:?}");
+        };
+        check(10_008, true);
+        check(10_009, true);
+        check(10_057, false);
+        check(10_077, false);
+    }
 
     #[test]
     fn the_place_of_a_message_is_in_its_reply_subject() {

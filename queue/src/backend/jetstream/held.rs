@@ -2,7 +2,7 @@
 //!
 //! A plain struct without a clock and without NATS.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,9 @@ use crate::backend::limits::room_of;
 use crate::backend::record::{Put, Record, micros as wall_micros};
 use crate::backend::turns::{Entry, Status, Turns};
 use crate::backend::{Counters, Delivery, DeliveryId, Lease, Limits, Stats};
+
+/// Records of which it is remembered that they ended.
+const ENDED_MAX: usize = 100_000;
 
 /// Where a delivery is kept. Its event stays in memory, which is bounded by the bytes that may wait.
 #[derive(Debug, Clone)]
@@ -72,12 +75,40 @@ pub(super) struct Held {
     pub(super) batches: HashMap<BatchKey, Arc<Batch>>,
     /// Deliveries whose dead letters are on their way.
     dying: HashMap<DeliveryId, Entry<Spot>>,
+    /// Records that ended here.
+    pub(super) ended: Ended,
     /// Dead letters of all nodes, as far as this one knows.
     pub(super) dead: usize,
     /// How often this node changed that number by itself, and how often it is about to.
     dead_version: (u64, usize),
     /// What was told of it last.
     pub(super) told: Stats,
+}
+
+/// The latest records that ended, and where each was then. A NATS server that is killed brings back some that were deleted, or what
+/// stood in their places before; nobody needs those any more.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    places: HashMap<BatchKey, u64>,
+    order: VecDeque<BatchKey>,
+}
+
+impl Ended {
+    pub(super) fn note(&mut self, key: BatchKey, sequence: u64) {
+        if self.places.insert(key, sequence).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > ENDED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.places.remove(&oldest);
+        }
+    }
+
+    /// Whether what stands at that place had ended. What was put later, by a redrive, has not.
+    pub(super) fn covers(&self, key: BatchKey, sequence: u64) -> bool {
+        self.places.get(&key).is_some_and(|last| sequence <= *last)
+    }
 }
 
 impl Batch {
@@ -125,6 +156,7 @@ impl Held {
             ledger: Ledger::new(changes),
             batches: HashMap::new(),
             dying: HashMap::new(),
+            ended: Ended::default(),
             dead: 0,
             dead_version: (0, 0),
             told: Stats::default(),
@@ -384,4 +416,36 @@ fn entry(
         cached: None,
     };
     (id, entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_is_known_up_to_its_last_place() {
+        let mut ended = Ended::default();
+        let key = |is_one| BatchKey {
+            id: DeliveryId::random(),
+            is_one,
+        };
+        let (one, many) = (key(true), key(false));
+        ended.note(one, 7);
+        let check = |ended: &Ended, key, sequence, covers| {
+            assert_eq!(ended.covers(key, sequence), covers, "{sequence}");
+        };
+        check(&ended, one, 6, true);
+        check(&ended, one, 7, true);
+        // It was redriven.
+        check(&ended, one, 8, false);
+        check(&ended, many, 7, false);
+        ended.note(one, 9);
+        check(&ended, one, 8, true);
+        for _ in 0..ENDED_MAX {
+            ended.note(key(true), 1);
+        }
+        check(&ended, one, 7, false);
+        assert_eq!(ended.places.len(), ENDED_MAX);
+        assert_eq!(ended.order.len(), ENDED_MAX);
+    }
 }

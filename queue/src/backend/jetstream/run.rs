@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::api::Failed;
+use super::trim::Kept;
 use super::{OpenError, Shared, streams};
 
 /// What a session says as long as it lives, and when it ends.
@@ -63,6 +64,10 @@ fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) 
 
 async fn set_up(shared: &Shared) -> Result<(), OpenError> {
     shared.api.connected(shared.api.deadline()).await?;
+    let (version, replicas) = (shared.api.version(), shared.options.settings.replicas);
+    if replicas > 1 && !streams::keeps_replicas(&version) {
+        return Err(OpenError::Version { version, replicas });
+    }
     streams::ensure(&shared.api, &shared.names, &shared.options).await?;
     tell_what_is_kept(shared);
     give_sign(shared).await?;
@@ -71,7 +76,7 @@ async fn set_up(shared: &Shared) -> Result<(), OpenError> {
     shared.sweep().await?;
     shared.sessions.looked_through(begun);
     shared.changed.notify_one();
-    count_dead(shared).await?;
+    look_at_dead(shared, true).await?;
     let stats = shared.held().stats();
     tracing::info!(
         waiting = stats.waiting,
@@ -84,7 +89,7 @@ async fn set_up(shared: &Shared) -> Result<(), OpenError> {
 
 /// What may still be lost is told once, for whoever reads the log after it was.
 fn tell_what_is_kept(shared: &Shared) {
-    let version = shared.api.client().server_info().version;
+    let version = shared.api.version();
     let (servers, replicas) = (shared.api.servers(), shared.options.settings.replicas);
     match replicas {
         1 => tracing::warn!(
@@ -195,13 +200,13 @@ async fn look_through(shared: Arc<Shared>, mut is_set_up: bool) {
     pace.reset();
     let mut soon = interval(shared.sessions.pace());
     soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_due = true;
+    let (mut is_due, mut is_age_due) = (true, true);
     let mut listened_from = None;
     let mut why_not = None;
     loop {
         tokio::select! {
             () = shared.sweep.notified() => is_due = true,
-            _ = pace.tick() => is_due = true,
+            _ = pace.tick() => (is_due, is_age_due) = (true, true),
             _ = soon.tick() => {}
         }
         // By then all that live have been heard: whatever no one of them has is taken over.
@@ -233,8 +238,9 @@ async fn look_through(shared: Arc<Shared>, mut is_set_up: bool) {
         if is_due {
             is_due = !swept(&shared).await;
         }
-        if let Err(failed) = count_dead(&shared).await {
-            tracing::debug!(error = %failed, "dead letters can not be counted");
+        match look_at_dead(&shared, is_age_due).await {
+            Ok(()) => is_age_due = false,
+            Err(failed) => tracing::debug!(error = %failed, "dead letters are looked at later"),
         }
     }
 }
@@ -255,19 +261,20 @@ async fn swept(shared: &Shared) -> bool {
     }
 }
 
-/// Looks how many dead letters there are; what this node changed meanwhile is counted when it looks next.
-async fn count_dead(shared: &Shared) -> Result<(), Failed> {
-    let Some(version) = shared.held().dead_version() else {
+/// Looks how many dead letters there are, and drops those beyond what is kept. What this node changed meanwhile is counted when it
+/// looks next.
+async fn look_at_dead(shared: &Shared, by_age: bool) -> Result<(), Failed> {
+    let version = shared.held().dead_version();
+    let info = shared.api.stream(&shared.names.dead).await?;
+    let Some(kept) = info.as_ref().and_then(Kept::of) else {
         return Ok(());
     };
-    let info = shared.api.stream(&shared.names.dead).await?;
-    let messages = info.as_ref().map(|info| &info["state"]["messages"]);
-    if let Some(messages) = messages.and_then(serde_json::Value::as_u64) {
+    if let Some(version) = version {
         let mut held = shared.held();
-        held.dead_counted(usize::try_from(messages).unwrap_or(usize::MAX), version);
+        held.dead_counted(kept.letters(), version);
         shared.meters.tell(&mut held);
     }
-    Ok(())
+    shared.trim(kept, by_age).await
 }
 
 /// The answer to a question that needs nobody's time: NATS gives it when nobody listens.

@@ -201,6 +201,15 @@ impl Sessions {
         Instant::now() < state.held_until && last.elapsed() > self.timeout
     }
 
+    /// Whether it is the one of those that live, as far as it knows, which does what one node should.
+    pub(super) fn is_first(&self) -> bool {
+        let state = self.state();
+        let mut others = state.others.iter();
+        others.all(|(session, heard)| {
+            *session > self.own || heard.has_ended || heard.at.elapsed() > self.timeout
+        })
+    }
+
     /// The sessions that died since this was asked last.
     pub(super) fn newly_dead(&self) -> Vec<String> {
         let mut state = self.state();
@@ -319,11 +328,13 @@ mod tests {
         check("n2+1", Standing::Dead);
         check("n3+1", Standing::Alive);
         check("n4+1", Standing::Ended);
+        assert!(!sessions.is_first(), "n3 lives, and its name comes first");
         let mut dead = sessions.newly_dead();
         dead.sort();
         assert_eq!(dead, ["n2+1", "n9+1", "n9+2"]);
         pass(4).await;
         assert_eq!(sessions.newly_dead(), ["n3+1"]);
+        assert!(sessions.is_first());
         assert!(sessions.newly_dead().is_empty());
         // One that is not heard itself knows nothing, and listens anew when it is.
         tokio::time::advance(TIMEOUT).await;

@@ -1,6 +1,7 @@
 //! The streams: how they are called, what they must be like, and that they are.
 
 use config::settings::JetStreamSettings;
+use protocol::NodeId;
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, Failed};
@@ -56,6 +57,12 @@ impl Names {
     /// The subjects of all records of several deliveries.
     pub(super) fn batches_of_many(&self) -> String {
         format!("{}.held.many.*", self.prefix)
+    }
+
+    /// The subject of the mark that a node leaves while it looks through all records.
+    pub(super) fn mark(&self, node: &NodeId) -> String {
+        let node = node.as_str().replace('.', "=");
+        format!("{}.held.mark.{node}", self.prefix)
     }
 
     /// Which record has this subject.
@@ -132,8 +139,23 @@ pub(super) async fn ensure(api: &Api, names: &Names, options: &Options) -> Resul
     Ok(())
 }
 
+/// Whether several servers of that version keep a stream as ADR 0029 needs it: the expected sequence of a subject is checked in the
+/// order in which records are stored, and a server that was killed does not lead with less than it acknowledged.
+pub(super) fn keeps_replicas(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (2, 11),
+        _ => false,
+    }
+}
+
 fn refused(stream: &str, configured: Result<(), Failed>) -> Result<(), OpenError> {
+    /// "no suitable peers for placement" and "insufficient resources": too few servers are up.
+    const TOO_FEW: [u64; 2] = [10_005, 10_023];
     match configured {
+        Err(Failed::Refused { code, why }) if TOO_FEW.contains(&code) => Err(OpenError::Away(
+            format!("NATS can not keep stream {stream} yet: {why} ({code})"),
+        )),
         Err(Failed::Refused { code, why }) => Err(OpenError::Refused {
             stream: stream.to_owned(),
             why: format!("{why} ({code})"),
@@ -143,7 +165,8 @@ fn refused(stream: &str, configured: Result<(), Failed>) -> Result<(), OpenError
 }
 
 /// Fields of a stream that can be changed while it holds something, without losing anything of it.
-const CHANGEABLE: [&str; 6] = [
+const CHANGEABLE: [&str; 7] = [
+    "discard",
     "max_msgs",
     "max_bytes",
     "max_age",
@@ -214,11 +237,12 @@ fn configs(names: &Names, options: &Options) -> [(String, Map<String, Value>); 3
         "max_bytes": bytes_max.as_u64(),
         "max_age": 0,
     });
+    // The nodes drop what is beyond that, and count it; the stream refuses what would be far beyond.
     let dead = json!({
-        "discard": "old",
-        "max_msgs": options.dead_len_max,
-        "max_bytes": options.dead_bytes_max,
-        "max_age": u64::try_from(options.dead_age_max.as_nanos()).unwrap_or(0),
+        "discard": "new",
+        "max_msgs": options.dead_len_max.saturating_mul(2),
+        "max_bytes": options.dead_bytes_max.saturating_mul(2).min(i64::MAX as u64),
+        "max_age": 0,
     });
     let nodes = json!({
         "discard": "old",
@@ -248,8 +272,21 @@ mod tests {
             };
             assert_eq!(names.batch_key(&names.batch(key)), Some(key));
         }
-        assert_eq!(names.batch_key("hearth.a=b.held.other.x"), None);
+        assert_eq!(names.batch_key(&names.mark(&"n.1".parse().unwrap())), None);
         assert_eq!(names.session(&names.node("n1-x")), Some("n1-x"));
+    }
+
+    #[test]
+    fn replicas_need_a_server_that_keeps_them() {
+        let check = |version, keeps| assert_eq!(keeps_replicas(version), keeps, "{version}");
+        check("2.9.10", false);
+        check("2.10.29", false);
+        check("2.11.0", true);
+        check("2.15.1", true);
+        check("2.12.0-RC.1", true);
+        check("3.0.0", true);
+        check("", false);
+        check("next", false);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use rand::seq::SliceRandom;
 use tokio::time::timeout_at;
@@ -26,8 +27,16 @@ const CLAIMS_MAX: usize = 10_000;
 struct Claim {
     key: BatchKey,
     head: Head,
-    /// Whether what it holds may have run.
-    counts: bool,
+    /// What is to become of it.
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It ended here, and a server that was killed brought it back.
+    Ended,
+    /// It waits here from now on. `counts`: it may have run.
+    Waits { counts: bool },
 }
 
 impl Shared {
@@ -38,29 +47,64 @@ impl Shared {
         let mut claims = Vec::new();
         let mut found = HashMap::with_capacity(own.len());
         let mut is_all = true;
+        let mark = self.mark().await?;
+        let mut is_behind = mark.is_some();
         let look = |head: Head| {
+            is_behind &= Some(head.sequence) != mark;
             let Some(key) = self.names.batch_key(&head.subject) else {
                 return;
             };
-            let counts = match self.sessions.standing(&head.owner) {
-                Standing::Alive => return,
-                Standing::Own if self.held().batches.contains_key(&key) => {
+            let standing = self.sessions.standing(&head.owner);
+            let (is_here, has_ended) = {
+                let held = self.held();
+                let has_ended = held.ended.covers(key, head.sequence);
+                (held.batches.contains_key(&key), has_ended)
+            };
+            let what = match standing {
+                Standing::Own if is_here => {
                     found.insert(key, head.sequence);
                     return;
                 }
-                // The answer to what put it there was lost; or it ended, and a server that was killed forgot that.
-                Standing::Own | Standing::Ended => false,
-                Standing::Dead => true,
+                _ if has_ended => What::Ended,
+                Standing::Alive => return,
+                // The answer to what put it there was lost, or nobody knows any more that it ended.
+                Standing::Own | Standing::Ended => What::Waits { counts: false },
+                Standing::Dead => What::Waits { counts: true },
             };
             match claims.len() < CLAIMS_MAX {
-                true => claims.push(Claim { key, head, counts }),
+                true => claims.push(Claim { key, head, what }),
                 false => is_all = false,
             }
         };
         let (stream, subjects) = (&self.names.held, self.names.batches());
         self.api.heads(stream, &subjects, look).await?;
+        if let Some(mark) = mark {
+            self.api.delete(stream, mark).await?;
+        }
+        if is_behind {
+            let why = "the server that was read has not caught up".to_owned();
+            return Err(Failed::Away(why));
+        }
         self.check(own, &found).await;
         Ok(self.take_over(claims).await? && is_all)
+    }
+
+    /// Any of several servers may be the one whose records are read: one that has caught up has a mark that was put just now. There is
+    /// none where one server has all, and where there is no room for it.
+    async fn mark(&self) -> Result<Option<u64>, Failed> {
+        if self.options.settings.replicas == 1 {
+            return Ok(None);
+        }
+        let (subject, deadline) = (self.names.mark(&self.options.node), self.api.deadline());
+        let put = self
+            .api
+            .put(&subject, None, self.owned(), Bytes::new(), deadline);
+        match put.await {
+            Ok(Fenced::Done(sequence)) => Ok(Some(sequence)),
+            Ok(Fenced::Moved) => Ok(None),
+            Err(failed) if failed.is_full() => Ok(None),
+            Err(failed) => Err(failed),
+        }
     }
 
     /// Forgets what is not where this node had it.
@@ -76,11 +120,8 @@ impl Shared {
             if found.get(&key) == Some(&sequence) {
                 continue;
             }
-            match self
-                .api
-                .last(&self.names.held, &self.names.batch(key))
-                .await
-            {
+            let (stream, subject) = (&self.names.held, self.names.batch(key));
+            match self.api.last_since(stream, &subject, sequence).await {
                 Ok(Some(stored)) if stored.owner == self.session => {
                     kept.place = Place::At(stored.sequence);
                 }
@@ -97,7 +138,8 @@ impl Shared {
         }
     }
 
-    /// Takes these over, as far as there is room; false when there is not.
+    /// Takes these over, as far as there is room; false when there is not, or one was not where it was found: somebody was faster, or
+    /// the server that was asked is behind.
     async fn take_over(&self, mut claims: Vec<Claim>) -> Result<bool, Failed> {
         if claims.is_empty() {
             return Ok(true);
@@ -109,19 +151,19 @@ impl Shared {
             async move {
                 let has_room = self.held().has_room();
                 match has_room {
-                    true => self.claim(claim).await.map(Some),
+                    true => self.claim(claim).await,
                     false => Ok(None),
                 }
             }
         });
         let claimed: Vec<_> = claimed.buffered(AT_ONCE).collect().await;
         let mut from = HashMap::<&str, usize>::new();
-        let mut has_room = true;
+        let mut is_all = true;
         let mut failed = None;
         for (claim, outcome) in claims.iter().zip(&claimed) {
             match outcome {
                 Ok(Some(_)) => *from.entry(claim.head.owner.as_str()).or_default() += 1,
-                Ok(None) => has_room = false,
+                Ok(None) => is_all = false,
                 Err(error) => failed = Some(error.clone()),
             }
         }
@@ -134,16 +176,20 @@ impl Shared {
                 "deliveries of nodes that are gone were taken over"
             );
         }
-        failed.map_or(Ok(has_room), Err)
+        failed.map_or(Ok(is_all), Err)
     }
 
-    /// Puts a record in the name of this node in place of that of another one; says how many deliveries wait here by that. None do
-    /// when somebody was faster.
-    async fn claim(&self, claim: &Claim) -> Result<usize, Failed> {
-        let Claim { key, head, counts } = claim;
+    /// Puts a record in the name of this node in place of that of another one; says how many deliveries wait here by that, or nothing
+    /// when it is not there.
+    async fn claim(&self, claim: &Claim) -> Result<Option<usize>, Failed> {
+        let Claim { key, head, what } = claim;
         let held = &self.names.held;
+        let What::Waits { counts } = what else {
+            self.api.delete(held, head.sequence).await?;
+            return Ok(Some(0));
+        };
         let Some(stored) = self.api.get(held, head.sequence).await? else {
-            return Ok(0);
+            return Ok(None);
         };
         let Ok(Record::Put(put)) = Record::read(&stored.body) else {
             tracing::error!(
@@ -151,12 +197,12 @@ impl Shared {
                 sequence = head.sequence,
                 "a record of the queue can not be read: another version wrote it, or something else. It waits until it is deleted by hand"
             );
-            return Ok(0);
+            return Ok(Some(0));
         };
         let rows = self.rows_left(&put, u32::from(*counts)).await?;
         if rows.is_empty() {
             self.api.delete(held, head.sequence).await?;
-            return Ok(0);
+            return Ok(Some(0));
         }
         self.give_up(*key).await;
         let put = put.only(rows);
@@ -167,7 +213,7 @@ impl Shared {
         fault_point!("jetstream.takeover.before_put");
         let done = self.put(&batch, head.sequence, body.clone().into()).await?;
         let (Fenced::Done(sequence), Ok(Record::Put(put))) = (done, Record::read(&body)) else {
-            return Ok(0);
+            return Ok(None);
         };
         kept.place = Place::At(sequence);
         fault_point!("jetstream.takeover.put");
@@ -184,7 +230,7 @@ impl Shared {
             // What is not told by then is found when this node has ended, and made once more.
             let _ = timeout_at(self.api.deadline(), self.tell_all(&batch)).await;
         }
-        Ok(put.deliveries.len())
+        Ok(Some(put.deliveries.len()))
     }
 
     /// Forgets what this node had in the place of a record that is another node's. Whoever tells of it comes to an end first: the

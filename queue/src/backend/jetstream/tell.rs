@@ -125,19 +125,28 @@ impl Shared {
                 fault_point!("jetstream.tell.done");
                 (kept.place, kept.version) = (place, version);
                 if place == Place::Ended {
-                    self.held().forget(batch);
+                    self.ended(batch, sequence);
                 }
                 Step::Told
             }
-            Ok(Fenced::Moved) => self.find(batch, kept, left.is_empty() && is_in_doubt).await,
+            Ok(Fenced::Moved) => {
+                let may_be_ended = left.is_empty() && is_in_doubt;
+                self.find(batch, kept, sequence, may_be_ended).await
+            }
             Err(failed) => Step::Later(failed),
         }
     }
 
     /// What became of a record that is not where it was. `may_be_ended`: an attempt to delete it has not been answered.
-    async fn find(&self, batch: &Arc<Batch>, kept: &mut Kept, may_be_ended: bool) -> Step {
-        let subject = self.names.batch(batch.key);
-        match self.api.last(&self.names.held, &subject).await {
+    async fn find(
+        &self,
+        batch: &Arc<Batch>,
+        kept: &mut Kept,
+        sequence: u64,
+        may_be_ended: bool,
+    ) -> Step {
+        let (stream, subject) = (&self.names.held, self.names.batch(batch.key));
+        match self.api.last_since(stream, &subject, sequence).await {
             Ok(Some(stored)) if stored.owner == self.session => {
                 // An attempt of ours that was not answered came through.
                 kept.place = Place::At(stored.sequence);
@@ -146,13 +155,19 @@ impl Shared {
             }
             Ok(None) if may_be_ended => {
                 kept.place = Place::Ended;
-                self.held().forget(batch);
+                self.ended(batch, sequence);
                 Step::Told
             }
             Ok(Some(_)) => Step::Lost(Whose::Others),
             Ok(None) => Step::Lost(Whose::Nobodys),
             Err(failed) => Step::Later(failed),
         }
+    }
+
+    fn ended(&self, batch: &Arc<Batch>, sequence: u64) {
+        let mut held = self.held();
+        held.forget(batch);
+        held.ended.note(batch.key, sequence);
     }
 
     /// Puts the record of a batch, in our name, in the place of the one that is expected.

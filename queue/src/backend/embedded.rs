@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::{Counter, Gauge};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::limits::count;
 use super::{
@@ -44,7 +44,7 @@ use read::Found;
 use record::{Death, Id, Put, Record};
 use replay::Replay;
 use reserve::Reserve;
-use writer::{Job, Shared, Writer};
+use writer::{Job, OnDisk, Shared, Writer, closed};
 
 pub use journal::OpenError;
 
@@ -185,7 +185,7 @@ impl EmbeddedQueue {
     }
 
     /// As [`EmbeddedQueue::note`]; the answer comes when it is on disk.
-    fn note_on_disk(&self, record: &Record<'_>) -> oneshot::Receiver<Result<(), Error>> {
+    fn note_on_disk(&self, record: &Record<'_>) -> OnDisk {
         let mut job = Job::note(record);
         let on_disk = job.on_disk();
         self.shared.push(job);
@@ -235,7 +235,7 @@ impl Queue for EmbeddedQueue {
             self.shared.push(job);
             on_disk
         };
-        on_disk.await.unwrap_or_else(|_| Err(closed()))
+        on_disk.wait().await
     }
 
     async fn lease(&self, permits: Permits) -> Result<Vec<Leased>, Error> {
@@ -358,7 +358,7 @@ impl Queue for EmbeddedQueue {
             self.shared.meters.tell(&mut index);
             self.note_on_disk(&Record::Redriven(Id(id), now))
         };
-        on_disk.await.unwrap_or_else(|_| Err(closed()))?;
+        on_disk.wait().await?;
         Ok(true)
     }
 
@@ -387,7 +387,7 @@ impl EmbeddedQueue {
         };
         // A function that had a lease may have another one.
         self.shared.changed.notify_one();
-        on_disk.await.unwrap_or_else(|_| Err(closed()))?;
+        on_disk.wait().await?;
         Ok(true)
     }
 
@@ -417,10 +417,6 @@ impl Drop for EmbeddedQueue {
             tracing::error!("the writer of the queue's journal panicked");
         }
     }
-}
-
-fn closed() -> Error {
-    Error::Unavailable("it is closed".into())
 }
 
 impl Meters {

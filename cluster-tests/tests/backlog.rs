@@ -109,7 +109,7 @@ impl Function {
             does: watch::Sender::new(does),
             took: Mutex::default(),
         });
-        let serving = tokio::spawn(serve(listener, Arc::clone(&served)));
+        let serving = TaskTracker::new().spawn(serve(listener, Arc::clone(&served)));
         let record = Record::http(name, &url).timeout_ms(60_000);
         sandbox.register(&record).await;
         let subscription = json!({ "event": name, "functionId": name });

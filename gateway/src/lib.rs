@@ -22,7 +22,7 @@ mod meters;
 mod node;
 mod surface;
 
-pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
+pub use edge::{Addresses, BindError, CertificateError, Edge, ListenError, Listeners, Serving};
 pub use events::{Emitter, Invocations, Scheduled};
 pub use inner::{Callers, InnerListener, Stranger};
 pub use invoke::Propagate;

@@ -136,10 +136,17 @@ pub fn with_environment(text: &str) -> Vec<String> {
 
 /// Resident memory of a process in bytes; `None` once it is gone.
 pub fn resident_bytes(id: i32) -> Option<u64> {
+    status_bytes(id, "VmRSS:")
+}
+
+/// The most resident memory that a process ever had, in bytes; `None` once it is gone.
+pub fn peak_bytes(id: i32) -> Option<u64> {
+    status_bytes(id, "VmHWM:")
+}
+
+fn status_bytes(id: i32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = kib.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }

@@ -236,7 +236,7 @@ async fn enqueue(
     let event = rmp_serde::to_vec_named(&submitted).expect("an invocation is texts and bytes");
     let delivery = Delivery {
         id: DeliveryId::random(),
-        event: event.into(),
+        event: event.into_boxed_slice().into(),
         space: request.space,
         function_id: request.function_id,
         origin: Origin::Execution(id),

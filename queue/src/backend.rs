@@ -216,7 +216,7 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// [`Error::Unavailable`] when it may be back after a restart.
     async fn cancel(&self, id: DeliveryId) -> Result<bool, Error>;
 
-    /// The dead letters after this position, oldest first, `max` at most. 0 is before all.
+    /// The dead letters after this position, oldest first, `max` at most, but that a page ends behind all of one position. 0 is before all.
     ///
     /// # Errors
     /// [`Error::Unavailable`].

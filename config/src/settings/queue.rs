@@ -20,10 +20,10 @@ section! {
         /// Where custom events wait: `embedded` (on this node's disk, each delivered at least once), `etcd` (in the etcd of the config store, at least once, also when this node is lost), `jetstream` (in NATS, as with `etcd`, for higher rates) or `memory` (at most once). With etcd `etcd`, without it `embedded`, unless it is set.
         pub backend: Option<QueueBackend> = None,
         /// Deliveries that wait on this node, one for each subscriber of an event; an event that finds no room is answered with 503.
-        pub len_max: usize = 10_000,
+        pub len_max: usize = 100_000,
         /// Bytes of the events that wait, counted for each delivery, with 256 for the delivery itself; beyond it events are answered with 503.
         #[serde(with = "size")]
-        pub bytes_max: ByteSize = ByteSize::mib(64),
+        pub bytes_max: ByteSize = ByteSize::mib(128),
         /// The share of `len_max` and `bytes_max` that deliveries to one function may take, so that one that hangs leaves room.
         pub function_share: f64 = 0.5,
         /// Deliveries that run at once on this node; one function gets a quarter of them while others could need some.

@@ -41,7 +41,7 @@ pub(super) async fn list(
     let last = found.last().map(|dead| dead.position);
     Ok(Line(api::DeadLetters {
         node: shared.node.name().to_string(),
-        next: last.filter(|_| found.len() == limit),
+        next: last.filter(|_| found.len() >= limit),
         dead_letters: found.iter().map(|dead| shown(dead).0).collect(),
     }))
 }

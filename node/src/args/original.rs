@@ -95,7 +95,7 @@ const FLAGS: [Flag; 18] = [
         "workers-backlog",
         "COUNT",
         Becomes::Setting("queue.len_max"),
-        "deliveries that may wait; the default is 10,000",
+        "deliveries that may wait; the default is 100,000",
     ),
     valued(
         "embed-data-dir",

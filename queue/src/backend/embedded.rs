@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::{Counter, Gauge};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::limits::count;
 use super::{
@@ -45,7 +45,7 @@ use read::Found;
 use record::{Death, Id, Put, Record};
 use replay::Replay;
 use reserve::Reserve;
-use writer::{Job, Shared, Writer};
+use writer::{Job, OnDisk, Shared, Writer, closed};
 
 pub use journal::OpenError;
 
@@ -190,7 +190,7 @@ impl EmbeddedQueue {
     }
 
     /// As [`EmbeddedQueue::note`]; the answer comes when it is on disk.
-    fn note_on_disk(&self, record: &Record<'_>) -> oneshot::Receiver<Result<(), Error>> {
+    fn note_on_disk(&self, record: &Record<'_>) -> OnDisk {
         let mut job = Job::note(record);
         let on_disk = job.on_disk();
         self.shared.push(job);
@@ -241,7 +241,7 @@ impl Queue for EmbeddedQueue {
             on_disk
         };
         fault_point!("embedded.accept.pushed");
-        let accepted = on_disk.await.unwrap_or_else(|_| Err(closed()));
+        let accepted = on_disk.wait().await;
         fault_point!("embedded.accept.on_disk");
         accepted
     }
@@ -384,7 +384,7 @@ impl Queue for EmbeddedQueue {
             self.note_on_disk(&Record::Redriven(Id(id), now))
         };
         fault_point!("embedded.redrive.noted");
-        on_disk.await.unwrap_or_else(|_| Err(closed()))?;
+        on_disk.wait().await?;
         fault_point!("embedded.redrive.on_disk");
         Ok(true)
     }
@@ -419,7 +419,7 @@ impl EmbeddedQueue {
         fault_point!("embedded.cancel.noted");
         // A function that had a lease may have another one.
         self.shared.changed.notify_one();
-        on_disk.await.unwrap_or_else(|_| Err(closed()))?;
+        on_disk.wait().await?;
         fault_point!("embedded.cancel.on_disk");
         Ok(true)
     }
@@ -450,10 +450,6 @@ impl Drop for EmbeddedQueue {
             tracing::error!("the writer of the queue's journal panicked");
         }
     }
-}
-
-fn closed() -> Error {
-    Error::Unavailable("it is closed".into())
 }
 
 impl Meters {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Delivery, DeliveryId, Origin};
 
+/// What a row takes, about.
+const ROW_BYTES: usize = 192;
+
 /// One record. Those about a delivery that is not known are about one that ended and whose segment was released.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Record<'a> {
@@ -126,7 +129,21 @@ impl Row {
 impl<'a> Record<'a> {
     /// The record as bytes.
     pub(super) fn write(&self) -> Vec<u8> {
-        rmp_serde::to_vec_named(self).expect("a record is made of numbers, texts and bytes")
+        let mut bytes = Vec::with_capacity(self.bytes_about());
+        rmp_serde::encode::write_named(&mut bytes, self)
+            .expect("a record is made of numbers, texts and bytes");
+        bytes
+    }
+
+    /// What it takes, about, so that events are not copied while it grows.
+    fn bytes_about(&self) -> usize {
+        match self {
+            Self::Put(put) => {
+                let events: usize = put.events.iter().map(|event| event.len()).sum();
+                events + ROW_BYTES * (1 + put.deliveries.len())
+            }
+            _ => 0,
+        }
     }
 
     /// Reads a record back.

@@ -57,6 +57,49 @@ async fn every_node_has_the_same() {
     assert_eq!(one.redrive(purged).await, Ok(false));
 }
 
+/// Two nodes bury in the same microsecond: no page ends between the two.
+#[tokio::test]
+async fn none_of_one_position_is_passed_over() {
+    let etcd = Etcd::start().await;
+    let cluster = Cluster::on(&etcd);
+    let queue = cluster.node("n1").await;
+    let ids = bury(&queue, 6).await;
+    let letters = queue.dead_letters(0, 10).await.unwrap();
+    // The third and the fourth one get the position of the second.
+    let same = letters[1].position;
+    let mut client = etcd.client().await;
+    let prefix = "hearth/test/queue/dead/";
+    for letter in &letters[2..4] {
+        let under = format!("{prefix}{:016x}.", letter.position);
+        let all = etcd_client::GetOptions::new().with_prefix();
+        let found = client.get(under.as_str(), Some(all)).await.unwrap();
+        let found = &found.kvs()[0];
+        let key = found.key_str().unwrap();
+        let moved = key.replace(&under, &format!("{prefix}{same:016x}."));
+        client.put(moved, found.value(), None).await.unwrap();
+        client.delete(key, None).await.unwrap();
+    }
+    for (max, pages) in [
+        (1, [1, 3, 1, 1].as_slice()),
+        (2, &[4, 2]),
+        (3, &[4, 2]),
+        (4, &[4, 2]),
+        (5, &[5, 1]),
+        (6, &[6]),
+    ] {
+        let (mut after, mut found) = (0, Vec::new());
+        for len in pages {
+            let page = queue.dead_letters(after, max).await.unwrap();
+            assert_eq!(page.len(), *len, "of {pages:?}");
+            after = page.last().unwrap().position;
+            found.extend(page.iter().map(|dead| dead.delivery.id));
+        }
+        assert_eq!(found.len(), 6);
+        assert_eq!(BTreeSet::from_iter(found), ids);
+        assert!(queue.dead_letters(after, max).await.unwrap().is_empty());
+    }
+}
+
 /// Two nodes that redrive the same one at once make one delivery of it.
 #[tokio::test]
 async fn one_is_redriven_once() {

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::disk::{Disk, DiskFile};
 use super::record::Record;
-use super::segment::{self, Damage, HEAD_BYTES, Headless, Place, Rest};
+use super::segment::{self, Damage, HEAD_BYTES, Headless, Place, RECORD_HEAD_BYTES, Rest};
 
 /// Why the queue can not be opened. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -166,10 +166,13 @@ impl Journal {
     /// Appends these records with one write. On disk they are after [`Journal::sync`].
     pub(super) fn append<'a>(
         &mut self,
-        bodies: impl Iterator<Item = &'a [u8]>,
+        bodies: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> io::Result<Vec<Place>> {
         let start = self.written();
-        let mut buffer = Vec::new();
+        let bytes = bodies
+            .clone()
+            .map(|body| body.len() + RECORD_HEAD_BYTES as usize);
+        let mut buffer = Vec::with_capacity(bytes.sum());
         let mut places = Vec::new();
         let mut offset = start;
         for body in bodies {

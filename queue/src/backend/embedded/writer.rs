@@ -55,6 +55,8 @@ pub(super) struct Shared {
 struct Pending {
     jobs: VecDeque<Job>,
     is_closed: bool,
+    /// How many jobs the writer sleeps for; none while it is awake.
+    awaited: Option<usize>,
 }
 
 /// A record on its way to the disk.
@@ -63,11 +65,22 @@ pub(super) struct Job {
     body: Vec<u8>,
     kind: Kind,
     /// Who waits for it to be on disk.
-    reply: Option<oneshot::Sender<Result<(), Error>>>,
+    reply: Option<oneshot::Sender<Answer>>,
     /// Whether it was tried to write it.
     has_failed: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
+
+/// What the writer says of a record; nothing if the queue was closed before.
+type Answer = Result<Together, Error>;
+
+/// The end of the wait until a record is on disk.
+pub(super) struct OnDisk(oneshot::Receiver<Answer>);
+
+/// Those who shared a sync with whoever is answered first, and are answered when this is dropped. So one of them is woken by the
+/// writer, and the others by that one: to wake a task from a thread of its runtime costs less than to do so from elsewhere.
+#[derive(Debug)]
+struct Together(Vec<oneshot::Sender<Answer>>);
 
 /// What becomes of the index when a record is on disk.
 #[derive(Debug)]
@@ -129,8 +142,13 @@ impl Shared {
         if !pending.is_closed {
             pending.jobs.push_back(job);
         }
+        // To wake a thread costs as much as all the rest: once, and not for each of those that it waits for.
+        let len = pending.jobs.len();
+        let is_enough = pending.awaited.take_if(|awaited| len >= *awaited);
         drop(pending);
-        self.wake.notify_one();
+        if is_enough.is_some() {
+            self.wake.notify_one();
+        }
     }
 
     /// The bytes of the journal.
@@ -187,10 +205,30 @@ impl Job {
     }
 
     /// The end of the wait until it is on disk.
-    pub(super) fn on_disk(&mut self) -> oneshot::Receiver<Result<(), Error>> {
+    pub(super) fn on_disk(&mut self) -> OnDisk {
         let (reply, on_disk) = oneshot::channel();
         self.reply = Some(reply);
-        on_disk
+        OnDisk(on_disk)
+    }
+}
+
+impl OnDisk {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// When it could not be written, or the queue was closed before.
+    pub(super) async fn wait(self) -> Result<(), Error> {
+        let answer = self.0.await.unwrap_or_else(|_| Err(closed()));
+        answer.map(drop)
+    }
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        for reply in self.0.drain(..) {
+            // Whoever is gone does not want to know.
+            let _ = reply.send(Ok(Self(Vec::new())));
+        }
     }
 }
 
@@ -232,6 +270,7 @@ impl Writer {
             if self.release.is_due() && self.again.is_empty() {
                 break;
             }
+            pending.awaited = Some(1);
             if self.unsynced.is_empty() && self.again.is_empty() {
                 pending = self
                     .shared
@@ -252,12 +291,14 @@ impl Writer {
         let awaited = |pending: &mut Pending| pending.jobs.len() < callers && !pending.is_closed;
         if callers > 1 && !pending.jobs.is_empty() {
             let patience = (took / 8).min(GATHER_FOR);
+            pending.awaited = Some(callers);
             let waited = self
                 .shared
                 .wake
                 .wait_timeout_while(pending, patience, awaited);
             (pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        pending.awaited = None;
         let mut jobs: Vec<Job> = self.again.drain(..).collect();
         let mut bytes = 0;
         while bytes < BATCH_BYTES
@@ -389,9 +430,10 @@ impl Writer {
             self.shared.changed.notify_one();
         }
         fault_point!("embedded.answer.before");
-        for reply in replies {
-            // Whoever is gone does not want to know.
-            let _ = reply.send(Ok(()));
+        let mut replies = replies.into_iter();
+        if let Some(first) = replies.next() {
+            // When that one is gone, the others are answered at once.
+            let _ = first.send(Ok(Together(replies.collect())));
         }
         fault_point!("embedded.answer.after");
         self.vouch()?;
@@ -476,6 +518,11 @@ impl Drop for Writer {
         pending.is_closed = true;
         pending.jobs.clear();
     }
+}
+
+/// Why a record is not on disk when nobody says so.
+pub(super) fn closed() -> Error {
+    Error::Unavailable("it is closed".into())
 }
 
 fn unavailable() -> Error {

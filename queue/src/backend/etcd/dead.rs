@@ -22,29 +22,48 @@ pub(super) struct Found {
 }
 
 impl Shared {
+    /// A page ends behind all of one position, as that is what the next page begins after: two nodes may bury in the same microsecond.
     pub(super) async fn list_dead(&self, after: u64, max: usize) -> Result<Vec<DeadLetter>, Error> {
         self.all_told().await?;
         let Range { from, end } = self.keys.dead_after(after);
-        let mut from = from.into_bytes();
+        let mut next = Some(from.into_bytes());
         let mut letters = Vec::new();
-        while letters.len() < max {
-            let limit = i64::try_from(PAGE.min(max - letters.len())).unwrap_or(i64::MAX);
-            let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
-            let mut page = self.get(from, options).await?;
-            let more = page.more();
-            let records = page.take_kvs();
-            let last = records.last().map(|record| record.key().to_vec());
-            let found = records.iter().filter_map(|record| self.read_or_log(record));
-            letters.extend(found.map(|found| found.letter));
-            match last {
-                Some(last) if more => {
-                    from = last;
-                    from.push(0);
-                }
-                _ => break,
+        while letters.len() < max
+            && let Some(from) = next
+        {
+            let limit = PAGE.min(max - letters.len());
+            next = self
+                .read_dead(from, end.clone(), limit, &mut letters)
+                .await?;
+        }
+        if let Some(last) = letters.last().map(|letter| letter.position) {
+            let end = self.keys.dead_after(last).from.into_bytes();
+            while let Some(from) = next.filter(|from| *from < end) {
+                next = self
+                    .read_dead(from, end.clone(), PAGE, &mut letters)
+                    .await?;
             }
         }
         Ok(letters)
+    }
+
+    /// Reads so many dead letters of a range at most, and says where those begin that follow.
+    async fn read_dead(
+        &self,
+        from: Vec<u8>,
+        end: Vec<u8>,
+        limit: usize,
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let options = GetOptions::new().with_range(end).with_limit(limit);
+        let mut page = self.get(from, options).await?;
+        let more = page.more();
+        let records = page.take_kvs();
+        let found = records.iter().filter_map(|record| self.read_or_log(record));
+        letters.extend(found.map(|found| found.letter));
+        let last = records.last().filter(|_| more);
+        Ok(last.map(|last| [last.key(), b"\0"].concat()))
     }
 
     pub(super) async fn find_dead(&self, id: DeliveryId) -> Result<Option<Found>, Error> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::{SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX};
 use crate::id::{FunctionId, InvalidId, Space};
 
 mod id;
@@ -183,6 +184,26 @@ impl EventType {
     /// Whether it is the event of direct calls.
     pub fn is_invoke(&self) -> bool {
         self.as_str() == "invoke"
+    }
+
+    /// Whether a record may have such an event emitted.
+    ///
+    /// # Errors
+    /// What is expected instead.
+    pub fn check_emitted(&self) -> Result<(), &'static str> {
+        let is_own = |prefix: &&str| self.as_str().starts_with(prefix);
+        if self.pattern_prefix().is_some() {
+            return Err("a name, not a pattern");
+        }
+        if self.is_http() || self.is_invoke() {
+            return Err(
+                "another: http and invoke are answered by a function, and nobody waits for an answer here",
+            );
+        }
+        if [SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX].iter().any(is_own) {
+            return Err("another: events of that name are those of the gateway itself");
+        }
+        Ok(())
     }
 
     /// The text before the `*` of a pattern: empty, or ending with a dot.

@@ -36,7 +36,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the invocation.
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure>;
+    async fn deliver(&self, leased: &Leased) -> Result<(), Failure>;
 
     /// What the function, rather than [`Retry`], says of its deliveries. Asked for each of them, so it must be cheap.
     fn own_retry(&self, _delivery: &Delivery) -> OwnRetry {
@@ -44,7 +44,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Notes that a delivery came to nothing, before the queue is told how it goes on. What it returns is what the queue is told.
-    async fn failed(&self, _delivery: &Delivery, _failure: &Failure, outcome: Outcome) -> Outcome {
+    async fn failed(&self, _leased: &Leased, _failure: &Failure, outcome: Outcome) -> Outcome {
         outcome
     }
 }
@@ -239,7 +239,7 @@ impl Shared {
         let deliver = &self.args.deliver;
         let (failure, outcome) = match self.hopeless(leased) {
             Some(reason) => (reason.clone(), self.give_up(leased, reason)),
-            None => match deliver.deliver(&leased.delivery).await {
+            None => match deliver.deliver(leased).await {
                 Ok(()) => {
                     return Ended {
                         outcome: Outcome::Delivered,
@@ -249,7 +249,7 @@ impl Shared {
                 Err(failure) => (failure.clone(), self.judge(leased, failure)),
             },
         };
-        let told = deliver.failed(&leased.delivery, &failure, outcome.clone());
+        let told = deliver.failed(leased, &failure, outcome.clone());
         let told = told.await;
         Ended { outcome, told }
     }

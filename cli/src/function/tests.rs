@@ -74,6 +74,33 @@ fn register_sends_every_option() {
 }
 
 #[test]
+fn destinations_are_functions_event_types_and_urls() {
+    for (options, delivery) in [
+        (
+            "--on-success function:g --on-failure event:order.failed",
+            json!({ "onSuccess": { "function": "g" }, "onFailure": { "event": "order.failed" } }),
+        ),
+        (
+            "--on-failure https://example.com/x?a=b",
+            json!({ "onFailure": { "url": "https://example.com/x?a=b" } }),
+        ),
+    ] {
+        check_record(
+            &format!("f --image i {options}"),
+            json!({"space":"default","functionId":"f","type":"container","provider":{"image":"i"},"delivery":delivery}),
+        );
+    }
+    for (wrong, expected) in [
+        ("g", "expected function:ID, event:TYPE or a URL"),
+        ("topic:g", "expected function:ID, event:TYPE or a URL"),
+        ("event:a.*", "delivery.onFailure.event is"),
+        ("http://", "delivery.onFailure.url is"),
+    ] {
+        check_bad(&format!("f --image i --on-failure {wrong}"), "", expected);
+    }
+}
+
+#[test]
 fn arguments_after_two_hyphens_replace_an_images_command() {
     check_record(
         "f --image i -- serve --port 80",

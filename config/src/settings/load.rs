@@ -113,6 +113,7 @@ impl Settings {
         self.http.check()?;
         self.queue.check(&self.store)?;
         self.executions.check()?;
+        self.destinations.check()?;
         self.schedules.check()?;
         self.plugins.check()?;
         self.logs.check()?;

@@ -111,6 +111,9 @@ impl Function {
                 1,
                 2_592_000,
             )?;
+            for (field, destination) in delivery.destinations() {
+                destination.check(field).map_err(Invalid)?;
+            }
         }
         let capabilities = self.sandbox().capabilities;
         let is_capability = |name: &&String| {

@@ -4,25 +4,27 @@
 //! The seed decides what is done to which node and when; how the machine schedules the rest is its own.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cluster_tests::chaos::{Outage, Report, Rng, WarmWindow};
-use cluster_tests::history::{self, Scenario, Size, scenario};
+use cluster_tests::history::{self, Ledger, Scenario, Size, scenario};
 use cluster_tests::{Load, Node, NodeOptions, Record, Sandbox, Targets, example, outage};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-const USAGE: &str = "chaos [--minutes N] [--scenarios all|NAME,...] [--seed N]
+const USAGE: &str = "chaos [--minutes N] [--scenarios all|NAME,...] [--seed N] | chaos --judge FILE
 
 --minutes N    starts four nodes on an etcd, kills them for N minutes under load, and reports.
                Containers are used too when HEARTH_TEST_DOCKER names an engine.
 --scenarios X  emits 10,000 events in each scenario while nodes, stores, links, disks or functions
                fail, and reports whether each was delivered or is a dead letter. Needs root.
 --seed N       decides the same again.
+--judge FILE   judges a record that was kept, or made by hand, and starts nothing.
 
 Without either both are done: 5 minutes, and all scenarios. Exits with 1 when a promise broke.
 ";
@@ -55,6 +57,7 @@ struct Run {
 struct Asked {
     minutes: Option<u64>,
     scenarios: Vec<Scenario>,
+    record: Option<PathBuf>,
     seed: u64,
 }
 
@@ -66,6 +69,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let seed = asked.seed;
     let mut is_kept = true;
+    if let Some(record) = &asked.record {
+        let report = judge(record)?;
+        say(&report.to_string());
+        is_kept &= report.is_kept();
+    }
     if let Some(minutes) = asked.minutes {
         say(&format!(
             "chaos for {minutes} minutes, seed {seed} (--seed {seed} decides the same again)\n"
@@ -89,6 +97,24 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Judges a record of a run that is over.
+fn judge(record: &Path) -> anyhow::Result<history::Report> {
+    let found = record.is_file();
+    anyhow::ensure!(found, "--judge {}: no such file", record.display());
+    let findings = Ledger::open(record).read().judge();
+    let kept = (!findings.broken.is_empty()).then(|| record.to_owned());
+    let outcome = history::Outcome {
+        name: "record",
+        seed: 0,
+        findings,
+        took: Duration::ZERO,
+        kept,
+    };
+    let mut report = history::Report::default();
+    report.add("record", 0, Ok(outcome));
+    Ok(report)
 }
 
 /// Runs one after the other; one that breaks off is told in the report and keeps no other from running.
@@ -403,6 +429,7 @@ async fn is_back(node: &Node, count: usize) -> bool {
 fn arguments() -> anyhow::Result<Option<Asked>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let (mut minutes, mut scenarios, mut seed) = (None, None, now.as_secs());
+    let mut record = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
         if flag == "--help" {
@@ -418,16 +445,18 @@ fn arguments() -> anyhow::Result<Option<Asked>> {
         match flag.as_str() {
             "--minutes" => minutes = Some(number()?),
             "--seed" => seed = number()?,
+            "--judge" => record = Some(PathBuf::from(&value)),
             "--scenarios" => scenarios = Some(selected(&value)?),
             _ => bail!("unknown flag {flag}\n{USAGE}"),
         }
     }
-    if minutes.is_none() && scenarios.is_none() {
+    if minutes.is_none() && scenarios.is_none() && record.is_none() {
         (minutes, scenarios) = (Some(5), Some(scenario::ALL.to_vec()));
     }
     Ok(Some(Asked {
         minutes,
         scenarios: scenarios.unwrap_or_default(),
+        record,
         seed,
     }))
 }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::testing::{Server, check_ok, run_against};
+use crate::testing::{Server, check_ok, parse, run_against};
 
 const CREATED: &str = r#"{"space":"default","functionId":"hello","type":"container","provider":{"image":"hello:latest","digest":"sha256:00ff"}}"#;
 
@@ -90,9 +90,13 @@ fn destinations_are_functions_event_types_and_urls() {
             json!({"space":"default","functionId":"f","type":"container","provider":{"image":"i"},"delivery":delivery}),
         );
     }
+    for wrong in ["g", "topic:g", "function:a␣b", "event:"] {
+        let parsed = parse(&format!(
+            "function register f --image i --on-failure {wrong}"
+        ));
+        assert!(parsed.is_err(), "{wrong}");
+    }
     for (wrong, expected) in [
-        ("g", "expected function:ID, event:TYPE or a URL"),
-        ("topic:g", "expected function:ID, event:TYPE or a URL"),
         ("event:a.*", "delivery.onFailure.event is"),
         ("http://", "delivery.onFailure.url is"),
     ] {

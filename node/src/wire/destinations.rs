@@ -34,7 +34,7 @@ pub(crate) fn destinations(
     settings: &Settings,
     membership: &Membership,
 ) -> Result<Destinations, StartError> {
-    let own = settings.destinations.clone();
+    let set = settings.destinations.clone();
     let guard = (settings.auth.mode == AuthMode::Required).then(|| {
         let (members, advertised) = (membership.members(), membership.advertised());
         let addresses: OwnAddresses = Arc::new(move || {
@@ -47,11 +47,11 @@ pub(crate) fn destinations(
             let all = known.chain([advertised]);
             all.map(|address| address.ip().to_canonical()).collect()
         });
-        Outbound::new(&own.allow, addresses)
+        Outbound::new(&set.allow, addresses)
     });
-    let poster = Poster::new(&settings.http, own.timeout, guard).map_err(cluster_error)?;
+    let poster = Poster::new(&settings.http, set.timeout, guard).map_err(cluster_error)?;
     Ok(Destinations {
-        settings: own,
+        settings: set,
         post: Arc::new(Posting(poster)),
     })
 }

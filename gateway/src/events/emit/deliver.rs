@@ -144,6 +144,7 @@ impl Invocations {
         let result = executions::kept(&completed, value_max).ok();
         let ended = Ended {
             result,
+            attempts: leased.attempts + 1,
             ..self.ended(leased, &event, Status::Succeeded)
         };
         self.tell(delivery, &event, ended).await
@@ -175,6 +176,8 @@ impl Invocations {
             _ => Status::Failed,
         };
         let ended = Ended {
+            // What the queue itself gave up was not begun once more.
+            attempts: leased.attempts + u32::from(failure.component != Component::Queue),
             error: Some(Trouble::from(failure)),
             ..self.ended(leased, &event, status)
         };
@@ -195,7 +198,6 @@ impl Invocations {
     fn ended(&self, leased: &Leased, event: &Event, status: Status) -> Ended {
         let delivery = &leased.delivery;
         let payload = event.data.bare_bytes(&event.data_type);
-        let is_begun = u32::from(status != Status::Expired);
         Ended {
             space: delivery.space.clone(),
             function_id: delivery.function_id.clone(),
@@ -211,7 +213,7 @@ impl Invocations {
                 source: event.source().to_owned(),
             }),
             status,
-            attempts: leased.attempts + is_begun,
+            attempts: leased.attempts,
             payload: Some(content::payload(
                 &payload,
                 &event.data_type,

@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::options::Options;
 
 mod answer;
+mod authority;
 mod token;
 
 pub(crate) use answer::Answer;
@@ -120,7 +121,7 @@ impl Api {
     /// The config API the options name.
     ///
     /// # Errors
-    /// When the token file can not be used, or the system's trust roots can not be loaded for an `https` URL.
+    /// When the token file or the certificates can not be used, or the system's trust roots can not be loaded for an `https` URL.
     pub(crate) fn config(options: &Options) -> Result<Self, Failure> {
         Self::new(options, Endpoint::Config, &options.api)
     }
@@ -147,9 +148,11 @@ impl Api {
             .tcp_keepalive(Duration::from_secs(15))
             // The APIs redirect nowhere, and a token must not follow where some other server points.
             .redirect(reqwest::redirect::Policy::none());
-        if base.scheme() == "http" {
+        match &options.ca_file {
+            Some(path) => builder = builder.tls_certs_only(authority::read(path)?),
             // Without this the trust roots are loaded even so, and a system that has none is an error.
-            builder = builder.tls_certs_only([]);
+            None if base.scheme() == "http" => builder = builder.tls_certs_only([]),
+            None => {}
         }
         if is_loopback(base) {
             builder = builder.no_proxy();
@@ -159,7 +162,7 @@ impl Api {
                 Exit::Unreachable,
                 format!("cannot set up a connection to {base}: {}", cause(&error)),
             )
-            .hint("SSL_CERT_FILE names a file with the certificates to trust")
+            .hint("--ca-file FILE names the certificates to trust")
         })?;
         let has_token = options.token_file.is_some();
         Ok(Self {
@@ -320,7 +323,8 @@ impl Api {
             format!("cannot reach the {name} at {base}: {}", cause(error)),
         )
         .hint(if base.scheme() == "https" {
-            "nodes speak plain HTTP: is there a proxy with TLS? if not, the URL begins with http://"
+            "does the node have a certificate (tls.cert_file)? if not, the URL begins with http://; one that \
+             the system does not trust is named with --ca-file FILE"
         } else {
             "is a node running there? `hearth dev` starts one on this machine"
         })

@@ -50,6 +50,17 @@ pub struct Options {
     )]
     pub token_file: Option<PathBuf>,
 
+    /// File with the certificates to trust, PEM, for nodes that speak HTTPS [default: those of the system]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "HEARTH_CA_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub ca_file: Option<PathBuf>,
+
     /// Print the API's own JSON, errors included, on standard output
     #[arg(long, global = true, help_heading = HEADING)]
     pub json: bool,

@@ -25,6 +25,7 @@ mod secret;
 mod store;
 mod table;
 mod telemetry;
+mod tls;
 
 pub use auth::{AuthMode, AuthSettings};
 pub use cluster::ClusterSettings;
@@ -48,6 +49,7 @@ pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
 pub use telemetry::TelemetrySettings;
+pub use tls::{CertificateFiles, CertificateSettings, TlsSettings};
 
 use field::section;
 
@@ -58,6 +60,8 @@ section! {
         pub node: NodeSettings = NodeSettings::default(),
         /// Where it listens. Port 0 takes any free port.
         pub listen: ListenSettings = ListenSettings::default(),
+        /// Certificates of the client listeners.
+        pub tls: TlsSettings = TlsSettings::default(),
         /// Who may call.
         pub auth: AuthSettings = AuthSettings::default(),
         /// The config store: etcd when it has endpoints, else embedded in this node.

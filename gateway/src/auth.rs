@@ -10,7 +10,7 @@ use config::settings::{AuthMode, AuthSettings, Secret};
 use http::{HeaderMap, HeaderValue, Uri, header};
 use subtle::ConstantTimeEq;
 
-use crate::edge::{Addresses, Listener};
+use crate::edge::Listener;
 use crate::error::Error;
 
 /// The rules of one node.
@@ -22,15 +22,15 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Makes the rules; with auth required and no token, nobody is let in.
+    /// Makes the rules; with auth required and no token, nobody is let in. `own` is what web pages of the node are served by.
     pub(crate) fn new(
         settings: &AuthSettings,
         token: Option<Secret>,
-        addresses: Addresses,
+        own: [(&'static str, SocketAddr); 2],
     ) -> Self {
-        let own = [addresses.functions, addresses.config]
+        let own = own
             .into_iter()
-            .flat_map(own_origins);
+            .flat_map(|(scheme, address)| own_origins(scheme, address));
         let listed = settings
             .origins
             .iter()
@@ -123,7 +123,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The origins that pages served from an address have: the address itself and the loopback names.
-fn own_origins(address: SocketAddr) -> Vec<String> {
+fn own_origins(scheme: &str, address: SocketAddr) -> Vec<String> {
     let port = address.port();
     let own = match address {
         SocketAddr::V4(address) => address.ip().to_string(),
@@ -138,14 +138,13 @@ fn own_origins(address: SocketAddr) -> Vec<String> {
         hosts.push(own);
     }
     // A browser leaves out the port that the scheme implies.
-    let port = if port == 80 {
-        String::new()
-    } else {
-        format!(":{port}")
+    let port = match (scheme, port) {
+        ("http", 80) | ("https", 443) => String::new(),
+        _ => format!(":{port}"),
     };
     hosts
         .into_iter()
-        .map(|host| format!("http://{host}{port}"))
+        .map(|host| format!("{scheme}://{host}{port}"))
         .collect()
 }
 
@@ -268,12 +267,17 @@ mod tests {
 
     #[test]
     fn own_origins_leave_out_the_implied_port() {
-        let origins = own_origins("127.0.0.1:80".parse().unwrap());
+        let origins = own_origins("http", "127.0.0.1:80".parse().unwrap());
         assert_eq!(
             origins,
             ["http://localhost", "http://127.0.0.1", "http://[::1]"]
         );
-        let origins = own_origins("10.0.0.5:3000".parse().unwrap());
+        let origins = own_origins("https", "127.0.0.1:443".parse().unwrap());
+        assert!(
+            origins.contains(&"https://localhost".to_owned()),
+            "{origins:?}"
+        );
+        let origins = own_origins("http", "10.0.0.5:3000".parse().unwrap());
         assert!(
             origins.contains(&"http://10.0.0.5:3000".to_owned()),
             "{origins:?}"

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use config::Settings;
-use config::settings::Secret;
+use config::settings::{CertificateFiles, Secret, TlsSettings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{self, Instant};
@@ -27,6 +28,10 @@ mod connection;
 mod head_timer;
 mod progress;
 mod repoll;
+mod tls;
+
+pub(crate) use tls::Certificate;
+pub use tls::CertificateError;
 
 /// Connections the kernel keeps for a listener that is not accepting for a moment.
 const BACKLOG: u32 = 1024;
@@ -38,6 +43,26 @@ pub struct Listeners {
     events: TcpListener,
     config: TcpListener,
     addresses: Addresses,
+    certificates: Certificates,
+}
+
+/// The certificates of those listeners that speak TLS.
+#[derive(Debug, Clone, Default)]
+struct Certificates {
+    functions: Option<Arc<Certificate>>,
+    events: Option<Arc<Certificate>>,
+    config: Option<Arc<Certificate>>,
+}
+
+/// Why the edge can not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A certificate can not be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 /// The HTTP edge, ready to be served.
@@ -46,6 +71,7 @@ pub struct Edge {
     inner: Option<Inner>,
     addresses: Addresses,
     shared: Arc<Shared>,
+    reload_interval: Duration,
 }
 
 /// Where the edge listens, with the ports that the system chose.
@@ -120,14 +146,15 @@ impl Listener {
 }
 
 impl Listeners {
-    /// Binds all three.
+    /// Binds all three, and reads their certificates.
     ///
     /// # Errors
-    /// [`BindError`] for the first address that can not be had.
+    /// [`ListenError`] for the first certificate that can not be used, or address that can not be had.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+    pub fn bind(settings: &Settings) -> Result<Self, ListenError> {
+        let certificates = Certificates::load(&settings.tls)?;
         let (functions, functions_address) =
             listen(Listener::Functions, settings.listen.functions)?;
         let (events, events_address) = listen(Listener::Events, settings.listen.events)?;
@@ -142,12 +169,27 @@ impl Listeners {
             events,
             config,
             addresses,
+            certificates,
         })
     }
 
     /// Where they listen.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+}
+
+impl Certificates {
+    fn load(settings: &TlsSettings) -> Result<Self, CertificateError> {
+        let load = |listener, files: Option<CertificateFiles<'_>>| {
+            let load = |files| Certificate::load(listener, files, settings.handshake_timeout);
+            files.map(load).transpose()
+        };
+        Ok(Self {
+            functions: load(Listener::Functions, settings.functions())?,
+            events: load(Listener::Events, settings.events())?,
+            config: load(Listener::Config, settings.config())?,
+        })
     }
 }
 
@@ -169,11 +211,17 @@ impl Edge {
             events,
             config,
             addresses,
+            certificates,
         } = listeners;
+        let [functions_scheme, _, config_scheme] = settings.tls.schemes();
+        let own = [
+            (functions_scheme, addresses.functions),
+            (config_scheme, addresses.config),
+        ];
         let shared = Arc::new(Shared {
             node_name: headers::text(node.name()),
             node: Arc::new(node),
-            guard: Guard::new(&settings.auth, admin_token, addresses),
+            guard: Guard::new(&settings.auth, admin_token, own),
             in_flight: Semaphore::new(settings.limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
             limits: settings.limits.clone(),
             propagate,
@@ -188,19 +236,26 @@ impl Edge {
         let listeners = [
             (
                 functions,
-                Surface::new(Listener::Functions, &shared, functions::router()),
+                Surface::new(Listener::Functions, &shared, functions::router())
+                    .with_certificate(certificates.functions),
             ),
             (
                 events,
-                Surface::new(Listener::Events, &shared, Router::new()),
+                Surface::new(Listener::Events, &shared, Router::new())
+                    .with_certificate(certificates.events),
             ),
-            (config, Surface::new(Listener::Config, &shared, admin)),
+            (
+                config,
+                Surface::new(Listener::Config, &shared, admin)
+                    .with_certificate(certificates.config),
+            ),
         ];
         Self {
             listeners,
             inner: None,
             addresses,
             shared,
+            reload_interval: settings.tls.reload_interval,
         }
     }
 
@@ -223,6 +278,11 @@ impl Edge {
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
         let (clients, instances) = (Connections::default(), Connections::default());
         for (listener, surface) in self.listeners {
+            if let Some(certificate) = &surface.certificate {
+                let fresh = Arc::clone(certificate);
+                let fresh = fresh.keep_fresh(self.reload_interval, shutdown.clone());
+                tracker.spawn(clients.tasks.track_future(fresh));
+            }
             clients.accept(listener, Arc::new(surface), tracker);
         }
         let closing = self.shared.closing.clone();

@@ -172,6 +172,11 @@ impl Error {
         Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
+    /// The listener has TLS, and the request came without.
+    pub(crate) fn plain_http() -> Self {
+        Self::invalid("this listener speaks HTTPS: begin the URL with https://")
+    }
+
     /// No valid token came along.
     pub(crate) fn unauthorized() -> Self {
         let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";

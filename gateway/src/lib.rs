@@ -25,7 +25,7 @@ mod node;
 mod surface;
 
 pub use destinations::{Destinations, LeftUntold, Letter, Post};
-pub use edge::{Addresses, BindError, Edge, Listeners, Serving};
+pub use edge::{Addresses, BindError, CertificateError, Edge, ListenError, Listeners, Serving};
 pub use events::{Emitter, Invocations, Scheduled};
 pub use inner::{Callers, InnerListener, Stranger};
 pub use invoke::Propagate;

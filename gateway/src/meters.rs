@@ -10,6 +10,8 @@ pub(crate) struct ListenerMeters {
     ok: Counter,
     /// Connections open now.
     pub(crate) connections: Gauge,
+    /// Clients that did not get through the handshake of TLS.
+    pub(crate) handshakes_failed: Counter,
 }
 
 impl ListenerMeters {
@@ -19,6 +21,7 @@ impl ListenerMeters {
             label,
             ok: metrics::counter!("hearth_http_requests_total", "listener" => label, "status" => "200"),
             connections: metrics::gauge!("hearth_http_connections", "listener" => label),
+            handshakes_failed: metrics::counter!("hearth_tls_handshakes_failed_total", "listener" => label),
         }
     }
 

@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::auth::Guard;
 use crate::body::{self, AnswerBody};
-use crate::edge::Listener;
+use crate::edge::{Certificate, Listener};
 use crate::error::{Error, Shape};
 use crate::events::Emitter;
 use crate::inner::{self, Callers};
@@ -76,6 +76,8 @@ pub(crate) struct Surface {
     pub(crate) meters: ListenerMeters,
     /// Cancelled when the listener stops accepting.
     pub(crate) closing: CancellationToken,
+    /// What its connections are secured with.
+    pub(crate) certificate: Option<Arc<Certificate>>,
     /// Who may call, on the inner listener.
     callers: Option<Arc<dyn Callers>>,
     router: Router,
@@ -93,8 +95,17 @@ impl Surface {
             shared: Arc::clone(shared),
             meters: ListenerMeters::new(listener.label()),
             closing: shared.closing.clone(),
+            certificate: None,
             callers: None,
             router: router.with_state(Arc::clone(shared)),
+        }
+    }
+
+    /// Lets clients in with TLS only.
+    pub(crate) fn with_certificate(self, certificate: Option<Arc<Certificate>>) -> Self {
+        Self {
+            certificate,
+            ..self
         }
     }
 
@@ -153,6 +164,17 @@ impl Surface {
             Ok(()) => self.route(&id, request).await,
         };
         self.complete(response, &id, origin)
+    }
+
+    /// Answers a request that came without TLS where there should be some.
+    pub(crate) async fn refuse_plain(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let id = InvocationId::random();
+        let (parts, mut body) = request.into_parts();
+        body::discard(&parts.headers, &mut body).await;
+        let mut response = self.render(&Error::plain_http(), &id);
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        self.complete(response, &id, None)
     }
 
     /// Puts on an answer what all answers have, and counts it.

@@ -68,6 +68,12 @@ pub struct NodeArguments {
     /// Where peers are heard, TCP and UDP [setting: listen.peer].
     #[arg(long, value_name = "ADDRESS")]
     pub peer_listen: Option<String>,
+    /// The certificate of all client listeners, PEM; without, they speak plain HTTP [setting: tls.cert_file].
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The certificate's private key, PEM [setting: tls.key_file].
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
     /// off or required; off only while every client listener is loopback [setting: auth.mode].
     #[arg(long, value_name = "MODE")]
     pub auth: Option<String>,
@@ -122,6 +128,8 @@ impl NodeArguments {
             ("node.data_dir", &self.data_dir),
             ("cluster.secret_file", &self.cluster_secret_file),
             ("auth.admin_token_file", &self.admin_token_file),
+            ("tls.cert_file", &self.tls_cert_file),
+            ("tls.key_file", &self.tls_key_file),
         ];
         let lists = [
             ("store.etcd.endpoints", &self.etcd),

@@ -1,7 +1,7 @@
 //! `hearth dev`: a node, or a cluster, on this machine for trying things out.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use config::Settings;
 use config::settings::Flags;
 use config::store::embedded::EmbeddedStore;
+use gateway::ListenError;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
@@ -65,7 +66,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     let is_setting = error.downcast_ref::<config::settings::Error>().is_some();
     let is_of_start = matches!(
         error.downcast_ref(),
-        Some(StartError::Settings(_) | StartError::Plugin(_))
+        Some(
+            StartError::Settings(_)
+                | StartError::Plugin(_)
+                | StartError::Listen(ListenError::Certificate(_))
+        )
     );
     if is_setting || is_of_start { 64 } else { 69 }
 }
@@ -87,6 +92,7 @@ async fn in_process(all: Vec<Settings>, telemetry: &Telemetry) -> anyhow::Result
     };
     for settings in all {
         let name = settings.node.name.clone();
+        let schemes = settings.tls.schemes();
         let node = match &shared {
             Some(store) => {
                 Node::new(settings).with_store(Arc::clone(store) as Arc<dyn config::Store>)
@@ -94,7 +100,12 @@ async fn in_process(all: Vec<Settings>, telemetry: &Telemetry) -> anyhow::Result
             None => Node::new(settings),
         };
         let handle = node.start(&telemetry.metrics).await?;
-        announce(&name, &handle);
+        let gateway::Addresses {
+            functions,
+            events,
+            config,
+        } = handle.addresses();
+        announce(&name, schemes, [functions, events, config]);
         nodes.push(handle);
     }
     let failed = futures_util::future::select_all(nodes.iter().map(|node| Box::pin(node.failed())));
@@ -110,11 +121,12 @@ async fn in_process(all: Vec<Settings>, telemetry: &Telemetry) -> anyhow::Result
     })
 }
 
-fn announce(name: &str, handle: &NodeHandle) {
-    let addresses = handle.addresses();
+/// Tells where the functions, events and config API of a node are.
+fn announce(name: &str, schemes: [&str; 3], addresses: [SocketAddr; 3]) {
+    let [functions, events, config] = addresses;
     say(&format!(
-        "{name}: functions http://{}  events http://{}  config http://{}",
-        addresses.functions, addresses.events, addresses.config
+        "{name}: functions {}://{functions}  events {}://{events}  config {}://{config}",
+        schemes[0], schemes[1], schemes[2]
     ));
 }
 
@@ -146,10 +158,9 @@ async fn processes(
             command.extend(["--etcd".into(), endpoint.into()]);
         }
         children.push((name.clone(), Guarded::start(command)?));
-        say(&format!(
-            "{name}: functions http://{}  events http://{}  config http://{}",
-            node.listen.functions, node.listen.events, node.listen.config
-        ));
+        let listen = &node.listen;
+        let addresses = [listen.functions, listen.events, listen.config];
+        announce(&name, node.tls.schemes(), addresses);
     }
     let ended = futures_util::future::select_all(
         children

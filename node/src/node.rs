@@ -45,9 +45,9 @@ pub enum StartError {
     /// A plugin can not be loaded.
     #[error("{0}")]
     Plugin(String),
-    /// A client listener can not be bound.
+    /// A client listener can not be bound, or its certificate not be used.
     #[error(transparent)]
-    Bind(#[from] gateway::BindError),
+    Listen(#[from] gateway::ListenError),
     /// The peer listener can not be bound.
     #[error("listen.peer {address}: {source}")]
     BindPeer {
@@ -121,9 +121,18 @@ impl Node {
         let identity = wire::identity(&settings)?;
         let secret = wire::secret(&settings)?;
         let plugins = wire::Plugins::start(&settings.plugins).await?;
+        let readable = settings.readable_listeners();
+        if !readable.is_empty() {
+            tracing::warn!(
+                listeners = readable.join(", "),
+                "others can reach these listeners, and what they are sent can be read on the way, tokens included: \
+                 set tls.cert_file and tls.key_file, unless a proxy with TLS is in front"
+            );
+        }
         // Every port is bound before anything starts: a port that is taken leaves nothing behind.
         let listeners = Listeners::bind(&settings)?;
-        let inner = InnerListener::bind(settings.listen.inner_port, identity.node_id())?;
+        let inner = InnerListener::bind(settings.listen.inner_port, identity.node_id())
+            .map_err(gateway::ListenError::from)?;
         let sockets =
             PeerSockets::bind(settings.listen.peer).map_err(|source| StartError::BindPeer {
                 address: settings.listen.peer,

@@ -1,6 +1,7 @@
 //! Merges, reads and checks the settings, once, at start.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use figment::value::{Dict, Map, Value};
@@ -18,12 +19,13 @@ pub(super) const VARIABLE_PREFIX: &str = "HEARTH_";
 
 /// Variables of ours that are no settings: where a function finds its node and the credential for it, the options of the
 /// operator's commands, the settings file, and what the project's scripts hand to each other.
-const NO_SETTINGS: [&str; 8] = [
+const NO_SETTINGS: [&str; 9] = [
     "HEARTH_URL",
     "HEARTH_TOKEN",
     "HEARTH_API",
     "HEARTH_FUNCTIONS_API",
     "HEARTH_TOKEN_FILE",
+    "HEARTH_CA_FILE",
     "HEARTH_SETTINGS_FILE",
     "HEARTH_BIN",
     "HEARTH_WORK",
@@ -104,6 +106,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), Error> {
         self.node.check()?;
         self.listen.check()?;
+        self.tls.check()?;
         self.auth.check()?;
         self.store.check()?;
         self.cluster.check()?;
@@ -119,6 +122,18 @@ impl Settings {
         self.logs.check()?;
         self.telemetry.check()?;
         self.check_exposure()
+    }
+
+    /// The listeners that others can reach and that have no certificate, so that credentials travel as readable as the rest.
+    pub fn readable_listeners(&self) -> Vec<&'static str> {
+        let listeners = self.listen.of_clients().into_iter();
+        let listeners = listeners.zip(self.tls.schemes());
+        let is_readable =
+            |address: SocketAddr, scheme| scheme == "http" && !address.ip().is_loopback();
+        listeners
+            .filter(|((_, address), scheme)| is_readable(*address, *scheme))
+            .map(|((key, _), _)| key)
+            .collect()
     }
 
     /// Nothing that anybody could reach goes without a credential.

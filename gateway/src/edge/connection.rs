@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{self, Instant};
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::head_timer::HeadTimer;
 use super::progress::{Progress, Streaming};
 use super::repoll::repolled;
+use super::tls::{Certificate, Greeting};
 use crate::body::AnswerBody;
 use crate::surface::Surface;
 
@@ -52,8 +54,18 @@ pub(super) async fn accept(
     let permits = Arc::new(Semaphore::new(connections_max));
     let key = surface.listener.key();
     let spawn = |stream, from, permit| {
-        let serving = serve(stream, from, permit, Arc::clone(&surface), cut.clone());
-        tracker.spawn(connections.track_future(repolled(serving)));
+        let surface = Arc::clone(&surface);
+        let client = Client { from, permit };
+        match surface.certificate.clone() {
+            None => {
+                let serving = serve_plain(stream, client, surface, cut.clone());
+                tracker.spawn(connections.track_future(repolled(serving)));
+            }
+            Some(certificate) => {
+                let serving = serve_secure(stream, client, certificate, surface, cut.clone());
+                tracker.spawn(connections.track_future(repolled(serving)));
+            }
+        }
     };
     let mut warned_at: Option<Instant> = None;
     loop {
@@ -114,24 +126,88 @@ fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection to its end. A client that goes away drops the request in flight, and with it the invocation.
-async fn serve(
-    stream: TcpStream,
+/// Who is at the other end of a connection, and its share of those that there may be.
+struct Client {
     from: IpAddr,
+    #[expect(dead_code, reason = "it is given back when the connection ends")]
     permit: OwnedSemaphorePermit,
+}
+
+/// Whether requests of a connection are answered, or told how to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Welcome {
+    Served,
+    /// This listener has TLS, and the client did not begin with it.
+    Refused,
+}
+
+/// Serves a connection of plain HTTP.
+async fn serve_plain(
+    stream: TcpStream,
+    client: Client,
     surface: Arc<Surface>,
     cut: CancellationToken,
 ) {
-    let _permit = permit;
     // Answers are written whole, so waiting for more to send only delays them. A socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
-    surface.meters.connections.increment(1.0);
     let streaming = Streaming::default();
+    let write_timeout = surface.shared.limits.write_timeout;
+    let stream = Progress::new(stream, write_timeout, streaming.clone());
+    serve(stream, streaming, client, Welcome::Served, surface, cut).await;
+}
+
+/// Serves a connection that has to begin with TLS. A client that speaks plain HTTP is told so.
+async fn serve_secure(
+    stream: TcpStream,
+    client: Client,
+    certificate: Arc<Certificate>,
+    surface: Arc<Surface>,
+    cut: CancellationToken,
+) {
+    let _ = stream.set_nodelay(true);
+    let streaming = Streaming::default();
+    let write_timeout = surface.shared.limits.write_timeout;
+    let wrap = |stream| Progress::new(stream, write_timeout, streaming.clone());
+    let greeting = tokio::select! {
+        greeting = certificate.greet(wrap, stream) => greeting,
+        () = surface.closing.cancelled() => return,
+    };
+    match greeting {
+        Ok(Greeting::Secure(stream)) => {
+            let serving = serve(stream, streaming, client, Welcome::Served, surface, cut);
+            Box::pin(serving).await;
+        }
+        Ok(Greeting::Plain(stream)) => {
+            let serving = serve(stream, streaming, client, Welcome::Refused, surface, cut);
+            Box::pin(serving).await;
+        }
+        Err(error) => {
+            surface.meters.handshakes_failed.increment(1);
+            let (listener, from) = (surface.listener.key(), client.from);
+            tracing::debug!(listener, %from, %error, "a client did not get through the handshake");
+        }
+    }
+}
+
+/// Serves one connection to its end. A client that goes away drops the request in flight, and with it the invocation.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    streaming: Streaming,
+    client: Client,
+    welcome: Welcome,
+    surface: Arc<Surface>,
+    cut: CancellationToken,
+) {
+    surface.meters.connections.increment(1.0);
+    let from = client.from;
     let service = service_fn(|request: Request<Incoming>| {
         let (surface, streaming) = (Arc::clone(&surface), &streaming);
         let version = request.version();
         async move {
-            let response = surface.answer(request, from).await;
+            let response = match welcome {
+                Welcome::Served => surface.answer(request, from).await,
+                Welcome::Refused => Box::pin(surface.refuse_plain(request)).await,
+            };
             Ok::<_, Infallible>(match response.body() {
                 AnswerBody::Stream(_) => response.map(|body| streaming.watch(body, version)),
                 _ => response,
@@ -146,7 +222,6 @@ async fn serve(
         .timer(heads.clone())
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES_MAX);
-    let stream = Progress::new(stream, limits.write_timeout, streaming.clone());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.closing.cancelled().await;

@@ -43,8 +43,6 @@ enum Becomes {
     Refused,
 }
 
-const NO_TLS: &str =
-    "refused: client listeners speak plain HTTP; put a proxy with TLS in front and leave it out";
 const NO_LISTENER: &str =
     "refused: the store of a single node is a part of it and listens nowhere; leave it out";
 
@@ -107,10 +105,30 @@ const FLAGS: [Flag; 18] = [
     ),
     valued("embed-peer-addr", "URL", Becomes::Refused, NO_LISTENER),
     valued("embed-cli-addr", "URL", Becomes::Refused, NO_LISTENER),
-    valued("config-tls-cert", "FILE", Becomes::Refused, NO_TLS),
-    valued("config-tls-key", "FILE", Becomes::Refused, NO_TLS),
-    valued("events-tls-cert", "FILE", Becomes::Refused, NO_TLS),
-    valued("events-tls-key", "FILE", Becomes::Refused, NO_TLS),
+    valued(
+        "config-tls-cert",
+        "FILE",
+        Becomes::Setting("tls.config.cert_file"),
+        "",
+    ),
+    valued(
+        "config-tls-key",
+        "FILE",
+        Becomes::Setting("tls.config.key_file"),
+        "",
+    ),
+    valued(
+        "events-tls-cert",
+        "FILE",
+        Becomes::Setting("tls.events.cert_file"),
+        "",
+    ),
+    valued(
+        "events-tls-key",
+        "FILE",
+        Becomes::Setting("tls.events.key_file"),
+        "",
+    ),
     valued(
         "plugin",
         "PATH",

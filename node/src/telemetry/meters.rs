@@ -30,6 +30,7 @@ pub enum Kind {
 
 /// The last one is that of the instances of the node's functions.
 const LISTENERS: &[&str] = &["functions", "events", "config", "inner"];
+const CLIENT_LISTENERS: &[&str] = &["functions", "events", "config"];
 /// Statuses that alerts look for; others appear when they are first answered.
 const STATUSES: &[&str] = &["200", "429", "500", "502", "503", "504"];
 const DROPPED: &[&str] = &[
@@ -62,6 +63,28 @@ pub const METERS: &[Meter] = &[
             "hearth_http_connections",
             &[("listener", LISTENERS)],
             "open connections of clients and, `inner`, of functions; at `limits.connections_max` others wait",
+        )
+    },
+    counter(
+        "hearth_tls_handshakes_failed_total",
+        &[("listener", LISTENERS)],
+        "connections that ended before they were agreed on TLS: another authority, or `tls.handshake_timeout`",
+    ),
+    counter(
+        "hearth_tls_reloads_total",
+        &[
+            ("listener", CLIENT_LISTENERS),
+            ("outcome", &["replaced", "refused"]),
+        ],
+        "looks at a certificate that had changed; refused: it can not be used, and the one before is used on",
+    ),
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_tls_certificate_end_seconds",
+            // None before there is a certificate: zero would be one that ended in 1970.
+            &[("listener", &[])],
+            "when the certificate of a listener ends, in seconds since 1970",
         )
     },
     Meter {

@@ -95,6 +95,12 @@ fn flags_of_the_original_become_ours() {
             "hearth node --set queue.permits=7 --etcd http://b:1".to_owned(),
         ),
         (
+            "hearth -dev -config-tls-cert=c -config-tls-key k -events-tls-cert c2 -events-tls-key k2",
+            "hearth dev --set tls.config.cert_file=c --set tls.config.key_file=k \
+             --set tls.events.cert_file=c2 --set tls.events.key_file=k2"
+                .to_owned(),
+        ),
+        (
             "hearth -workers 7 --settings f",
             "hearth node --set queue.permits=7 --settings f".to_owned(),
         ),
@@ -105,17 +111,6 @@ fn flags_of_the_original_become_ours() {
 
 #[test]
 fn what_has_no_counterpart_is_refused_with_the_way_out() {
-    for flag in [
-        "config-tls-cert",
-        "config-tls-key",
-        "events-tls-cert",
-        "events-tls-key",
-    ] {
-        refuses(
-            &format!("hearth -{flag} f"),
-            &format!("-{flag}: client listeners speak plain HTTP"),
-        );
-    }
     refuses(
         "hearth -dev -embed-peer-addr u",
         "-embed-peer-addr: the store of a single node",

@@ -119,6 +119,14 @@ pub enum Error {
         /// The event type.
         event_type: String,
     },
+    /// A function's record names another one as a destination that is not in its space.
+    #[error("{field}.function is \"{id}\", expected a function that is registered in the space")]
+    UnknownDestination {
+        /// The field of the record.
+        field: &'static str,
+        /// The id that it names.
+        id: String,
+    },
     /// A subscription names a function that is not in its space.
     #[error("Function \"{0}\" not found.")]
     UnknownFunction(String),
@@ -228,9 +236,10 @@ impl Error {
             | Self::SubscriptionExists(_)
             | Self::SubscriptionChanged(_)
             | Self::Path(_) => ErrorCode::Conflict,
-            Self::NotFound(_) | Self::UnknownFunction(_) | Self::UnknownAuthorizer => {
-                ErrorCode::FunctionNotFound
-            }
+            Self::NotFound(_)
+            | Self::UnknownFunction(_)
+            | Self::UnknownDestination { .. }
+            | Self::UnknownAuthorizer => ErrorCode::FunctionNotFound,
             Self::SubscriptionNotFound(_)
             | Self::EventTypeNotFound(_)
             | Self::CorsNotFound(_)

@@ -28,11 +28,13 @@ mod accept;
 mod follow;
 mod run;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod tests;
 
 pub use accept::{Accepted, Claim, Key, New};
-pub use run::Run;
+pub use run::{Begun, Run};
+pub use tell::{Tell, Untold};
 
 const EXECUTIONS: &str = "executions/";
 const RESULTS: &str = "results/";
@@ -79,6 +81,9 @@ struct Record {
     /// The store's key of the idempotency key that names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    /// Whether it has ended, and that may have to be told somewhere still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_untold: bool,
 }
 
 /// A record and the revision it was read at.
@@ -255,11 +260,16 @@ impl Executions {
         }
     }
 
-    /// Ends an execution that has not ended, whatever node runs it. One that is cancelled already is told as it is.
+    /// Ends an execution that has not ended, whatever node runs it. One that is cancelled already is told as it is. Besides, its end if
+    /// that is to be told somewhere.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ended`] with another end, or the store's.
-    pub async fn cancel(&self, space: &Space, id: ExecutionId) -> Result<Execution, Error> {
+    pub async fn cancel(
+        &self,
+        space: &Space,
+        id: ExecutionId,
+    ) -> Result<(Execution, Option<Untold>), Error> {
         let now = now_ms();
         let changed = self.change(space, id, Duration::ZERO, |record| {
             let execution = &mut record.execution;
@@ -267,10 +277,12 @@ impl Executions {
                 return None;
             }
             end(execution, Status::Cancelled, now);
+            record.is_untold = execution.callback.is_some();
             let mark = Write::Put(cancelled_key(id), Bytes::from(now.to_string()));
             Some(vec![mark])
         });
         let (record, is_written) = changed.await?.ok_or_else(|| not_found(space, id))?;
+        let untold = record.untold();
         let execution = record.execution;
         if execution.status != Status::Cancelled {
             let status = execution.status;
@@ -281,7 +293,7 @@ impl Executions {
             // What runs here need not wait for the watch.
             self.running().cancel(id);
         }
-        Ok(execution)
+        Ok((execution, untold))
     }
 
     async fn read(&self, space: &Space, id: ExecutionId) -> Result<Option<Kept>, StoreError> {

@@ -106,6 +106,12 @@ impl Record {
         self.set("delivery", "idempotent", json!(true))
     }
 
+    /// Where its ends are told, and how often it is tried: a field of `delivery`.
+    #[must_use]
+    pub fn delivery(self, field: &str, value: Value) -> Self {
+        self.set("delivery", field, value)
+    }
+
     /// The function's id.
     pub fn id(&self) -> &str {
         self.0["functionId"]

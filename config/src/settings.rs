@@ -4,6 +4,7 @@
 
 mod auth;
 mod cluster;
+mod destinations;
 mod docker;
 mod error;
 mod executions;
@@ -28,6 +29,7 @@ mod tls;
 
 pub use auth::{AuthMode, AuthSettings};
 pub use cluster::ClusterSettings;
+pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
 pub use error::{Error, Origin};
 pub use executions::ExecutionsSettings;
@@ -80,6 +82,8 @@ section! {
         pub queue: QueueSettings = QueueSettings::default(),
         /// Asynchronous invocations, as the config store keeps them.
         pub executions: ExecutionsSettings = ExecutionsSettings::default(),
+        /// Where ends of executions and deliveries are told: callbacks, `onSuccess` and `onFailure`.
+        pub destinations: DestinationsSettings = DestinationsSettings::default(),
         /// Events that come by the clock.
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use protocol::execution::Status;
 use protocol::invocation::TraceContext;
-use protocol::{Component, Effect, ErrorCode, ExecutionId, Failure, Function, Space, api};
+use protocol::{
+    Component, Effect, ErrorCode, ExecutionId, Failure, Function, Space, api, destination,
+};
 use queue::{Delivery, DeliveryId, Origin};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
@@ -22,7 +24,7 @@ use crate::surface::Shared;
 
 mod run;
 
-pub(crate) use run::{failed, run};
+pub(crate) use run::{failed, kept, run};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -41,6 +43,8 @@ pub(crate) struct Wanted {
     is_preferred: bool,
     key: Option<String>,
     start: Start,
+    /// Where its end is to be told.
+    callback: Option<String>,
 }
 
 /// When it may begin.
@@ -58,6 +62,8 @@ struct Fields {
     delay_seconds: Option<f64>,
     #[serde(default)]
     not_before_ms: Option<u64>,
+    #[serde(default)]
+    callback: Option<String>,
 }
 
 /// An invocation as queues keep it.
@@ -91,6 +97,7 @@ impl Wanted {
         let Fields {
             delay_seconds,
             not_before_ms,
+            callback,
         } = serde_json::from_slice(body).map_err(|error| Error::invalid(error.to_string()))?;
         let start = match (delay_seconds, not_before_ms) {
             (None, None) => Start::Now,
@@ -116,7 +123,11 @@ impl Wanted {
                 return Err(Error::invalid(why));
             }
         };
+        if let Some(url) = &callback {
+            destination::check_url("callback", url).map_err(Error::invalid)?;
+        }
         Ok(Some(Self {
+            callback,
             is_preferred,
             key: idempotency_key(fields)?,
             start,
@@ -192,6 +203,7 @@ async fn accept(
         accepted_at,
         not_before,
         expires_at: not_before.unwrap_or(accepted_at) + age_max,
+        callback: wanted.callback.as_deref(),
         key: key.map(|text| Key {
             text,
             payload: &request.payload,
@@ -368,6 +380,29 @@ mod tests {
         check_preference("handling=\"respond-async\"", false);
         check_preference("", false);
         assert!(read(&[], "{}").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_callback_is_a_url() {
+        let callback = |body: &str| {
+            let wanted = read(&[("prefer", RESPOND_ASYNC)], body)?.unwrap();
+            Ok::<_, Error>(wanted.callback)
+        };
+        let url = "https://h:1/x?y=z";
+        let found = callback(&format!(r#"{{"callback":"{url}"}}"#)).unwrap();
+        assert_eq!(found.as_deref(), Some(url));
+        assert_eq!(callback(r#"{"callback":null}"#).unwrap(), None);
+        for (body, expected) in [
+            (r#"{"callback":"/x"}"#, "callback is \\\"/x\\\", expected"),
+            (
+                r#"{"callback":"ftp://h/"}"#,
+                "absolute URL of http or https",
+            ),
+            (r#"{"callback":{"url":"http://h/"}}"#, "invalid type: map"),
+        ] {
+            let refused = format!("{:?}", callback(body).unwrap_err());
+            assert!(refused.contains(expected), "{body}: {refused}");
+        }
     }
 
     fn check_key(value: &str, expected: Option<&str>) {

@@ -8,7 +8,9 @@
 mod admin;
 mod auth;
 mod body;
+mod content;
 mod cors;
+mod destinations;
 mod edge;
 mod error;
 mod events;
@@ -22,6 +24,7 @@ mod meters;
 mod node;
 mod surface;
 
+pub use destinations::{Destinations, LeftUntold, Letter, Post};
 pub use edge::{Addresses, BindError, CertificateError, Edge, ListenError, Listeners, Serving};
 pub use events::{Emitter, Invocations, Scheduled};
 pub use inner::{Callers, InnerListener, Stranger};

@@ -6,7 +6,7 @@ use cluster::Membership;
 use cluster::identity::Identity;
 use config::Settings;
 use config::settings::QueueSettings;
-use gateway::{Emitter, Invocations, Node};
+use gateway::{Destinations, Emitter, Invocations, Node};
 use queue::audit;
 use queue::backend::{Counters, Limits, memory};
 use queue::delivery::{self, Retry};
@@ -74,6 +74,7 @@ impl Queues {
         settings: &Settings,
         control: &actors::Control,
         plugins: &Plugins,
+        destinations: Destinations,
     ) -> Events {
         let Self {
             custom,
@@ -92,7 +93,8 @@ impl Queues {
         };
         let system = Arc::new(MemoryQueue::new(limits, system_told));
         let node: Arc<dyn Node> = Arc::new(control.clone());
-        let emitter = Emitter::new(Arc::clone(&node), Arc::clone(&custom), Arc::clone(&system));
+        let (own, queue) = (Arc::clone(&node), Arc::clone(&custom));
+        let emitter = Emitter::new(own, queue, Arc::clone(&system), destinations);
         let emitter = Arc::new(match plugins.hooks() {
             Some(hooks) => emitter.with_plugins(hooks),
             None => emitter,

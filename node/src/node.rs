@@ -12,7 +12,7 @@ use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
 use cluster::{Membership, PeerClient, PeerHandler};
 use config::{Settings, Store};
-use gateway::{Edge, InnerListener, Listeners, Scheduled};
+use gateway::{Edge, InnerListener, LeftUntold, Listeners, Scheduled};
 use providers::Callers;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -158,6 +158,7 @@ impl Node {
         .map_err(wire::cluster_error)?;
         let membership = Arc::new(membership);
         let queues = Queues::open(&settings, &identity, &membership).await?;
+        let destinations = wire::destinations(&settings, &membership)?;
         let body_bytes_max = wire::bytes(settings.limits.body_max) + HEAD_BYTES;
         let client: Arc<dyn PeerClient> = Arc::new(HttpPeerClient::new(client::Args {
             identity: &identity,
@@ -192,8 +193,9 @@ impl Node {
         let addresses = listeners.addresses();
         let audit = queues.audit(&settings);
         tracker.spawn(stop.clone().run_until_cancelled_owned(audit));
-        let events = queues.start(&settings, &running.control, &plugins);
-        let keep_house = running.control.executions.clone().keep_house();
+        let events = queues.start(&settings, &running.control, &plugins, destinations);
+        let left_untold = Arc::new(LeftUntold::new(Arc::clone(&events.emitter)));
+        let keep_house = running.control.executions.clone().keep_house(left_untold);
         tracker.spawn(stop.clone().run_until_cancelled_owned(keep_house));
         let scheduler = Scheduler::start(scheduler::Args {
             settings: settings.schedules.clone(),

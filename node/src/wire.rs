@@ -26,8 +26,10 @@ use tokio_util::task::TaskTracker;
 use crate::node::StartError;
 use crate::telemetry::Metrics;
 
+mod destinations;
 mod queue;
 
+pub(crate) use destinations::destinations;
 pub(crate) use queue::{QueueParts, queue, queue_limits};
 
 /// The share of the machine's memory that instances may have, where `executor.memory_max` does not say.

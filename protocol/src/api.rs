@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cors::CorsRecord;
+use crate::destination::Destination;
 use crate::event_type::EventTypeRecord;
 use crate::execution::{self, Execution, ExecutionId};
 use crate::function::Function;
@@ -154,9 +155,12 @@ pub struct DeadLetter {
     pub space: Space,
     /// The function that did not take it.
     pub function_id: FunctionId,
-    /// The subscription that asked for it; nothing for an execution.
+    /// The subscription that asked for it; nothing for the end of something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription_id: Option<String>,
+    /// Where the end of something was to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
     /// The event's id.
     pub event_id: String,
     /// The event's name.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::code::Failure;
+use crate::destination::Told;
 use crate::id::{FunctionId, InvocationId, Space};
 use crate::invocation::{Phases, StartKind};
 
@@ -48,6 +49,12 @@ pub struct Execution {
     /// Why it ended without success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Trouble>,
+    /// Where whoever invoked wants its end to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
+    /// Where its end was queued to be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Told>,
 }
 
 /// How far an execution is. The last four are ends, and an execution has one of them once.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::destination::Destination;
 use crate::id::{FunctionId, InstanceKey, Space};
 
 mod aws;
@@ -182,9 +183,23 @@ pub struct DeliverySpec {
     /// Seconds after which a queued event or invocation is not begun any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u32>,
+    /// Where it is told that a queued event or invocation succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_success: Option<Destination>,
+    /// Where it is told that one did not, and is not tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Destination>,
 }
 
 impl DeliverySpec {
+    /// Where ends are told, each with the name of its field.
+    pub fn destinations(&self) -> impl Iterator<Item = (&'static str, &Destination)> {
+        let on_success = ("delivery.onSuccess", &self.on_success);
+        let on_failure = ("delivery.onFailure", &self.on_failure);
+        let both = [on_success, on_failure].into_iter();
+        both.filter_map(|(field, set)| Some((field, set.as_ref()?)))
+    }
+
     /// How old a queued event or invocation may get, where that was set.
     pub fn age_max(&self) -> Option<Duration> {
         let seconds = self.max_age_seconds?;

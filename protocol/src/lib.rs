@@ -5,6 +5,7 @@
 pub mod api;
 pub mod code;
 pub mod cors;
+pub mod destination;
 pub mod event;
 pub mod event_type;
 pub mod execution;
@@ -18,6 +19,7 @@ pub mod subscription;
 
 pub use code::{Answered, Component, Effect, ErrorCode, Failure};
 pub use cors::{CorsId, CorsRecord};
+pub use destination::Destination;
 pub use event::Event;
 pub use event_type::EventTypeRecord;
 pub use execution::{Execution, ExecutionId};

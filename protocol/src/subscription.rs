@@ -215,6 +215,26 @@ impl EventType {
         self.as_str() == "invoke"
     }
 
+    /// Whether a record may have such an event emitted.
+    ///
+    /// # Errors
+    /// What is expected instead.
+    pub fn check_emitted(&self) -> Result<(), &'static str> {
+        let is_own = |prefix: &&str| self.as_str().starts_with(prefix);
+        if self.pattern_prefix().is_some() {
+            return Err("a name, not a pattern");
+        }
+        if self.is_http() || self.is_invoke() {
+            return Err(
+                "another: http and invoke are answered by a function, and nobody waits for an answer here",
+            );
+        }
+        if [SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX].iter().any(is_own) {
+            return Err("another: events of that name are those of the gateway itself");
+        }
+        Ok(())
+    }
+
     /// The text before the `*` of a pattern: empty, or ending with a dot.
     pub fn pattern_prefix(&self) -> Option<&str> {
         self.as_str().strip_suffix('*')

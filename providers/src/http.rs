@@ -1,8 +1,10 @@
 //! Functions of type `http`: a webhook that invocations are posted to.
 
 mod client;
+mod outbound;
 mod outlier;
 mod plain;
+mod post;
 mod stream;
 mod target;
 
@@ -31,6 +33,8 @@ use crate::http1::{Elsewhere, Wanted};
 use crate::{AnswerLimits, Error, Remote};
 
 pub use self::client::BuildError;
+pub use self::outbound::{Outbound, OwnAddresses};
+pub use self::post::{Posted, Poster};
 
 /// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
 #[derive(Debug)]

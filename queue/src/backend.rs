@@ -73,6 +73,8 @@ pub enum Origin {
     Subscription(SubscriptionId),
     /// An asynchronous invocation, for the execution that tells how it goes.
     Execution(ExecutionId),
+    /// The end of a delivery or an execution, for where it is to be told. That is its id.
+    End(DeliveryId),
 }
 
 /// The right to deliver, until it ends by [`Queue::settle`] or is lost because it was not extended in time.
@@ -367,6 +369,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Subscription(id) => write!(f, "subscription {id}"),
             Self::Execution(id) => write!(f, "execution {id}"),
+            Self::End(id) => write!(f, "the end of {id}"),
         }
     }
 }

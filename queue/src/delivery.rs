@@ -45,7 +45,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the invocation.
-    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure>;
+    async fn deliver(&self, leased: &Leased) -> Result<End, Failure>;
 
     /// What the subscription or the function, rather than [`Retry`], says of its deliveries. Asked for each of them, so it must be cheap.
     fn own_retry(&self, _delivery: &Delivery) -> OwnRetry {
@@ -53,7 +53,7 @@ pub trait Deliver: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Notes that a delivery came to nothing, before the queue is told how it goes on. What it returns is what the queue is told.
-    async fn failed(&self, _delivery: &Delivery, _failure: &Failure, outcome: Outcome) -> Outcome {
+    async fn failed(&self, _leased: &Leased, _failure: &Failure, outcome: Outcome) -> Outcome {
         outcome
     }
 }
@@ -256,7 +256,7 @@ impl Shared {
         fault_point!("loop.begun");
         let (failure, outcome) = match self.hopeless(leased) {
             Some(reason) => (reason.clone(), self.give_up(leased, reason)),
-            None => match deliver.deliver(&leased.delivery).await {
+            None => match deliver.deliver(leased).await {
                 Ok(end) => {
                     let outcome = match end {
                         End::Delivered => Outcome::Delivered,
@@ -271,7 +271,7 @@ impl Shared {
             },
         };
         fault_point!("loop.failed");
-        let told = deliver.failed(&leased.delivery, &failure, outcome.clone());
+        let told = deliver.failed(leased, &failure, outcome.clone());
         let told = told.await;
         Ended { outcome, told }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use config::Revision;
 use config::store::{Entry, Error as StoreError, Precondition, Transaction, Write};
-use protocol::Function;
-use protocol::function::Provider;
+use protocol::function::{DeliverySpec, Provider};
+use protocol::{Destination, Function};
 
 use super::{
     ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, fires_key, function_key, pause, unmoved,
@@ -190,6 +190,7 @@ impl Catalog {
         precondition: Precondition,
         conflict: impl FnOnce() -> Error,
     ) -> Result<Stored, Error> {
+        self.check_destinations(&function).await?;
         match &mut function.provider {
             Provider::Process(_) if !self.may_run_processes() => return Err(Error::ProcessesOff),
             Provider::Container(container) => {
@@ -212,6 +213,23 @@ impl Catalog {
         self.applied(revision, |registry| registry.functions_revision)
             .await;
         Ok(Stored { function, revision })
+    }
+
+    /// A function may be its own destination. One that is deleted later is no reason to keep it: what would be told it is a dead letter.
+    async fn check_destinations(&self, function: &Function) -> Result<(), Error> {
+        let set = function.delivery.as_ref();
+        let destinations = set.into_iter().flat_map(DeliverySpec::destinations);
+        for (field, destination) in destinations {
+            let Destination::Function(id) = destination else {
+                continue;
+            };
+            let key = function_key(function.space.as_str(), id.as_str());
+            if *id != function.function_id && self.store.get(&key).await?.is_none() {
+                let id = id.to_string();
+                return Err(Error::UnknownDestination { field, id });
+            }
+        }
+        Ok(())
     }
 
     /// Whether a command may run anywhere: any node answers for a function that only some can run.

@@ -34,6 +34,8 @@ pub struct New<'a> {
     pub not_before: Option<SystemTime>,
     /// It is not begun later.
     pub expires_at: SystemTime,
+    /// Where its end is to be told.
+    pub callback: Option<&'a str>,
     /// Its idempotency key, where it has one.
     pub key: Option<Key<'a>>,
 }
@@ -250,10 +252,13 @@ impl Executions {
                 attempts_made: 0,
                 attempts: Vec::new(),
                 error: None,
+                callback: new.callback.map(str::to_owned),
+                told: Vec::new(),
             },
             claim: 1,
             expires_at_ms: millis(new.expires_at),
             key: key.map(|(key, _)| key.clone()),
+            is_untold: false,
         };
         let own = execution_key(new.space, id);
         let mut transaction = Transaction {

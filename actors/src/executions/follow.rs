@@ -1,20 +1,23 @@
 //! What a node does for the executions besides those that it delivers: it hears which are cancelled, and sweeps in turn with the others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::recurring::Recurring;
 use config::store::{Change, Watch, WatchEvent};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{AWAY_PAUSE_MAX, CANCELLED, Executions};
+use super::{AWAY_PAUSE_MAX, CANCELLED, Executions, Tell};
 
 impl Executions {
-    /// Cancels what runs here when another node ends it, and removes what is kept no longer. It has no end.
+    /// Cancels what runs here when another node ends it, removes what is kept no longer, and has ends told that a node left untold. It
+    /// has no end.
     ///
     /// # Cancel safety
     /// Safe: what is not done yet is done by another node, or by the next start.
-    pub async fn keep_house(self) {
-        tokio::join!(self.hear_cancellations(), self.sweep_again_and_again());
+    pub async fn keep_house(self, tell: Arc<dyn Tell>) {
+        let sweeping = self.sweep_again_and_again(&*tell);
+        tokio::join!(self.hear_cancellations(), sweeping);
     }
 
     async fn hear_cancellations(&self) {
@@ -68,13 +71,13 @@ impl Executions {
         }
     }
 
-    async fn sweep_again_and_again(&self) {
+    async fn sweep_again_and_again(&self, tell: &dyn Tell) {
         let mut ticks = tokio::time::interval(self.settings.sweep_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut away = Recurring::default();
         loop {
             ticks.tick().await;
-            match self.sweep_in_turn().await {
+            match self.sweep_in_turn(tell).await {
                 Ok(_) => {
                     away.end(Instant::now());
                 }

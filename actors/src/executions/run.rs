@@ -10,7 +10,7 @@ use protocol::invocation::StartKind;
 use protocol::{ErrorCode, ExecutionId, Failure, Phases, Space, api};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Executions, Record, RunningHere, count, end, now_ms, result_key};
+use super::{Error, Executions, Record, RunningHere, Untold, count, end, now_ms, result_key};
 
 /// Attempts that are kept of an execution: the last ones.
 const ATTEMPTS_KEPT: usize = 10;
@@ -28,6 +28,17 @@ pub struct Run {
     running: Arc<Mutex<RunningHere>>,
 }
 
+/// What becomes of a delivery of an execution.
+#[derive(Debug)]
+pub enum Begun {
+    /// It runs.
+    Run(Run),
+    /// It has ended, and that is to be told.
+    Ended(Box<Untold>),
+    /// Nothing is to be done any more.
+    Over,
+}
+
 impl Run {
     /// Waits until somebody ends the execution.
     pub async fn cancelled(&self) {
@@ -43,17 +54,12 @@ impl Drop for Run {
 }
 
 impl Executions {
-    /// Notes that an execution is begun on this node. Nothing when it is not to be: it has ended, is not known, or another delivery
+    /// Notes that an execution is begun on this node, unless it is not to be: it has ended, is not known, or another delivery
     /// is meant to begin it. One that runs already is taken over, as only one delivery of it is leased: its node was lost.
     ///
     /// # Errors
     /// The store's; nothing may be begun then.
-    pub async fn begin(
-        &self,
-        space: &Space,
-        id: ExecutionId,
-        claim: u32,
-    ) -> Result<Option<Run>, Error> {
+    pub async fn begin(&self, space: &Space, id: ExecutionId, claim: u32) -> Result<Begun, Error> {
         // Before the record says so: who cancels it after that finds it here.
         let mut run = self.enter(space, id, claim);
         let now = now_ms();
@@ -67,21 +73,25 @@ impl Executions {
         match changed.await? {
             Some((record, true)) => {
                 run.attempt = record.execution.attempts_made;
-                Ok(Some(run))
+                Ok(Begun::Run(run))
             }
             Some((record, false)) => {
+                if let Some(untold) = record.untold() {
+                    return Ok(Begun::Ended(Box::new(untold)));
+                }
                 let status = record.execution.status;
                 tracing::debug!(execution = %id, %status, "a delivery is not begun: its execution has ended, or is another's");
-                Ok(None)
+                Ok(Begun::Over)
             }
             None => {
                 tracing::info!(execution = %id, %space, "a delivery is not begun: its execution is kept no longer");
-                Ok(None)
+                Ok(Begun::Over)
             }
         }
     }
 
-    /// Ends an execution with what its function answered; false when it has another end already, or another node has it.
+    /// Ends an execution with what its function answered; false when it has another end already, or another node has it. `is_heard` is
+    /// whether the function's record wants it told. Besides, what is to be told now.
     ///
     /// # Errors
     /// The store's, when it was away for longer than `executions.record_timeout`.
@@ -91,23 +101,27 @@ impl Executions {
         node: &str,
         (start, phases): (StartKind, Phases),
         result: &api::ExecutionResult,
-    ) -> Result<bool, Error> {
+        is_heard: bool,
+    ) -> Result<(bool, Option<Untold>), Error> {
         let result = serde_json::to_vec(result).expect("a result has texts for keys");
         let result = Bytes::from(result);
         let ended = self.close(run, |record| {
             let execution = &mut record.execution;
             end(execution, Status::Succeeded, now_ms());
+            record.is_untold = is_heard || execution.callback.is_some();
             if let Some(attempt) = execution.attempts.last_mut() {
                 node.clone_into(&mut attempt.node);
                 (attempt.start, attempt.phases) = (Some(start), phases);
             }
             vec![Write::Put(result_key(&run.space, run.id), result.clone())]
         });
-        let is_ended = ended.await?;
+        let Some((record, is_ended)) = ended.await? else {
+            return Ok((false, None));
+        };
         if is_ended {
             count(Status::Succeeded);
         }
-        Ok(is_ended)
+        Ok((is_ended, record.untold()))
     }
 
     /// Notes that an attempt came to nothing; false when the execution has an end already, or another node has it.
@@ -120,7 +134,7 @@ impl Executions {
         failure: &Failure,
         phases: Phases,
     ) -> Result<bool, Error> {
-        self.close(run, |record| {
+        let closed = self.close(run, |record| {
             let execution = &mut record.execution;
             execution.status = Status::Queued;
             if let Some(attempt) = execution.attempts.last_mut() {
@@ -132,11 +146,12 @@ impl Executions {
                 attempt.error = Some(Trouble::from(failure));
             }
             Vec::new()
-        })
-        .await
+        });
+        Ok(matches!(closed.await?, Some((_, true))))
     }
 
-    /// Ends an execution without success, unless it has an end already.
+    /// Ends an execution without success, unless it has an end already. `is_heard` is whether the function's record wants it told; what
+    /// is given back is to be told.
     ///
     /// # Errors
     /// The store's, when it was away for longer than `executions.record_timeout`.
@@ -146,7 +161,8 @@ impl Executions {
         id: ExecutionId,
         claim: u32,
         failure: &Failure,
-    ) -> Result<(), Error> {
+        is_heard: bool,
+    ) -> Result<Option<Untold>, Error> {
         let status = match failure.code {
             ErrorCode::Expired => Status::Expired,
             _ => Status::Failed,
@@ -158,20 +174,25 @@ impl Executions {
             }
             end(&mut record.execution, status, now_ms());
             record.execution.error = Some(Trouble::from(failure));
+            record.is_untold = is_heard || record.execution.callback.is_some();
             Some(Vec::new())
         });
-        if let Some((_, true)) = changed.await? {
+        let Some((record, is_ended)) = changed.await? else {
+            return Ok(None);
+        };
+        if is_ended {
             count(status);
         }
-        Ok(())
+        // One that ended so before, and whose node went down over the telling, is told by whoever has it now.
+        Ok(record.untold())
     }
 
-    /// Changes the record of what runs, if it is still this run's.
+    /// Changes the record of what runs, if it is still this run's; says how it is then, and whether it was changed.
     async fn close(
         &self,
         run: &Run,
         change: impl Fn(&mut Record) -> Vec<Write>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<(Record, bool)>, Error> {
         let patience = self.settings.record_timeout;
         let changed = self.change(&run.space, run.id, patience, |record| {
             let is_own = record.execution.status == Status::Running
@@ -179,7 +200,7 @@ impl Executions {
                 && record.execution.attempts_made == run.attempt;
             is_own.then(|| change(record))
         });
-        Ok(matches!(changed.await?, Some((_, true))))
+        changed.await
     }
 
     fn enter(&self, space: &Space, id: ExecutionId, claim: u32) -> Run {

@@ -10,8 +10,8 @@ use protocol::{Component, ErrorCode, ExecutionId, Space};
 
 use super::accept::KeyRecord;
 use super::{
-    CANCELLED, EXECUTIONS, Executions, KEYS, PAGE, count, end, execution_key, now_ms, parse,
-    result_key,
+    CANCELLED, EXECUTIONS, Executions, KEYS, PAGE, Tell, Untold, count, end, execution_key, now_ms,
+    parse, result_key,
 };
 
 /// Says when one of the nodes swept last.
@@ -22,6 +22,12 @@ const ACCEPTED_MAX: Duration = Duration::from_secs(60);
 
 /// How long after it should have been begun an execution counts as lost: longer than any run may take.
 const LOST_AFTER: Duration = Duration::from_secs(25 * 3600);
+
+/// How long after its end an execution may be untold before another node tells it. Who is at it then as well tells it twice.
+const UNTOLD_MAX: Duration = Duration::from_secs(60);
+
+/// Untold ends that one sweep tells.
+const UNTOLD_AT_ONCE: usize = 1_000;
 
 /// How long a node may take to hear that an execution is cancelled.
 const CANCELLED_KEPT: Duration = Duration::from_secs(600);
@@ -38,6 +44,8 @@ pub(super) struct Swept {
     pub(super) unheard: usize,
     /// Executions of which nothing was heard for too long, and that were ended.
     pub(super) lost: usize,
+    /// Ends that nobody told, and that were told.
+    pub(super) told: usize,
     /// Keys whose window was over.
     pub(super) keys: usize,
     /// Keys beyond `executions.keys_max`, whose window was not over.
@@ -60,11 +68,12 @@ struct All {
     ended: Vec<Seen>,
     unheard: Vec<Seen>,
     lost: Vec<Seen>,
+    untold: Vec<Untold>,
 }
 
 impl Executions {
     /// Sweeps, unless another node did within `executions.sweep_interval`.
-    pub(super) async fn sweep_in_turn(&self) -> Result<Option<Swept>, StoreError> {
+    pub(super) async fn sweep_in_turn(&self, tell: &dyn Tell) -> Result<Option<Swept>, StoreError> {
         let now = now_ms();
         let last = self.store.get(SWEPT).await?;
         let precondition = match &last {
@@ -82,14 +91,14 @@ impl Executions {
         };
         let mark = Bytes::from(now.to_string());
         match self.store.put(SWEPT, mark, Some(precondition)).await {
-            Ok(_) => self.sweep(now).await.map(Some),
+            Ok(_) => self.sweep(now, tell).await.map(Some),
             Err(StoreError::Precondition { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Sweeps. Two nodes that do so at once do no harm.
-    pub(super) async fn sweep(&self, now: u64) -> Result<Swept, StoreError> {
+    pub(super) async fn sweep(&self, now: u64, tell: &dyn Tell) -> Result<Swept, StoreError> {
         let mut all = self.survey(now).await?;
         let keep = self.settings.keep_len_max;
         let oldest_ms = now.saturating_sub(as_ms(self.settings.keep_age_max));
@@ -107,6 +116,9 @@ impl Executions {
             });
             // What has ended is not changed any more.
             self.store.commit(deletion(writes.collect())).await?;
+        }
+        for untold in all.untold {
+            swept.told += usize::from(tell.tell(untold).await);
         }
         for seen in all.unheard {
             swept.unheard += usize::from(self.remove_unheard(seen).await?);
@@ -132,6 +144,7 @@ impl Executions {
                 .await?;
             for entry in &entries {
                 let Some(record) = parse(entry) else { continue };
+                let untold = record.untold();
                 let execution = record.execution;
                 let seen = |at_ms| Seen {
                     id: execution.id,
@@ -142,6 +155,12 @@ impl Executions {
                 };
                 let is_older = |at_ms, than| now.saturating_sub(at_ms) > as_ms(than);
                 match (execution.status, execution.ended_at_ms) {
+                    // What is not told yet is kept until it is.
+                    (_, Some(ended_at_ms)) if untold.is_some() => {
+                        if is_older(ended_at_ms, UNTOLD_MAX) && all.untold.len() < UNTOLD_AT_ONCE {
+                            all.untold.extend(untold);
+                        }
+                    }
                     (_, Some(ended_at_ms)) => all.ended.push(seen(ended_at_ms)),
                     (Status::Accepted, None) => {
                         if is_older(execution.accepted_at_ms, ACCEPTED_MAX) {
@@ -183,6 +202,8 @@ impl Executions {
             return Ok(false);
         };
         end(&mut record.execution, Status::Expired, now);
+        // Whether anybody is to hear of it the next sweep finds out.
+        record.is_untold = true;
         record.execution.error = Some(Trouble {
             code: ErrorCode::Expired.to_string(),
             component: Component::Queue.to_string(),

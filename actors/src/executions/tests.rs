@@ -10,8 +10,21 @@ use protocol::invocation::StartKind;
 use super::sweep::Swept;
 use super::*;
 
+mod told;
+
 /// The bound on every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tells nothing, and says that it did.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Tell for Nobody {
+    async fn tell(&self, _: Untold) -> bool {
+        true
+    }
+}
 
 struct Cluster {
     store: Arc<MemoryStore>,
@@ -43,6 +56,7 @@ impl Cluster {
             accepted_at,
             not_before: None,
             expires_at: accepted_at + Duration::from_secs(60),
+            callback: None,
             key: key.map(|(text, payload)| Key {
                 text,
                 payload: payload.as_bytes(),
@@ -68,16 +82,19 @@ impl Cluster {
     }
 
     async fn begin(&self, node: usize, id: ExecutionId, claim: u32) -> Option<Run> {
-        let begun = self.nodes[node].begin(&self.space, id, claim).await;
-        begun.unwrap()
+        match self.nodes[node].begin(&self.space, id, claim).await {
+            Ok(Begun::Run(run)) => Some(run),
+            Ok(Begun::Over) => None,
+            other => panic!("{other:?}"),
+        }
     }
 
     async fn succeed(&self, node: usize, run: &Run) -> bool {
         let name = format!("n{node}");
         let how = (StartKind::Warm, Phases::default());
         let result = result(&name);
-        let ended = self.nodes[node].succeed(run, &name, how, &result);
-        ended.await.unwrap()
+        let ended = self.nodes[node].succeed(run, &name, how, &result, false);
+        ended.await.unwrap().0
     }
 
     async fn get(&self, id: ExecutionId) -> (Execution, Option<String>) {
@@ -242,7 +259,7 @@ async fn an_execution_ends_once_and_a_node_that_lost_it_changes_nothing() {
     assert!(!noted.await.unwrap());
     assert!(cluster.succeed(1, &run).await);
     assert!(!cluster.succeed(1, &run).await, "it has ended");
-    let failed = cluster.nodes[2].give_up(&cluster.space, id, 1, &failed);
+    let failed = cluster.nodes[2].give_up(&cluster.space, id, 1, &failed, false);
     failed.await.unwrap();
     let cancelled = cluster.nodes[2].cancel(&cluster.space, id).await;
     assert!(
@@ -268,14 +285,14 @@ async fn a_cancelled_execution_is_not_begun_and_a_running_one_is_told_on_its_nod
     let cluster = three();
     let houses = tokio_util::task::TaskTracker::new();
     for node in &cluster.nodes {
-        houses.spawn(node.clone().keep_house());
+        houses.spawn(node.clone().keep_house(Arc::new(Nobody)));
     }
     let waiting = cluster.queued(0).await;
     let execution = cluster.nodes[1].cancel(&cluster.space, waiting).await;
-    assert_eq!(execution.unwrap().status, Status::Cancelled);
+    assert_eq!(execution.unwrap().0.status, Status::Cancelled);
     assert!(cluster.begin(0, waiting, 1).await.is_none());
     let again = cluster.nodes[2].cancel(&cluster.space, waiting).await;
-    assert_eq!(again.unwrap().status, Status::Cancelled);
+    assert_eq!(again.unwrap().0.status, Status::Cancelled);
     let id = cluster.queued(0).await;
     let run = cluster.begin(0, id, 1).await.unwrap();
     let other = cluster.queued(0).await;
@@ -310,7 +327,7 @@ async fn attempts_are_told_and_the_last_ones_kept() {
         assert!(noted.await.unwrap());
     }
     let expired = failure(ErrorCode::Expired);
-    let given_up = cluster.nodes[0].give_up(&cluster.space, id, 1, &expired);
+    let given_up = cluster.nodes[0].give_up(&cluster.space, id, 1, &expired, false);
     given_up.await.unwrap();
     let (execution, _) = cluster.get(id).await;
     assert_eq!(execution.status, Status::Expired);
@@ -397,28 +414,37 @@ async fn what_is_kept_no_longer_is_swept_and_all_else_stays() {
     let named = cluster.claim(0, Some(("named", ""))).await;
     node.queued(named).await.unwrap();
     let at = |seconds: u64| now_ms() + seconds * 1_000;
-    let swept = node.sweep(at(0)).await.unwrap();
+    let swept = node.sweep(at(0), &Nobody).await.unwrap();
     let expected = Swept {
         removed: 2,
         keys_dropped: 1,
         ..Swept::default()
     };
     assert_eq!(swept, expected);
-    let swept = node.sweep(at(61)).await.unwrap();
+    let swept = node.sweep(at(61), &Nobody).await.unwrap();
     let unheard_only = Swept {
         unheard: 1,
         ..Swept::default()
     };
     assert_eq!(swept, unheard_only);
     assert!(cluster.begin(0, unheard.id, 1).await.is_none());
-    assert_eq!(node.sweep(at(3_500)).await.unwrap(), Swept::default());
+    assert_eq!(
+        node.sweep(at(3_500), &Nobody).await.unwrap(),
+        Swept::default()
+    );
     // Their age is over, then the window of the key.
-    assert_eq!(node.sweep(at(3_700)).await.unwrap().removed, 2);
-    assert_eq!(node.sweep(at(7_300)).await.unwrap().keys, 1);
+    assert_eq!(node.sweep(at(3_700), &Nobody).await.unwrap().removed, 2);
+    assert_eq!(node.sweep(at(7_300), &Nobody).await.unwrap().keys, 1);
     let left = [Status::Queued, Status::Queued];
     assert_eq!(cluster.statuses().await, left);
     // Nothing was heard of those that wait, for longer than a run may take.
-    assert_eq!(node.sweep(at(25 * 3_600 + 120)).await.unwrap().lost, 2);
+    assert_eq!(
+        node.sweep(at(25 * 3_600 + 120), &Nobody)
+            .await
+            .unwrap()
+            .lost,
+        2
+    );
     let left = [Status::Expired, Status::Expired];
     assert_eq!(cluster.statuses().await, left);
     assert!(
@@ -446,7 +472,7 @@ async fn one_of_the_nodes_sweeps() {
     let cluster = three();
     let mut swept = 0;
     for node in &cluster.nodes {
-        swept += usize::from(node.sweep_in_turn().await.unwrap().is_some());
+        swept += usize::from(node.sweep_in_turn(&Nobody).await.unwrap().is_some());
     }
     assert_eq!(swept, 1);
 }

@@ -23,13 +23,13 @@ fn succeeded() -> String {
 fn an_invocation_is_queued_and_its_execution_named() {
     let accepted = format!(r#"{{"execution":"{ID}","status":"queued"}}"#);
     let server = Server::new(&[("202 Accepted", &[], &accepted)]);
-    let line = "function invoke f --async --idempotency-key a␣b --delay 90s";
+    let line = "function invoke f --async --idempotency-key a␣b --delay 90s --callback http://h/";
     check_ok(&server.run(line), &format!("{ID}\n"));
     let request = server.request();
     assert_eq!(request.header("idempotency-key"), Some("a b"));
-    let body = r#"{"function_name":"f","payload":null,"space":"default","async":true,"delay_seconds":90.0}"#;
+    let body = r#"{"function_name":"f","payload":null,"space":"default","async":true,"delay_seconds":90.0,"callback":"http://h/"}"#;
     assert_eq!(request.body, body);
-    for line in ["--delay 1s", "--idempotency-key k"] {
+    for line in ["--delay 1s", "--idempotency-key k", "--callback http://h/"] {
         let parsed = parse(&format!("function invoke f {line}"));
         assert!(parsed.is_err(), "{line} is of queued invocations");
     }

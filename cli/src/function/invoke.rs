@@ -38,6 +38,8 @@ Examples:
   jq -c .order request.json | hearth function invoke price --payload-file - -v
   # Queued: prints the execution's id, for `hearth execution wait` on any node.
   hearth function invoke report --async --idempotency-key 2026-11 --delay 10m
+  # The same, and its end is posted to a URL.
+  hearth function invoke report --async --callback https://example.com/ended
 
 A result that is a string is printed as it is, any other as JSON.
 
@@ -81,6 +83,10 @@ pub struct InvokeArgs {
     /// Begin no sooner than after this long, such as `10m`
     #[arg(long, value_name = "DURATION", requires = "is_async", value_parser = options::duration)]
     delay: Option<Duration>,
+
+    /// Post the end of the execution to this URL, whatever it is
+    #[arg(long, value_name = "URL", requires = "is_async")]
+    callback: Option<String>,
 }
 
 /// The body of `POST /invoke`; `protocol::api::InvokeRequest` is its reading side.
@@ -93,6 +99,8 @@ struct Body<'a> {
     is_async: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     delay_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<&'a str>,
 }
 
 /// The success body of `POST /invoke`.
@@ -117,6 +125,7 @@ pub(super) async fn run(
         space: &options.space,
         is_async: args.is_async,
         delay_seconds: args.delay.map(|delay| delay.as_secs_f64()),
+        callback: args.callback.as_deref(),
     };
     let body = serde_json::to_vec(&body).expect("ids and JSON text have a JSON form");
     let mut call = Call::new(Method::POST, &["invoke"], Some(body)).timeout(INVOKE_TIMEOUT);

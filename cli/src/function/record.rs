@@ -64,6 +64,8 @@ fn from_options(
             idempotent: args.idempotent.then_some(true),
             attempts: args.attempts,
             max_age_seconds: args.max_age_seconds,
+            on_success: args.on_success.clone(),
+            on_failure: args.on_failure.clone(),
         }),
         sandbox: unless_default(SandboxSpec {
             read_only_root: args.read_only_root.then_some(true),

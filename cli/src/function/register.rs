@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use protocol::{Function, FunctionId};
+use protocol::id::InvalidId;
+use protocol::{Destination, Function, FunctionId};
 use reqwest::{Method, StatusCode};
 
 use super::record;
@@ -24,6 +25,8 @@ Examples:
   hearth function register count --process --contract stdio -- wc -w
   # A webhook.
   hearth function register hook --url https://example.com/hook
+  # Failed deliveries are told to another function, successes to a URL.
+  hearth function register pay --image pay:3 --on-failure function:alarm --on-success https://example.com/paid
   # Edit a record and put it back.
   hearth function get hello > hello.json
   hearth function register --file hello.json --update
@@ -64,7 +67,7 @@ pub struct RegisterArgs {
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "contract", "port", "env", "command", "arguments", "memory_mb", "cpus", "timeout_ms", "concurrency",
-        "body_bytes", "min", "max", "idle_seconds", "idempotent", "attempts", "max_age_seconds", "read_only_root", "capability", "no_network", "event_format",
+        "body_bytes", "min", "max", "idle_seconds", "idempotent", "attempts", "max_age_seconds", "on_success", "on_failure", "read_only_root", "capability", "no_network", "event_format",
     ])]
     pub(super) file: Option<PathBuf>,
 
@@ -139,6 +142,14 @@ pub struct RegisterArgs {
     /// Seconds after which a queued event or invocation is not begun any more [default: the node's queue.max_age]
     #[arg(long, value_name = "N", help_heading = SCALING)]
     pub(super) max_age_seconds: Option<u32>,
+
+    /// Tell each success of a queued event or invocation there: `function:ID`, `event:TYPE` or a URL
+    #[arg(long, value_name = "DESTINATION", value_parser = destination, help_heading = SCALING)]
+    pub(super) on_success: Option<Destination>,
+
+    /// Tell there what did not succeed and is not tried again: `function:ID`, `event:TYPE` or a URL
+    #[arg(long, value_name = "DESTINATION", value_parser = destination, help_heading = SCALING)]
+    pub(super) on_failure: Option<Destination>,
 
     /// Mount the root file system read-only
     #[arg(long, help_heading = SANDBOX)]
@@ -234,6 +245,16 @@ fn is_about(failure: &Failure, id: &FunctionId, what: &str) -> bool {
     failure
         .message
         .starts_with(&format!("Function \"{id}\" {what}"))
+}
+
+fn destination(text: &str) -> Result<Destination, String> {
+    let invalid = |error: InvalidId| error.expected.to_owned();
+    match text.split_once(':') {
+        Some(("function", id)) => id.parse().map(Destination::Function).map_err(invalid),
+        Some(("event", event)) => event.parse().map(Destination::Event).map_err(invalid),
+        Some(("http" | "https", _)) => Ok(Destination::Url(text.to_owned())),
+        _ => Err("expected function:ID, event:TYPE or a URL of http or https".to_owned()),
+    }
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

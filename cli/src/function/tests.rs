@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::testing::{Server, check_ok, run_against};
+use crate::testing::{Server, check_ok, parse, run_against};
 
 const CREATED: &str = r#"{"space":"default","functionId":"hello","type":"container","provider":{"image":"hello:latest","digest":"sha256:00ff"}}"#;
 
@@ -71,6 +71,37 @@ fn register_sends_every_option() {
             "sandbox":{"readOnlyRoot":true,"capabilities":["NET_BIND_SERVICE","CHOWN"],"network":false},
             "eventFormat":"cloudevents-structured"}),
     );
+}
+
+#[test]
+fn destinations_are_functions_event_types_and_urls() {
+    for (options, delivery) in [
+        (
+            "--on-success function:g --on-failure event:order.failed",
+            json!({ "onSuccess": { "function": "g" }, "onFailure": { "event": "order.failed" } }),
+        ),
+        (
+            "--on-failure https://example.com/x?a=b",
+            json!({ "onFailure": { "url": "https://example.com/x?a=b" } }),
+        ),
+    ] {
+        check_record(
+            &format!("f --image i {options}"),
+            json!({"space":"default","functionId":"f","type":"container","provider":{"image":"i"},"delivery":delivery}),
+        );
+    }
+    for wrong in ["g", "topic:g", "function:a␣b", "event:"] {
+        let parsed = parse(&format!(
+            "function register f --image i --on-failure {wrong}"
+        ));
+        assert!(parsed.is_err(), "{wrong}");
+    }
+    for (wrong, expected) in [
+        ("event:a.*", "delivery.onFailure.event is"),
+        ("http://", "delivery.onFailure.url is"),
+    ] {
+        check_bad(&format!("f --image i --on-failure {wrong}"), "", expected);
+    }
 }
 
 #[test]

@@ -116,6 +116,7 @@ impl Settings {
         self.http.check()?;
         self.queue.check(&self.store)?;
         self.executions.check()?;
+        self.destinations.check()?;
         self.schedules.check()?;
         self.plugins.check()?;
         self.logs.check()?;

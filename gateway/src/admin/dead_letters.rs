@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Line, Query, Segments};
+use crate::destinations::Notice;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -102,7 +103,12 @@ fn shown(dead: &DeadLetter) -> (api::DeadLetter, Option<Event>) {
     let DeadLetter {
         delivery, reason, ..
     } = dead;
-    let event: Option<Event> = rmp_serde::from_slice(&delivery.event).ok();
+    let notice = matches!(delivery.origin, Origin::End(_)).then(|| Notice::read(delivery));
+    let (destination, event) = match notice {
+        Some(Ok(notice)) => (Some(notice.destination), Some(notice.event)),
+        Some(Err(_)) => (None, None),
+        None => (None, rmp_serde::from_slice(&delivery.event).ok()),
+    };
     let of_event = |what: fn(&Event) -> &String| event.as_ref().map(what).cloned();
     let letter = api::DeadLetter {
         id: delivery.id.to_string(),
@@ -111,8 +117,9 @@ fn shown(dead: &DeadLetter) -> (api::DeadLetter, Option<Event>) {
         function_id: delivery.function_id.clone(),
         subscription_id: match &delivery.origin {
             Origin::Subscription(id) => Some(id.to_string()),
-            Origin::Execution(_) => None,
+            Origin::Execution(_) | Origin::End(_) => None,
         },
+        destination,
         event_id: of_event(|event| &event.id).unwrap_or_default(),
         event_type: of_event(|event| &event.event_type).unwrap_or_default(),
         accepted_at_ms: millis(delivery.accepted_at),

@@ -1,6 +1,7 @@
 //! Executions, read and cancelled on any node; the functions API has the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::executions::Filter;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use protocol::{Execution, ExecutionId, FunctionId, Space, api};
 use serde::Deserialize;
 
 use super::{Line, Query, Segments};
+use crate::destinations;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -72,7 +74,17 @@ pub(super) async fn cancel(
     Segments((space, id)): Segments<(String, String)>,
 ) -> Result<Line<Execution>, Error> {
     let (space, id) = named(&space, &id)?;
-    Ok(Line(shared.node.executions().cancel(&space, id).await?))
+    let (execution, untold) = shared.node.executions().cancel(&space, id).await?;
+    let Some(untold) = untold else {
+        return Ok(Line(execution));
+    };
+    let told = destinations::tell_execution(&shared.emitter, untold, None, None, Duration::ZERO);
+    // It is cancelled in any case, and told by the node that sweeps if not by this one.
+    let told = told.await.unwrap_or_else(|failure| {
+        tracing::info!(execution = %id, error = %failure, "a cancelled execution is told of later");
+        Vec::new()
+    });
+    Ok(Line(Execution { told, ..execution }))
 }
 
 fn named(space: &str, id: &str) -> Result<(Space, ExecutionId), Error> {

@@ -48,6 +48,7 @@ impl From<catalog::Error> for Error {
             | catalog::Error::ScheduleNotFound(_)
             | catalog::Error::TooManySchedules { .. }
             | catalog::Error::NotFound(_)
+            | catalog::Error::UnknownDestination { .. }
             | catalog::Error::SubscriptionNotFound(_)
             | catalog::Error::Contended(_)
             | catalog::Error::ProcessesOff => {

@@ -14,6 +14,7 @@ use protocol::{Event, Failure, FunctionId, Space, Subscription};
 use queue::{Delivery, DeliveryId, MemoryQueue, Origin, Queue};
 
 mod deliver;
+mod own;
 mod scheduled;
 mod system;
 
@@ -22,6 +23,7 @@ pub use scheduled::Scheduled;
 pub(super) use system::About;
 
 use super::plugins::{EventSubject, Plugins};
+use crate::destinations::Destinations;
 use crate::error::Error;
 use crate::node::Node;
 
@@ -33,6 +35,8 @@ pub struct Emitter {
     system: Arc<MemoryQueue>,
     /// Asked and told on the way.
     pub(super) plugins: Plugins,
+    /// Where ends are told.
+    destinations: Destinations,
     meters: Meters,
 }
 
@@ -55,7 +59,12 @@ pub(crate) struct Emission<'a> {
 
 impl Emitter {
     /// Makes the way into these queues. The recorder of metrics must be installed by then, as handles are looked up once.
-    pub fn new(node: Arc<dyn Node>, queue: Arc<dyn Queue>, system: Arc<MemoryQueue>) -> Self {
+    pub fn new(
+        node: Arc<dyn Node>,
+        queue: Arc<dyn Queue>,
+        system: Arc<MemoryQueue>,
+        destinations: Destinations,
+    ) -> Self {
         let custom =
             |name: &'static str| metrics::counter!(name, "space" => "", "type" => "custom");
         Self {
@@ -63,6 +72,7 @@ impl Emitter {
             queue,
             system,
             plugins: Plugins::default(),
+            destinations,
             meters: Meters {
                 received: custom("gateway_events_received_total"),
                 processed: custom("gateway_events_processed_total"),
@@ -70,6 +80,16 @@ impl Emitter {
                 system_dropped: metrics::counter!("hearth_system_events_dropped_total"),
             },
         }
+    }
+
+    /// The node that it is of.
+    pub(crate) fn node(&self) -> &dyn Node {
+        self.node.as_ref()
+    }
+
+    /// Where ends are told, and how much of them.
+    pub(crate) fn destinations(&self) -> &Destinations {
+        &self.destinations
     }
 
     /// Where custom events wait.

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use actors::executions::Run;
+use actors::executions::{Begun, Run, Untold};
 use actors::invoker::{Completed, Failed, Request};
-use base64::Engine;
-use protocol::event::is_json;
 use protocol::{Component, Effect, ErrorCode, ExecutionId, Failure, api};
 use queue::{Delivery, End, Outcome};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::Submitted;
+use crate::events::Emitter;
 use crate::node::Node;
+use crate::{content, destinations};
 
 /// The pause before an execution is delivered again whose end could not be written down.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -19,30 +18,37 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Calls the function once and writes down what came of it, unless the execution has an end already.
 ///
 /// # Errors
-/// Why the function did not take it.
+/// Why the function did not take it, or why its end is still to be told.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the invocation; the execution is begun anew when it is delivered again.
 pub(crate) async fn run(
-    node: &dyn Node,
+    emitter: &Emitter,
     delivery: &Delivery,
     id: ExecutionId,
 ) -> Result<End, Failure> {
+    let node = emitter.node();
     let submitted = read(delivery)?;
     let executions = node.executions();
     let begun = executions.begin(&delivery.space, id, submitted.claim).await;
-    let Some(run) = begun.map_err(|error| unwritten(&error))? else {
-        return Ok(End::Void);
+    let run = match begun.map_err(|error| unwritten(&error))? {
+        Begun::Run(run) => run,
+        // Its node went down between its end and the telling of it, or could not tell it.
+        Begun::Ended(untold) => {
+            tell(emitter, *untold, &submitted, None).await?;
+            return Ok(End::Void);
+        }
+        Begun::Over => return Ok(End::Void),
     };
     let request = Request {
         // The same for each attempt, so that a function can know one that it has seen.
         id: id.invocation_id(),
         space: delivery.space.clone(),
         function_id: delivery.function_id.clone(),
-        payload: submitted.payload,
-        content_type: submitted.content_type,
+        payload: submitted.payload.clone(),
+        content_type: submitted.content_type.clone(),
         call: None,
-        trace: submitted.trace,
+        trace: submitted.trace.clone(),
     };
     let outcome = tokio::select! {
         biased;
@@ -53,13 +59,19 @@ pub(crate) async fn run(
         outcome = node.invoke(request) => outcome,
     };
     match outcome {
-        Ok(completed) => succeed(node, &run, completed).await,
+        Ok(completed) => succeed(emitter, delivery, &run, &submitted, completed).await,
         Err(failed) => fail(node, &run, *failed).await,
     }
 }
 
-async fn succeed(node: &dyn Node, run: &Run, completed: Completed) -> Result<End, Failure> {
-    let executions = node.executions();
+async fn succeed(
+    emitter: &Emitter,
+    delivery: &Delivery,
+    run: &Run,
+    submitted: &Submitted,
+    completed: Completed,
+) -> Result<End, Failure> {
+    let executions = emitter.node().executions();
     let bytes_max = executions.settings().result_max.as_u64();
     let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
     let result = kept(&completed, bytes_max);
@@ -70,25 +82,45 @@ async fn succeed(node: &dyn Node, run: &Run, completed: Completed) -> Result<End
         phases,
         ..
     } = completed;
-    match result {
-        Ok(result) => {
-            let how = (start, phases);
-            let written = executions.succeed(run, &ran_on, how, &result).await;
-            match written {
-                Ok(true) => Ok(End::Delivered),
-                Ok(false) => Ok(End::Void),
-                Err(error) => Err(unwritten(&error)),
-            }
-        }
+    let result = match result {
+        Ok(result) => result,
         Err(failure) => {
             let failed = Failed {
                 failure,
                 is_forwarded,
                 phases,
             };
-            fail(node, run, failed).await
+            return fail(emitter.node(), run, failed).await;
         }
+    };
+    let (space, function_id) = (&delivery.space, &delivery.function_id);
+    let is_heard =
+        destinations::is_heard(emitter, space, function_id, |set| set.on_success.is_some());
+    let written = executions.succeed(run, &ran_on, (start, phases), &result, is_heard);
+    let (is_written, untold) = written.await.map_err(|error| unwritten(&error))?;
+    if let Some(untold) = untold {
+        tell(emitter, untold, submitted, Some(result)).await?;
     }
+    Ok(match is_written {
+        true => End::Delivered,
+        false => End::Void,
+    })
+}
+
+/// Has the end of an execution told whose payload is at hand.
+async fn tell(
+    emitter: &Emitter,
+    untold: Untold,
+    submitted: &Submitted,
+    result: Option<api::ExecutionResult>,
+) -> Result<(), Failure> {
+    let value_max = emitter.destinations().settings.value_max.as_u64();
+    let value_max = usize::try_from(value_max).unwrap_or(usize::MAX);
+    let payload = content::payload(&submitted.payload, &submitted.content_type, value_max);
+    let patience = emitter.node().executions().settings().record_timeout;
+    let payload = Some((payload, submitted.trace.clone()));
+    let told = destinations::tell_execution(emitter, untold, payload, result, patience);
+    told.await.map(|_| ())
 }
 
 /// Notes an attempt that came to nothing, which is no error when the execution has an end by now.
@@ -110,10 +142,10 @@ async fn fail(node: &dyn Node, run: &Run, failed: Failed) -> Result<End, Failure
     }
 }
 
-/// Writes down that an execution is given up, if `outcome` says so; what the queue is told then is that the delivery is done with: its
-/// end is in the record.
+/// Writes down that an execution is given up, if `outcome` says so, and has it told; what the queue is told then is that the delivery is
+/// done with: its end is in the record.
 pub(crate) async fn failed(
-    node: &dyn Node,
+    emitter: &Emitter,
     delivery: &Delivery,
     id: ExecutionId,
     failure: &Failure,
@@ -122,20 +154,40 @@ pub(crate) async fn failed(
     if !matches!(outcome, Outcome::DeadLetter { .. }) {
         return outcome;
     }
-    // What can not be read was never begun, so there is one claim to give up.
-    let claim = read(delivery).map_or(1, |submitted| submitted.claim);
-    let executions = node.executions();
-    match executions
-        .give_up(&delivery.space, id, claim, failure)
-        .await
-    {
+    match give_up(emitter, delivery, id, failure).await {
         Ok(()) => Outcome::Failed,
         Err(error) => {
-            tracing::warn!(execution = %id, %error, "an execution that failed can not be ended, and is tried again");
+            tracing::warn!(execution = %id, %error, "an execution that failed can not be ended or told, and is tried again");
             Outcome::Again {
                 after: AGAIN,
                 counts: false,
             }
+        }
+    }
+}
+
+async fn give_up(
+    emitter: &Emitter,
+    delivery: &Delivery,
+    id: ExecutionId,
+    failure: &Failure,
+) -> Result<(), Failure> {
+    let submitted = read(delivery).ok();
+    // What can not be read was never begun, so there is one claim to give up.
+    let claim = submitted.as_ref().map_or(1, |submitted| submitted.claim);
+    let (space, function_id) = (&delivery.space, &delivery.function_id);
+    let is_heard =
+        destinations::is_heard(emitter, space, function_id, |set| set.on_failure.is_some());
+    let executions = emitter.node().executions();
+    let given_up = executions.give_up(space, id, claim, failure, is_heard);
+    let untold = given_up.await.map_err(|error| Failure::from(&error))?;
+    match (untold, submitted) {
+        (None, _) => Ok(()),
+        (Some(untold), Some(submitted)) => tell(emitter, untold, &submitted, None).await,
+        (Some(untold), None) => {
+            let patience = executions.settings().record_timeout;
+            let told = destinations::tell_execution(emitter, untold, None, None, patience);
+            told.await.map(|_| ())
         }
     }
 }
@@ -162,45 +214,26 @@ fn unwritten(error: &actors::executions::Error) -> Failure {
     )
 }
 
-/// What is kept of a function's answer: JSON as JSON, other text as a string, other bytes as base64; the beginning of what is too long.
-fn kept(completed: &Completed, bytes_max: usize) -> Result<api::ExecutionResult, Failure> {
+/// What is kept of a function's answer.
+pub(crate) fn kept(
+    completed: &Completed,
+    bytes_max: usize,
+) -> Result<api::ExecutionResult, Failure> {
     let body = completed.reply.body.whole();
     let content_type = completed.reply.content_type.clone();
-    let is_whole = body.len() <= bytes_max;
-    let is_json = content_type.as_deref().is_some_and(is_json);
-    let mut encoding = None;
-    let value = if body.is_empty() {
-        to_raw_value(&())
-    } else if is_json {
-        let json: &RawValue = serde_json::from_slice(body).map_err(|error| {
-            let message = format!("the function's answer says that it is JSON and is not: {error}");
-            let (code, component) = (ErrorCode::MalformedAnswer, Component::Function);
-            Failure::new(code, component, Effect::Finished, message).at_node(&completed.node)
-        })?;
-        match is_whole {
-            true => Ok(json.to_owned()),
-            false => to_raw_value(beginning(json.get(), bytes_max)),
-        }
-    } else if let Ok(text) = std::str::from_utf8(body) {
-        to_raw_value(beginning(text, bytes_max))
-    } else {
-        encoding = Some("base64".to_owned());
-        let begin = &body[..body.len().min(bytes_max)];
-        to_raw_value(&base64::engine::general_purpose::STANDARD.encode(begin))
-    };
+    let shown = content::shown(body, content_type.as_deref(), bytes_max).map_err(|error| {
+        let message = format!("the function's answer says that it is JSON and is not: {error}");
+        let (code, component) = (ErrorCode::MalformedAnswer, Component::Function);
+        Failure::new(code, component, Effect::Finished, message).at_node(&completed.node)
+    })?;
     Ok(api::ExecutionResult {
         status: completed.reply.status,
         content_type,
         bytes: body.len() as u64,
-        truncated: !is_whole,
-        value: value.expect("a text has a JSON form"),
-        encoding,
+        truncated: shown.truncated,
+        value: shown.value,
+        encoding: shown.encoding,
     })
-}
-
-/// As much of a text as has so many bytes.
-fn beginning(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod cors;
+mod destinations;
 mod drain;
 mod emit;
 mod event_types;

@@ -104,6 +104,9 @@ impl Function {
         }
         if let Some(delivery) = &self.delivery {
             check_delivery(delivery.attempts, delivery.max_age_seconds)?;
+            for (field, destination) in delivery.destinations() {
+                destination.check(field).map_err(Invalid)?;
+            }
         }
         let capabilities = self.sandbox().capabilities;
         let is_capability = |name: &&String| {

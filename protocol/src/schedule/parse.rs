@@ -8,7 +8,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Missed, ScheduleRecord};
-use crate::event::{SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX};
 use crate::id::FunctionId;
 use crate::subscription::EventType;
 
@@ -111,22 +110,7 @@ fn event_type(name: String) -> Result<EventType, Invalid> {
     let parsed: EventType = name
         .parse()
         .map_err(|error: crate::id::InvalidId| invalid(error.expected))?;
-    if parsed.pattern_prefix().is_some() {
-        return Err(invalid("a name, not a pattern"));
-    }
-    if parsed.is_http() || parsed.is_invoke() {
-        return Err(invalid(
-            "another: http and invoke are answered by a function, and nobody waits for an answer here",
-        ));
-    }
-    if [SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-    {
-        return Err(invalid(
-            "another: events of that name are those of the gateway itself",
-        ));
-    }
+    parsed.check_emitted().map_err(invalid)?;
     Ok(parsed)
 }
 

@@ -1,6 +1,7 @@
 //! The way to a webhook by TLS, or with a password in its URL: a client that keeps its own connections.
 
 use std::error::Error as _;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use config::settings::HttpSettings;
@@ -8,6 +9,7 @@ use protocol::Invocation;
 use reqwest::Response;
 use reqwest::header::{HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 
+use super::outbound::Outbound;
 use super::target::Target;
 use super::{Answer, Content, Rest, describe};
 use crate::Error;
@@ -24,31 +26,42 @@ pub(super) struct Client(reqwest::Client);
 #[error("no client for webhooks can be made")]
 pub struct BuildError(#[from] reqwest::Error);
 
+/// A client that follows nothing; with `guard` it resolves names as far as that lets it.
+pub(super) fn build(
+    settings: &HttpSettings,
+    guard: Option<&Arc<Outbound>>,
+) -> Result<reqwest::Client, BuildError> {
+    let builder = || {
+        let builder = reqwest::Client::builder()
+            .connect_timeout(settings.connect_timeout)
+            // Followed by whoever calls.
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(settings.idle_connections_max)
+            .pool_idle_timeout(settings.idle_timeout)
+            .tcp_nodelay(true)
+            // Settings come from one place only; the environment's proxies are not one of ours.
+            .no_proxy();
+        match guard {
+            Some(guard) => builder.dns_resolver(Arc::clone(guard)),
+            None => builder,
+        }
+    };
+    match builder().build() {
+        Ok(client) => Ok(client),
+        Err(error) => {
+            tracing::info!(%error, "this machine has no certificate store, using the built-in list");
+            let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+            let roots = roots
+                .map(|root| reqwest::Certificate::from_der(root))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(builder().tls_certs_only(roots).build()?)
+        }
+    }
+}
+
 impl Client {
     pub(super) fn new(settings: &HttpSettings) -> Result<Self, BuildError> {
-        let builder = || {
-            reqwest::Client::builder()
-                .connect_timeout(settings.connect_timeout)
-                // Followed by whoever calls.
-                .redirect(reqwest::redirect::Policy::none())
-                .pool_max_idle_per_host(settings.idle_connections_max)
-                .pool_idle_timeout(settings.idle_timeout)
-                .tcp_nodelay(true)
-                // Settings come from one place only; the environment's proxies are not one of ours.
-                .no_proxy()
-        };
-        let client = match builder().build() {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::info!(%error, "this machine has no certificate store, using the built-in list");
-                let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-                let roots = roots
-                    .map(|root| reqwest::Certificate::from_der(root))
-                    .collect::<Result<Vec<_>, _>>()?;
-                builder().tls_certs_only(roots).build()?
-            }
-        };
-        Ok(Self(client))
+        build(settings, None).map(Self)
     }
 
     /// Makes one request.
@@ -82,7 +95,7 @@ impl Client {
     }
 }
 
-fn elsewhere(fields: &HeaderMap) -> Option<Box<Elsewhere>> {
+pub(super) fn elsewhere(fields: &HeaderMap) -> Option<Box<Elsewhere>> {
     let text = |name: HeaderName| fields.get(name)?.to_str().ok().map(str::to_owned);
     let (location, retry_after) = (text(LOCATION), text(RETRY_AFTER));
     let is_told = location.is_some() || retry_after.is_some();

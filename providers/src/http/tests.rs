@@ -62,7 +62,9 @@ pub(super) fn invocation() -> Invocation {
 }
 
 /// Answers the n-th connection's request with the n-th text, the last one for all later ones; returns requests by a channel.
-async fn server(answers: Vec<String>) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+pub(super) async fn server(
+    answers: Vec<String>,
+) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = tokio::sync::mpsc::channel(100);
@@ -84,14 +86,14 @@ async fn server(answers: Vec<String>) -> (SocketAddr, tokio::sync::mpsc::Receive
     (address, receiver)
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
 
-async fn nobody() -> SocketAddr {
+pub(super) async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }

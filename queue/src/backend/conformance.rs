@@ -54,6 +54,7 @@ where
         serves_functions_in_turn,
         a_function_that_hangs_leaves_permits,
         a_full_queue_takes_nothing,
+        an_end_is_taken_where_there_is_no_room,
         a_function_has_its_share_of_the_room,
         events_have_their_bound,
         what_is_settled_is_done_with,
@@ -104,11 +105,12 @@ fn delivery(function: &str, ordinal: u32, bytes: usize) -> Delivery {
         event: Bytes::from(vec![b'x'; bytes]),
         space: Space::default_space(),
         function_id: function.parse().unwrap(),
-        origin: match ordinal % 2 {
+        origin: match ordinal % 3 {
             0 => Origin::Subscription(SubscriptionId::from_url(&format!(
                 "user.created,{function},%2F"
             ))),
-            _ => Origin::Execution(ExecutionId::at(SystemTime::now())),
+            1 => Origin::Execution(ExecutionId::at(SystemTime::now())),
+            _ => Origin::End(DeliveryId::random()),
         },
         ordinal,
         accepted_at: SystemTime::now(),
@@ -272,6 +274,20 @@ pub async fn a_full_queue_takes_nothing(queue: &dyn Queue) {
     queue.enqueue(batch()).await.unwrap();
     assert_eq!(queue.stats().waiting, 1_000);
     drop(leased);
+}
+
+/// What ended must be told, however much waits.
+pub async fn an_end_is_taken_where_there_is_no_room(queue: &dyn Queue) {
+    queue.enqueue(deliveries("greedy", 500)).await.unwrap();
+    queue.enqueue(deliveries("other", 500)).await.unwrap();
+    let end = Delivery {
+        origin: Origin::End(DeliveryId::random()),
+        ..delivery("greedy", 0, 100)
+    };
+    queue.enqueue(vec![end]).await.unwrap();
+    assert_eq!(queue.stats().waiting, 1_001);
+    let refused = queue.enqueue(deliveries("third", 1)).await;
+    assert_eq!(refused, Err(Error::Full(Bound::Len(1_000))));
 }
 
 /// One function can not take all the room.

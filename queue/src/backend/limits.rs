@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lanes::{Held, LaneKey, Lanes};
-use super::{Bound, Delivery, Error};
+use super::{Bound, Delivery, Error, Origin};
 
 /// What a delivery counts for besides its event, in bytes, about.
 const DELIVERY_BYTES: usize = 256;
@@ -22,7 +22,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Counts all of these as waiting, or none. Says to which lane each belongs and what it counts for.
+    /// Counts all of these as waiting, or none. Says to which lane each belongs and what it counts for. An end is taken in any case: it
+    /// comes in the place of what ended, so a full queue ends what it has all the same.
     pub(super) fn admit<T>(
         &self,
         held: &mut Held,
@@ -35,7 +36,8 @@ impl Limits {
             let (key, bytes) = (LaneKey::of(delivery), room(delivery));
             let refused = self.hold(held, lanes, &key, bytes);
             added.push((key, bytes));
-            if let Some(bound) = refused {
+            let is_end = matches!(delivery.origin, Origin::End(_));
+            if let Some(bound) = refused.filter(|_| !is_end) {
                 for (key, bytes) in added {
                     lanes.release(&key, bytes);
                 }

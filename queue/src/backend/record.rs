@@ -67,6 +67,9 @@ pub(super) struct Row {
     /// Instead of a subscription.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub(super) execution_id: Option<ExecutionId>,
+    /// Instead of either.
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    pub(super) end_of: Option<Id>,
     #[serde(rename = "o")]
     pub(super) ordinal: u32,
     #[serde(rename = "t")]
@@ -118,11 +121,10 @@ impl<'de> Deserialize<'de> for Id {
 impl Row {
     /// What the delivery is for; nothing if the record does not say.
     fn origin(&self) -> Option<Origin> {
-        match (&self.subscription_id, self.execution_id) {
-            (Some(id), _) => Some(Origin::Subscription(id.clone())),
-            (None, Some(id)) => Some(Origin::Execution(id)),
-            (None, None) => None,
-        }
+        let subscription = self.subscription_id.clone().map(Origin::Subscription);
+        let execution = || self.execution_id.map(Origin::Execution);
+        let end = || self.end_of.map(|Id(id)| Origin::End(id));
+        subscription.or_else(execution).or_else(end)
     }
 }
 
@@ -168,9 +170,10 @@ impl<'a> Put<'a> {
             }
             let event = index(put.events.len() - 1);
             let not_before = delivery.not_before.map(micros);
-            let (subscription_id, execution_id) = match &delivery.origin {
-                Origin::Subscription(id) => (Some(id.clone()), None),
-                Origin::Execution(id) => (None, Some(*id)),
+            let (subscription_id, execution_id, end_of) = match &delivery.origin {
+                Origin::Subscription(id) => (Some(id.clone()), None, None),
+                Origin::Execution(id) => (None, Some(*id), None),
+                Origin::End(id) => (None, None, Some(Id(*id))),
             };
             put.deliveries.push(Row {
                 id: Id(delivery.id),
@@ -179,6 +182,7 @@ impl<'a> Put<'a> {
                 function_id: delivery.function_id.clone(),
                 subscription_id,
                 execution_id,
+                end_of,
                 ordinal: delivery.ordinal,
                 accepted_at: micros(delivery.accepted_at),
                 not_before,
@@ -337,22 +341,26 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_of_an_execution_is_read_back_as_one() {
-        let origin = Origin::Execution(ExecutionId::at(SystemTime::now()));
-        let written = Delivery {
-            id: DeliveryId::random(),
-            event: Bytes::from_static(b"invocation"),
-            space: Space::default_space(),
-            function_id: "mail".parse().unwrap(),
-            origin: origin.clone(),
-            ordinal: 0,
-            accepted_at: moment(5),
-            not_before: None,
-        };
-        let record = Record::Put(Put::accepted(std::slice::from_ref(&written), 7)).write();
-        let Record::Put(put) = Record::read(&record).unwrap() else {
-            panic!("that is a put");
-        };
-        assert_eq!(put.deliveries(|_| true)[0].origin, origin);
+    fn other_origins_are_read_back_as_they_were() {
+        for origin in [
+            Origin::Execution(ExecutionId::at(SystemTime::now())),
+            Origin::End(DeliveryId::random()),
+        ] {
+            let written = Delivery {
+                id: DeliveryId::random(),
+                event: Bytes::from_static(b"invocation"),
+                space: Space::default_space(),
+                function_id: "mail".parse().unwrap(),
+                origin: origin.clone(),
+                ordinal: 0,
+                accepted_at: moment(5),
+                not_before: None,
+            };
+            let record = Record::Put(Put::accepted(std::slice::from_ref(&written), 7)).write();
+            let Record::Put(put) = Record::read(&record).unwrap() else {
+                panic!("that is a put");
+            };
+            assert_eq!(put.deliveries(|_| true)[0].origin, origin);
+        }
     }
 }

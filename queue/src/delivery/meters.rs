@@ -53,8 +53,8 @@ impl Meters {
 
     /// Counts the first attempt of a delivery, by how long it waited for that. An event counts with the first of its deliveries.
     pub(super) fn made(&self, leased: &Leased, outcome: &Outcome) {
-        // An invocation is no event.
-        if matches!(leased.delivery.origin, Origin::Execution(_)) {
+        // An invocation is no event, nor is an end.
+        if !matches!(leased.delivery.origin, Origin::Subscription(_)) {
             return;
         }
         if leased.attempts > 0 || matches!(outcome, Outcome::Again { counts: false, .. }) {

@@ -32,7 +32,7 @@ impl fmt::Debug for Scripted {
 
 #[async_trait]
 impl Deliver for Scripted {
-    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure> {
+    async fn deliver(&self, Leased { delivery, .. }: &Leased) -> Result<End, Failure> {
         let function = delivery.function_id.to_string();
         let call = {
             let mut calls = self.calls.lock().unwrap();

@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::armed;
 use crate::backend::{
-    Deaths, Delivery, DeliveryId, Error, Limits, Queue, conformance, embedded, etcd, jetstream,
+    Deaths, Delivery, DeliveryId, Error, Leased, Limits, Queue, conformance, embedded, etcd,
+    jetstream,
 };
 use crate::delivery::{Args, Deliver, DeliveryLoop, End, Meters, Retry};
 use crate::{EmbeddedQueue, EtcdQueue, JetStreamQueue};
@@ -88,7 +89,7 @@ impl History {
 
 #[async_trait]
 impl Deliver for Functions {
-    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure> {
+    async fn deliver(&self, Leased { delivery, .. }: &Leased) -> Result<End, Failure> {
         let id = delivery.id;
         self.history.say("call", id);
         fault_point!("loop.called");

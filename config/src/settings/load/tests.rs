@@ -341,6 +341,15 @@ fn numbers_out_of_range_are_refused() {
         ("[executor]\npack_until = 1.5", "executor.pack_until"),
         ("[queue]\npermits = 0", "queue.permits"),
         ("[executions]\nkeys_max = 0", "executions.keys_max"),
+        ("[destinations]\ndepth_max = 0", "destinations.depth_max"),
+        (
+            "[destinations]\nvalue_max = \"65KiB\"",
+            "destinations.value_max",
+        ),
+        (
+            "[destinations]\nallow = [\"10.0.0.0/64\"]",
+            "destinations.allow",
+        ),
         (
             "[executions]\nresult_max = \"2MiB\"",
             "executions.result_max",

@@ -1,9 +1,11 @@
 //! The queues behind an edge under test.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use config::Settings;
-use gateway::{Emitter, Invocations, Node};
+use gateway::{Destinations, Emitter, Invocations, Letter, Node, Post};
+use protocol::Failure;
 use queue::backend::memory;
 use queue::delivery::{self, Retry};
 use queue::{DeliveryLoop, MemoryQueue, Queue};
@@ -16,7 +18,29 @@ pub(crate) struct Queues {
     pub(crate) system: Arc<MemoryQueue>,
     /// The way into them.
     pub(crate) emitter: Arc<Emitter>,
+    /// What was posted to URLs.
+    pub(crate) posts: Arc<Posts>,
     _loops: [DeliveryLoop; 2],
+}
+
+/// Takes what is posted to URLs, as the script says.
+#[derive(Debug, Default)]
+pub(crate) struct Posts {
+    pub(crate) letters: Mutex<Vec<(String, Letter)>>,
+    /// What becomes of the next ones; then all are taken.
+    pub(crate) refusals: Mutex<Vec<Failure>>,
+}
+
+#[async_trait]
+impl Post for Posts {
+    async fn post(&self, url: &str, letter: Letter) -> Result<(), Failure> {
+        if let Some(failure) = self.refusals.lock().unwrap().pop() {
+            return Err(failure);
+        }
+        let letter = (url.to_owned(), letter);
+        self.letters.lock().unwrap().push(letter);
+        Ok(())
+    }
 }
 
 impl Queues {
@@ -26,6 +50,11 @@ impl Queues {
         node: &ScriptedNode,
         hooks: Option<Arc<dyn ::plugins::Hooks>>,
     ) -> (Self, Arc<Emitter>) {
+        let posts = Arc::new(Posts::default());
+        let destinations = Destinations {
+            settings: settings.destinations.clone(),
+            post: Arc::clone(&posts) as Arc<dyn Post>,
+        };
         let settings = &settings.queue;
         let queue = |len_max| {
             let limits = memory::Limits {
@@ -42,6 +71,7 @@ impl Queues {
             Arc::clone(&node),
             Arc::clone(&custom) as Arc<dyn Queue>,
             Arc::clone(&system),
+            destinations,
         );
         let emitter = Arc::new(match hooks {
             Some(hooks) => emitter.with_plugins(hooks),
@@ -74,6 +104,7 @@ impl Queues {
             custom,
             system,
             emitter: Arc::clone(&emitter),
+            posts,
             _loops: loops,
         };
         (queues, emitter)

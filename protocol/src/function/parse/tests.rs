@@ -220,3 +220,64 @@ fn the_instance_key_follows_what_shapes_an_instance() {
     );
     assert_ne!(key(""), key(r#","limits":{"memoryMb":64}"#));
 }
+
+#[test]
+fn a_destination_is_one_of_three() {
+    let with = |set: &str| {
+        format!(
+            r#"{{"functionId":"f","type":"http","provider":{{"url":"http://h/"}},"delivery":{{{set}}}}}"#
+        )
+    };
+    for set in [
+        r#""onSuccess":{"function":"g"}"#,
+        r#""onFailure":{"event":"order.failed"}"#,
+        r#""onSuccess":{"url":"https://h/x?y"},"onFailure":{"function":"g"}"#,
+    ] {
+        let function = Function::parse("default", None, with(set).as_bytes()).unwrap();
+        let kept = serde_json::to_string(&function.delivery).unwrap();
+        assert_eq!(kept, format!("{{{set}}}"));
+    }
+    let long = format!(r#""onSuccess":{{"url":"http://h/{}"}}"#, "x".repeat(2_048));
+    for (set, expected) in [
+        (r#""onSuccess":{"topic":"x"}"#, "delivery.onSuccess"),
+        (
+            r#""onSuccess":{"topic":"x"}"#,
+            "expected one of `function`, `event`, `url`",
+        ),
+        (
+            r#""onSuccess":{"function":"g","url":"http://h"}"#,
+            "delivery.onSuccess",
+        ),
+        (r#""onFailure":{}"#, "delivery.onFailure"),
+        (r#""onFailure":"g""#, "delivery.onFailure"),
+        (
+            r#""onFailure":{"function":"a b"}"#,
+            "delivery.onFailure.function",
+        ),
+        (r#""onFailure":{"event":"a b"}"#, "delivery.onFailure.event"),
+        (
+            r#""onFailure":{"event":"a.*"}"#,
+            r#"delivery.onFailure.event is "a.*", expected a name"#,
+        ),
+        (
+            r#""onFailure":{"event":"http"}"#,
+            r#"delivery.onFailure.event is "http""#,
+        ),
+        (
+            r#""onFailure":{"event":"gateway.x"}"#,
+            r#"delivery.onFailure.event is "gateway.x""#,
+        ),
+        (
+            r#""onSuccess":{"url":"/x"}"#,
+            r#"delivery.onSuccess.url is "/x", expected an absolute URL"#,
+        ),
+        (
+            r#""onSuccess":{"url":"ftp://h/x"}"#,
+            r#"delivery.onSuccess.url is "ftp://h/x""#,
+        ),
+        (long.as_str(), "of at most 2048 bytes"),
+    ] {
+        let Invalid(why) = Function::parse("default", None, with(set).as_bytes()).unwrap_err();
+        assert!(why.contains(expected), "{set}: {why}");
+    }
+}

@@ -26,13 +26,14 @@ impl Deliver for Failing {
         }
     }
 
-    async fn deliver(&self, delivery: &Delivery) -> Result<End, Failure> {
+    async fn deliver(&self, Leased { delivery, .. }: &Leased) -> Result<End, Failure> {
         let function = delivery.function_id.to_string();
         self.calls.lock().unwrap().push(function);
         Err(failure(ErrorCode::FunctionFailed, Effect::Finished))
     }
 
-    async fn failed(&self, delivery: &Delivery, failure: &Failure, outcome: Outcome) -> Outcome {
+    async fn failed(&self, leased: &Leased, failure: &Failure, outcome: Outcome) -> Outcome {
+        let delivery = &leased.delivery;
         let function = delivery.function_id.to_string();
         let is_over = matches!(outcome, Outcome::DeadLetter { .. });
         let noted = (function, failure.code, is_over);

@@ -90,6 +90,16 @@ fn a_wrong_setting_exits_64_and_names_key_value_and_what_was_expected() {
         &["auth.mode", "sometimes", "required"],
     );
     check(&[], &["--auth", "required"], &["auth.admin_token_file"]);
+    check(
+        &[],
+        &["--tls-cert-file", short],
+        &["tls.key_file", "not set"],
+    );
+    check(
+        &[],
+        &["--tls-cert-file", short, "--tls-key-file", short],
+        &["tls.cert_file", short, "a certificate as PEM"],
+    );
 }
 
 #[test]

@@ -13,7 +13,6 @@ use anyhow::{Context, bail};
 use config::Settings;
 use config::settings::Flags;
 use config::store::embedded::EmbeddedStore;
-use gateway::ListenError;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
@@ -64,14 +63,8 @@ pub async fn run(arguments: &DevArguments) -> anyhow::Result<ExitCode> {
 /// The exit code for an error of [`run`]: 64 for a wrong setting, else 69.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let is_setting = error.downcast_ref::<config::settings::Error>().is_some();
-    let is_of_start = matches!(
-        error.downcast_ref(),
-        Some(
-            StartError::Settings(_)
-                | StartError::Plugin(_)
-                | StartError::Listen(ListenError::Certificate(_))
-        )
-    );
+    let of_start = error.downcast_ref::<StartError>();
+    let is_of_start = of_start.is_some_and(StartError::is_of_settings);
     if is_setting || is_of_start { 64 } else { 69 }
 }
 

@@ -6,7 +6,7 @@ use clap::Parser;
 use config::Settings;
 use node::args::{Arguments, Command, original};
 use node::telemetry::Telemetry;
-use node::{Node, StartError, dev, shutdown};
+use node::{Node, dev, shutdown};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,9 +75,7 @@ async fn run_node(settings: Settings) -> ExitCode {
     };
     let handle = match Node::new(settings).start(&telemetry.metrics).await {
         Ok(handle) => handle,
-        Err(error @ (StartError::Settings(_) | StartError::Plugin(_))) => {
-            return fail(&error.to_string(), EXIT_SETTINGS);
-        }
+        Err(error) if error.is_of_settings() => return fail(&error.to_string(), EXIT_SETTINGS),
         Err(error) => return fail(&error.to_string(), EXIT_UNAVAILABLE),
     };
     let has_failed = tokio::select! {

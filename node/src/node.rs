@@ -70,6 +70,18 @@ pub enum StartError {
     Actors(#[from] actors::supervisor::StartError),
 }
 
+impl StartError {
+    /// Whether the node was told something wrong, rather than that something is not to be had.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(
+            self,
+            Self::Settings(_)
+                | Self::Plugin(_)
+                | Self::Listen(gateway::ListenError::Certificate(_))
+        )
+    }
+}
+
 /// Starts nodes.
 #[derive(Debug)]
 pub struct Node {

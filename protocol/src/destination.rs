@@ -22,7 +22,7 @@ const URL_LEN_MAX: usize = 2_048;
 
 /// Where an end is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "Members")]
 pub enum Destination {
     /// A function of the same space is called.
     Function(FunctionId),
@@ -30,6 +30,40 @@ pub enum Destination {
     Event(EventType),
     /// It is posted there.
     Url(String),
+}
+
+/// A destination as it is written, with one of these.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Members {
+    function: Option<FunctionId>,
+    event: Option<EventType>,
+    url: Option<String>,
+}
+
+impl TryFrom<Members> for Destination {
+    type Error = &'static str;
+
+    fn try_from(members: Members) -> Result<Self, Self::Error> {
+        match members {
+            Members {
+                function: Some(id),
+                event: None,
+                url: None,
+            } => Ok(Self::Function(id)),
+            Members {
+                function: None,
+                event: Some(event),
+                url: None,
+            } => Ok(Self::Event(event)),
+            Members {
+                function: None,
+                event: None,
+                url: Some(url),
+            } => Ok(Self::Url(url)),
+            _ => Err("expected exactly one of `function`, `event` and `url`"),
+        }
+    }
 }
 
 /// Which wish a destination fulfils.

@@ -246,9 +246,12 @@ fn a_destination_is_one_of_three() {
         ),
         (
             r#""onSuccess":{"function":"g","url":"http://h"}"#,
-            "delivery.onSuccess",
+            "delivery.onSuccess: expected exactly one of `function`, `event` and `url`",
         ),
-        (r#""onFailure":{}"#, "delivery.onFailure"),
+        (
+            r#""onFailure":{}"#,
+            "delivery.onFailure: expected exactly one of `function`, `event` and `url`",
+        ),
         (r#""onFailure":"g""#, "delivery.onFailure"),
         (
             r#""onFailure":{"function":"a b"}"#,

@@ -55,7 +55,10 @@ pub(super) async fn accept(
     let key = surface.listener.key();
     let spawn = |stream, from, permit| {
         let surface = Arc::clone(&surface);
-        let client = Client { from, permit };
+        let client = Client {
+            from,
+            _permit: permit,
+        };
         match surface.certificate.clone() {
             None => {
                 let serving = serve_plain(stream, client, surface, cut.clone());
@@ -129,8 +132,8 @@ fn is_of_client(error: &io::Error) -> bool {
 /// Who is at the other end of a connection, and its share of those that there may be.
 struct Client {
     from: IpAddr,
-    #[expect(dead_code, reason = "it is given back when the connection ends")]
-    permit: OwnedSemaphorePermit,
+    /// Given back when the connection ends.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Whether requests of a connection are answered, or told how to come.

@@ -175,7 +175,7 @@ impl Certificate {
         let ends = self.current.load().ends_at;
         ends_at.set(ends as f64);
         let file = self.certificate.file.display();
-        tracing::info!(listener = self.listener.key(), certificate = %file, ends_at_seconds = ends, "TLS");
+        tracing::info!(listener = self.listener.key(), certificate = %file, ends_at_seconds = ends, "clients of this listener speak TLS");
     }
 
     /// Begins a connection. It is plain when the client's first byte is none of a handshake.

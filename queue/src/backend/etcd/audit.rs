@@ -1,15 +1,11 @@
 //! Counts what this node holds: what has its turn or a lease in memory, as far as etcd has its batch.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
-use etcd_client::{GetOptions, KeyValue};
-
-use super::keys::{Range, SessionId};
+use super::keys::SessionId;
 use super::shared::{Shared, unavailable};
 use crate::backend::{Audit, Error};
-
-/// Keys that are listed at once.
-const PAGE: i64 = 1_000;
 
 impl Shared {
     pub(super) async fn look_up(&self) -> Result<Audit, Error> {
@@ -38,25 +34,15 @@ impl Shared {
 
     /// The batches that etcd has under the name of a session.
     async fn batches_of(&self, session: SessionId) -> Result<HashSet<u64>, Error> {
-        let Range { from, end } = self.keys.held(session);
-        let mut from = from.into_bytes();
         let mut batches = HashSet::new();
-        loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(PAGE)
-                .with_keys_only();
-            let page = self.get(from, options).await?;
-            let keys = page.kvs().iter().map(KeyValue::key);
-            let named = keys.filter_map(|key| self.keys.held_by(key));
-            batches.extend(named.filter_map(|(number, place)| place.is_none().then_some(number)));
-            match page.kvs().last() {
-                Some(last) if page.more() => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok(batches),
+        let range = self.keys.held(session);
+        self.each_key(range, |key| {
+            if let Some((number, None)) = self.keys.held_by(key) {
+                batches.insert(number);
             }
-        }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(batches)
     }
 }

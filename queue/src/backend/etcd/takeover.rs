@@ -1,6 +1,7 @@
 //! How work changes its node: each of those that are left takes its share of what is held under the name of a session that is gone.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ use crate::backend::record::Record;
 
 /// How long those whose share it is may take until anybody takes it.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Keys that are listed at once.
-const PAGE: i64 = 1_000;
 /// Batches that are read at once: each may take 1 MiB, and an answer 64.
 const READ_MAX: usize = 32;
+/// Keys that are listed at once.
+const KEYS_MAX: i64 = 1_000;
 /// Batches that are taken between two looks around.
 const TAKE_MAX: usize = 512;
 
@@ -115,32 +116,23 @@ impl Takeover {
         owner: SessionId,
         is_ours: impl Fn(u64) -> bool,
     ) -> Result<(Vec<u64>, bool), Error> {
-        let Range { from, end } = shared.keys.held(owner);
-        let mut from = from.into_bytes();
         let mut numbers = Vec::new();
         let mut is_empty = true;
-        loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(PAGE)
-                .with_keys_only();
-            let page = shared.get(from, options).await?;
-            let keys = page.kvs().iter().map(KeyValue::key);
-            for (number, place) in keys.filter_map(|key| shared.keys.held_by(key)) {
-                is_empty = false;
-                if place.is_none() && is_ours(number) && !self.unreadable.contains(&(owner, number))
-                {
-                    numbers.push(number);
-                }
+        let see = |key: &[u8]| {
+            let Some((number, place)) = shared.keys.held_by(key) else {
+                return ControlFlow::Continue(());
+            };
+            is_empty = false;
+            if place.is_none() && is_ours(number) && !self.unreadable.contains(&(owner, number)) {
+                numbers.push(number);
             }
-            match page.kvs().last() {
-                Some(last) if page.more() && numbers.len() < TAKE_MAX => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok((numbers, is_empty)),
+            match numbers.len() < TAKE_MAX {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
             }
-        }
+        };
+        shared.each_key(shared.keys.held(owner), see).await?;
+        Ok((numbers, is_empty))
     }
 
     /// Makes this node hold what another one held; says how many deliveries these are.
@@ -239,6 +231,32 @@ impl Shared {
         };
         let got = self.members.read(get).await;
         got.map_err(of_etcd)
+    }
+
+    /// Reads the keys of a range in order, until `see` has enough.
+    pub(super) async fn each_key(
+        &self,
+        Range { from, end }: Range,
+        mut see: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut from = from.into_bytes();
+        loop {
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(KEYS_MAX)
+                .with_keys_only();
+            let page = self.get(from, options).await?;
+            if page.kvs().iter().any(|kept| see(kept.key()).is_break()) {
+                return Ok(());
+            }
+            match page.kvs().last() {
+                Some(last) if page.more() => {
+                    from = last.key().to_vec();
+                    from.push(0);
+                }
+                _ => return Ok(()),
+            }
+        }
     }
 
     async fn read_batches(&self, owner: SessionId, numbers: &[u64]) -> Result<Vec<Found>, Error> {

@@ -2,15 +2,16 @@
 //! and compacts old history.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::etcd::Member;
 use config::recurring::{Due, Recurring};
-use etcd_client::{GetOptions, KeyValue, Txn, TxnOp};
+use etcd_client::{Txn, TxnOp};
 use tokio::time::Instant;
 
-use super::keys::{DeadKey, Range, SessionId};
+use super::keys::{DeadKey, SessionId};
 use super::look::View;
 use super::shared::{Shared, of_etcd};
 use super::transaction::OPS_MAX;
@@ -19,8 +20,6 @@ use crate::backend::turns::micros;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
-/// Keys that are listed at once.
-const PAGE: i64 = 1_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
@@ -150,25 +149,13 @@ impl Shared {
 
     /// All dead letters, oldest first.
     async fn all_dead(&self) -> Result<Vec<DeadKey>, Error> {
-        let Range { from, end } = self.keys.all_dead();
-        let mut from = from.into_bytes();
         let mut all = Vec::new();
-        loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(PAGE)
-                .with_keys_only();
-            let page = self.get(from, options).await?;
-            let keys = page.kvs().iter().map(KeyValue::key);
-            all.extend(keys.filter_map(|key| self.keys.dead_of(key)));
-            match page.kvs().last() {
-                Some(last) if page.more() => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok(all),
-            }
-        }
+        self.each_key(self.keys.all_dead(), |key| {
+            all.extend(self.keys.dead_of(key));
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(all)
     }
 
     async fn drop_dead(&self, dead: &[DeadKey]) -> Result<(), Error> {

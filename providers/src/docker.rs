@@ -41,6 +41,8 @@ use crate::contract::End;
 use crate::watchers::Watchers;
 use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
+pub use self::network::is_bridge;
+
 /// What the provider is made from.
 #[derive(Debug, Clone)]
 pub struct Setup {

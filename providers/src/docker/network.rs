@@ -136,10 +136,18 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const LISTINGS_MAX: u32 = 20;
 const LISTING_PAUSE: Duration = Duration::from_millis(50);
 
+/// How the names of all bridges begin.
+const BRIDGE_PREFIX: &str = "hth";
+
+/// Whether an interface of this machine is the bridge of a network of function containers, of whichever cluster.
+pub fn is_bridge(interface: &str) -> bool {
+    interface.starts_with(BRIDGE_PREFIX)
+}
+
 /// The name of a network's bridge: always the same for the same network, and within the kernel's 15 characters.
 fn bridge(network: &str) -> String {
     let hash = InstanceKey::hash([network.as_bytes()]).to_string();
-    format!("hth{}", &hash[..12])
+    format!("{BRIDGE_PREFIX}{}", &hash[..12])
 }
 
 async fn oldest(engine: &Engine, name: &str) -> Result<Option<Found>, CallError> {

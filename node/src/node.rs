@@ -10,10 +10,11 @@ use actors::scheduler;
 use cluster::listen::PeerSockets;
 use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
-use cluster::{Membership, PeerClient, PeerHandler};
+use cluster::{Keyring, Membership, PeerClient, PeerHandler};
 use config::{Settings, Store};
 use gateway::{Edge, InnerListener, LeftUntold, Listeners, Scheduled};
 use providers::Callers;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -131,7 +132,7 @@ impl Node {
         let Self { settings, store } = self;
         let admin_token = settings.auth.read_admin_token()?;
         let identity = wire::identity(&settings)?;
-        let secret = wire::secret(&settings)?;
+        let keyring = watch::Sender::new(Keyring::read(&settings.cluster)?);
         let plugins = wire::Plugins::start(&settings.plugins).await?;
         let readable = settings.readable_listeners();
         if !readable.is_empty() {
@@ -160,7 +161,7 @@ impl Node {
         let membership = Membership::start(cluster::membership::Args {
             settings: &settings.cluster,
             identity: &identity,
-            secret: &secret,
+            keyring: keyring.subscribe(),
             local: base.clone(),
             socket: sockets.gossip,
             advertise,
@@ -169,6 +170,11 @@ impl Node {
         .await
         .map_err(wire::cluster_error)?;
         let membership = Arc::new(membership);
+        tracker.spawn(Keyring::keep_fresh(
+            settings.cluster.clone(),
+            keyring,
+            stop.clone(),
+        ));
         let queues = Queues::open(&settings, &identity, &membership).await?;
         let destinations = wire::destinations(&settings, &membership)?;
         let body_bytes_max = wire::bytes(settings.limits.body_max) + HEAD_BYTES;

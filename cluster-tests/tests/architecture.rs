@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Our crates from left to right: each may name those in groups before its own, and none of its own group.
-const GROUPS: [&[&str]; 6] = [
+const GROUPS: [&[&str]; 7] = [
     &["protocol"],
     &["config"],
+    &["vault"],
     &["cluster", "providers", "queue", "plugins"],
     &["actors"],
     &["gateway"],

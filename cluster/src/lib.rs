@@ -2,7 +2,6 @@
 
 pub mod hint;
 pub mod identity;
-pub mod keyring;
 pub mod listen;
 pub mod membership;
 pub mod peer;
@@ -11,7 +10,6 @@ mod test_counters;
 
 pub use hint::Hint;
 pub use identity::Identity;
-pub use keyring::{ClusterSecret, Keyring};
 pub use membership::{LocalState, Member, Members, Membership};
 pub use peer::client::HttpPeerClient;
 #[cfg(any(test, feature = "test-util"))]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use chitchat::{
     ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersion, spawn_chitchat,
 };
+use config::Keyring;
 use config::settings::ClusterSettings;
 use protocol::{Generation, NodeId};
 use tokio::sync::watch;
@@ -17,7 +18,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::hint::Hint;
 use crate::identity::Identity;
-use crate::keyring::Keyring;
 use crate::peer::Peer;
 
 mod gossip;

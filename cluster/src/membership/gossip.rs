@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatHandle, ChitchatId, NodeState};
+use config::Keyring;
 use protocol::{Generation, NodeId};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -13,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::keys::{self, Bounds};
 use super::{LocalState, Member, Members};
 use crate::identity::Identity;
-use crate::keyring::Keyring;
 use crate::peer::Peer;
 
 /// How often it is looked for nodes that are forgotten: chitchat reports lives and deaths, but not that.

@@ -20,6 +20,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use chitchat::ChitchatEnvelope;
 use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport, UdpTransport};
+use config::Keyring;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -29,8 +30,6 @@ mod sessions;
 mod window;
 
 use sessions::{DATAGRAM_BYTES_MAX, Dropped, Incoming, Sessions};
-
-use crate::keyring::Keyring;
 
 /// How long a datagram may take between the two private sockets. The kernel hands it over at once; only a stalled machine or a
 /// datagram that chitchat can not read makes this pass.

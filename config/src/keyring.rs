@@ -2,14 +2,22 @@
 //! learns to open with the new one before any node seals with it, and forgets the old one when no node does any more.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use config::settings::{self, ClusterSettings, Secret};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
+
+use crate::settings::{self, ClusterSettings, Secret};
+
+/// Where in its data directory a node keeps the secret that it made for itself.
+const OWN_FILE: &str = "secret";
 
 #[cfg(test)]
 mod tests;
@@ -19,16 +27,26 @@ mod tests;
 pub struct Keyring(Arc<[ClusterSecret]>);
 
 impl Keyring {
-    /// Reads the file that the settings name; a node without one makes its own secret, so that nobody joins it.
+    /// Reads the file that the settings name. A node without one makes its own secret, so that nobody joins it, and keeps it in its data
+    /// directory: what it seals at rest is opened after a restart too.
     ///
     /// # Errors
-    /// As [`ClusterSettings::read_secrets`].
-    pub fn read(settings: &ClusterSettings) -> Result<Self, settings::Error> {
-        let secrets = settings.read_secrets()?;
-        Ok(match secrets.is_empty() {
-            true => Self(Arc::new([ClusterSecret::random()])),
-            false => Self::of(&secrets),
-        })
+    /// As [`ClusterSettings::read_secrets`], also for the node's own file.
+    pub fn read(settings: &ClusterSettings, data_dir: &Path) -> Result<Self, settings::Error> {
+        if settings.secret_file.is_some() {
+            return Ok(Self::of(&settings.read_secrets()?));
+        }
+        let own = data_dir.join(OWN_FILE);
+        if let Err(error) = make(&own) {
+            let expected = format!("a directory for the node's own secret, but {error}");
+            let shown = data_dir.display();
+            return Err(settings::Error::new("node.data_dir", shown, expected));
+        }
+        let settings = ClusterSettings {
+            secret_file: Some(own),
+            ..settings.clone()
+        };
+        Ok(Self::of(&settings.read_secrets()?))
     }
 
     fn of(secrets: &[Secret]) -> Self {
@@ -36,9 +54,12 @@ impl Keyring {
         Self(secrets.iter().map(secret).collect())
     }
 
-    /// One that has these secrets.
-    #[cfg(test)]
-    pub(crate) fn with(texts: &[&str]) -> Self {
+    /// One that has these secrets, for tests.
+    ///
+    /// # Panics
+    /// Without any.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn with(texts: &[&str]) -> Self {
         assert!(!texts.is_empty());
         Self(texts.iter().map(|text| ClusterSecret::of(text)).collect())
     }
@@ -127,11 +148,6 @@ impl ClusterSecret {
         protocol::secret_id(cluster_id, &self.0)
     }
 
-    /// Makes a secret that nobody else has: a node with it stays alone.
-    fn random() -> Self {
-        Self(rand::random::<[u8; 32]>().as_slice().into())
-    }
-
     /// Derives the key for one use in one cluster (HKDF-SHA256). Keys of different uses or clusters tell nothing of each other.
     pub fn derive(&self, usage: &str, cluster_id: &str) -> [u8; 32] {
         let mut info = Vec::with_capacity(16 + usage.len() + cluster_id.len());
@@ -150,5 +166,22 @@ impl ClusterSecret {
 impl fmt::Debug for ClusterSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<redacted>")
+    }
+}
+
+/// Makes a file with a secret that nobody else has, unless it is there.
+fn make(file: &Path) -> io::Result<()> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file);
+    match made {
+        Ok(mut made) => {
+            writeln!(made, "{}", hex::encode(rand::random::<[u8; 32]>()))?;
+            made.sync_all()
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -16,7 +16,6 @@ fn keys_differ_by_secret_use_and_cluster() {
         key,
         ClusterSecret::of(&"t".repeat(32)).derive("gossip", "hearth")
     );
-    assert_ne!(key, ClusterSecret::random().derive("gossip", "hearth"));
     assert_eq!(format!("{secret:?}"), "<redacted>");
 }
 
@@ -35,7 +34,7 @@ async fn a_changed_file_is_taken_and_a_broken_one_is_not() {
     let (old, new) = ("o".repeat(32), "n".repeat(32));
     std::fs::write(&file, &old).unwrap();
     let settings = settings(&file);
-    let sender = watch::Sender::new(Keyring::read(&settings).unwrap());
+    let sender = watch::Sender::new(Keyring::read(&settings, dir.path()).unwrap());
     let mut keyring = sender.subscribe();
     assert_eq!(*keyring.borrow(), Keyring::with(&[&old]));
     let stop = CancellationToken::new();
@@ -62,7 +61,19 @@ async fn a_changed_file_is_taken_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn a_node_without_a_file_has_a_secret_of_its_own() {
-    let (one, other) = (ClusterSettings::default(), ClusterSettings::default());
-    assert_ne!(Keyring::read(&one).unwrap(), Keyring::read(&other).unwrap());
+fn a_node_without_a_file_keeps_a_secret_of_its_own() {
+    let settings = ClusterSettings::default();
+    let read = |dir: &tempfile::TempDir| Keyring::read(&settings, dir.path()).unwrap();
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert_eq!(read(&one), read(&one));
+    assert_ne!(read(&one), read(&other));
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(one.path().join(OWN_FILE))
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let gone = one.path().join("no-such-directory");
+    let error = Keyring::read(&settings, &gone).unwrap_err().to_string();
+    assert!(error.contains("node.data_dir"), "{error}");
 }

@@ -85,7 +85,7 @@ impl Guard {
             _ if listener == Listener::Inner => Err(Error::unknown_instance()),
             AuthMode::Off if listener == Listener::Events => Ok(()),
             AuthMode::Off => check_host(uri, headers),
-            AuthMode::Required if listener == Listener::Config && is_open(uri.path()) => Ok(()),
+            AuthMode::Required if is_open(listener, uri.path()) => Ok(()),
             AuthMode::Required if self.has_token(headers) => Ok(()),
             AuthMode::Required => Err(Error::unauthorized()),
         }
@@ -110,9 +110,14 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(value.as_bytes())
 }
 
-/// Balancers ask these without a credential.
-fn is_open(path: &str) -> bool {
-    matches!(path, "/v1/status" | "/v1/ready")
+/// Balancers ask for these without a credential, and people who have none yet read how to get one.
+fn is_open(listener: Listener, path: &str) -> bool {
+    let is_described = path == "/openapi.json" || path == "/docs" || path.starts_with("/docs/");
+    match listener {
+        Listener::Functions => is_described,
+        Listener::Config => is_described || matches!(path, "/v1/status" | "/v1/ready"),
+        Listener::Events | Listener::Inner => false,
+    }
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

@@ -213,12 +213,17 @@ impl Edge {
             addresses,
             certificates,
         } = listeners;
-        let [functions_scheme, _, config_scheme] = settings.tls.schemes();
+        let [functions_scheme, events_scheme, config_scheme] = settings.tls.schemes();
         let own = [
             (functions_scheme, addresses.functions),
             (config_scheme, addresses.config),
         ];
         let shared = Arc::new(Shared {
+            places: [
+                (functions_scheme, addresses.functions.port()),
+                (events_scheme, addresses.events.port()),
+                (config_scheme, addresses.config.port()),
+            ],
             node_name: headers::text(node.name()),
             node: Arc::new(node),
             guard: Guard::new(&settings.auth, admin_token, own),
@@ -232,7 +237,7 @@ impl Edge {
             queued_age_max: settings.queue.max_age,
             closing: CancellationToken::new(),
         });
-        let admin = admin::router(settings.node.debug_kill);
+        let admin = admin::router(admin::routes(settings.node.debug_kill));
         let listeners = [
             (
                 functions,

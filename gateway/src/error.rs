@@ -209,6 +209,16 @@ impl Error {
         Self::refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
     }
 
+    /// A file of the page that describes the APIs can not be made.
+    pub(crate) fn page(why: &dyn std::error::Error) -> Self {
+        let message = format!("the page can not be shown: {why}");
+        Self::refused(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Internal,
+            message,
+        )
+    }
+
     /// The path takes other methods.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path takes {allow} only");

@@ -22,6 +22,7 @@ mod inner;
 mod invoke;
 mod meters;
 mod node;
+mod openapi;
 mod surface;
 
 pub use destinations::{Destinations, LeftUntold, Letter, Post};

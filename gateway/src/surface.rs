@@ -32,6 +32,8 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// What the three APIs of a node have in common.
 pub(crate) struct Shared {
     pub(crate) node: Arc<dyn Node>,
+    /// Schemes and ports of the functions, events and config API.
+    pub(crate) places: [(&'static str, u16); 3],
     /// The node's name, ready to be sent.
     pub(crate) node_name: HeaderValue,
     pub(crate) guard: Guard,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::destination::Destination;
 use crate::id::{FunctionId, InstanceKey, Space};
@@ -18,12 +19,14 @@ pub use parse::Invalid;
 pub(crate) use parse::check_delivery;
 
 /// A registered function. A field that was not set is absent from answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Function {
     /// The function's space.
+    #[schema(required = false)]
     pub space: Space,
     /// The function's id within its space.
+    #[schema(required = false)]
     pub function_id: FunctionId,
     /// What runs it: the record's `type` and `provider`.
     #[serde(flatten)]
@@ -49,7 +52,7 @@ pub struct Function {
 }
 
 /// What runs a function, by the record's `type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "provider", rename_all = "lowercase")]
 pub enum Provider {
     /// Pooled: instances of a container image.
@@ -69,7 +72,7 @@ pub enum Provider {
 }
 
 /// The form in which a function gets events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventFormat {
     /// Event Gateway's JSON object; the answer to an `http` event is its response object.
@@ -83,7 +86,7 @@ pub enum EventFormat {
 }
 
 /// `provider` of type `container`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ContainerProvider {
     /// The image reference as the user gave it.
     pub image: String,
@@ -105,7 +108,7 @@ pub struct ContainerProvider {
 }
 
 /// `provider` of type `process`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProcessProvider {
     /// Program and arguments; the program is found on `PATH` or is an absolute path.
     pub command: Vec<String>,
@@ -118,14 +121,14 @@ pub struct ProcessProvider {
 }
 
 /// `provider` of type `http`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HttpProvider {
     /// The absolute URL that invocations are posted to.
     pub url: String,
 }
 
 /// How the code of a pooled function meets an invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Contract {
     /// The instance listens on `$PORT`; an invocation is a `POST /`, 2xx is success.
@@ -135,7 +138,7 @@ pub enum Contract {
 }
 
 /// `limits` as they were set; each absent field has its default.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitsSpec {
     /// Memory of an instance in MiB.
@@ -156,7 +159,7 @@ pub struct LimitsSpec {
 }
 
 /// `scaling` as it was set; each absent field has its default.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingSpec {
     /// Instances that are kept up.
@@ -171,7 +174,7 @@ pub struct ScalingSpec {
 }
 
 /// `delivery` as it was set.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
     /// The function may run twice for one invocation, so an interrupted one is retried.
@@ -208,7 +211,7 @@ impl DeliverySpec {
 }
 
 /// `sandbox` as it was set; each absent field has its default.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxSpec {
     /// The root file system can not be written; false when absent.

@@ -72,6 +72,8 @@ macro_rules! text_id {
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        crate::schema::text_schema!($name);
     };
 }
 
@@ -180,6 +182,8 @@ impl fmt::Display for Generation {
 /// Hash of everything that shapes an instance: two instances with equal keys are interchangeable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey([u8; 16]);
+
+crate::schema::text_schema!(InstanceKey);
 
 impl InstanceKey {
     /// Hashes the parts, each with its length, with SHA-256 and keeps the first 16 bytes.

@@ -15,6 +15,7 @@ pub mod invocation;
 pub mod path;
 pub mod peer;
 pub mod schedule;
+mod schema;
 pub mod secret_id;
 pub mod subscription;
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use actors::executions::Filter;
 use axum::extract::State;
+use protocol::api::{self, Errors, ExecutionDetail, Executions};
 use protocol::execution::Status;
-use protocol::{Execution, ExecutionId, FunctionId, Space, api};
+use protocol::{Execution, ExecutionId, FunctionId, Space};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{Line, Query, Segments};
 use crate::destinations;
@@ -18,16 +20,31 @@ use crate::surface::Shared;
 const PAGE_LEN: usize = 100;
 const PAGE_LEN_MAX: usize = 1_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// Only those of this function.
     function: Option<String>,
+    /// Only those that are so: `queued`, `running`, `succeeded` and so on.
     status: Option<String>,
+    /// Only those that were accepted since, in milliseconds since 1970.
     since: Option<u64>,
+    /// Only those after this one; `next` of the page before.
     after: Option<String>,
+    /// How many; 100 where it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
-/// `GET /v1/spaces/{space}/executions?function=&status=&since=&limit=&after=`
+/// List the executions of a space, the newest first.
+#[utoipa::path(
+    get,
+    operation_id = "list_executions",
+    path = "/v1/spaces/{space}/executions",
+    tag = "executions",
+    params(("space" = Space, Path, description = "The space"), Page),
+    responses((status = 200, description = "A page of them", body = Executions)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -52,7 +69,18 @@ pub(super) async fn list(
     Ok(Line(found.await?))
 }
 
-/// `GET /v1/spaces/{space}/executions/{id}`
+/// Read an execution, with its result.
+#[utoipa::path(
+    get,
+    operation_id = "read_execution",
+    path = "/v1/spaces/{space}/executions/{id}",
+    tag = "executions",
+    params(("space" = Space, Path, description = "The space"), ("id" = ExecutionId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The execution", body = ExecutionDetail),
+        (status = 404, description = "There is none", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
@@ -68,7 +96,19 @@ pub(super) async fn read(
     }))
 }
 
-/// `DELETE /v1/spaces/{space}/executions/{id}`
+/// Cancel an execution, whether it waits or runs.
+#[utoipa::path(
+    delete,
+    operation_id = "cancel_execution",
+    path = "/v1/spaces/{space}/executions/{id}",
+    tag = "executions",
+    params(("space" = Space, Path, description = "The space"), ("id" = ExecutionId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The execution, cancelled, or as it ended before", body = Execution),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "It ended otherwise", body = Errors),
+    ),
+)]
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,

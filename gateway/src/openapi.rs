@@ -7,14 +7,15 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response as Answer};
 use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::server::{Server, ServerBuilder};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, Url};
@@ -86,19 +87,67 @@ impl Api {
         }
     }
 
-    /// The schema of its errors.
-    fn error(self) -> &'static str {
-        match self {
-            Self::Functions => "InvokeError",
-            Self::Events | Self::Config => "Errors",
-        }
-    }
-
     fn server(self) -> Server {
         let (name, port) = (self.name(), self.port());
         ServerBuilder::new()
             .url(format!("http://127.0.0.1:{port}"))
             .description(Some(format!("The {name} API of a node")))
+            .build()
+    }
+}
+
+/// How the errors of a route are worded, by its tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wording {
+    Functions,
+    Config,
+    /// On both listeners: as each of them words errors.
+    Both,
+    /// With a shape of their own; those of authentication are worded as in the config API.
+    Spaceless,
+}
+
+impl Wording {
+    const ALL: [Self; 4] = [Self::Functions, Self::Config, Self::Both, Self::Spaceless];
+
+    fn of(operation: &Operation) -> Self {
+        let tag = operation.tags.as_ref().and_then(|tags| tags.first());
+        match tag.map_or("", String::as_str) {
+            "functions" => Self::Functions,
+            "executions" => Self::Both,
+            "spaceless" => Self::Spaceless,
+            _ => Self::Config,
+        }
+    }
+
+    /// The schemas of errors.
+    fn schemas(self) -> &'static [&'static str] {
+        match self {
+            Self::Functions => &["InvokeError"],
+            Self::Config => &["Errors"],
+            Self::Both => &["InvokeError", "Errors"],
+            Self::Spaceless => &["SpacelessError", "Errors"],
+        }
+    }
+
+    /// The name of a common answer.
+    fn answer(self, status: u16) -> String {
+        format!("{self:?}{status}")
+    }
+
+    fn response(self, description: &str) -> Response {
+        let schema: RefOr<Schema> = match self.schemas() {
+            [one] => Ref::from_schema_name(*one).into(),
+            several => {
+                let refs = several.iter().map(|name| Ref::from_schema_name(*name));
+                let any = refs.fold(AnyOfBuilder::new(), AnyOfBuilder::item);
+                Schema::from(any.build()).into()
+            }
+        };
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new()
+            .description(description)
+            .content("application/json", content)
             .build()
     }
 }
@@ -142,24 +191,18 @@ fn document() -> utoipa::openapi::OpenApi {
     components
         .security_schemes
         .insert(BEARER.to_owned(), RefOr::T(SecurityScheme::Http(bearer)));
-    for api in [Api::Functions, Api::Config] {
-        for (status, description) in COMMON {
-            let schema = Ref::from_schema_name(api.error());
-            let content = ContentBuilder::new().schema(Some(schema)).build();
-            let response = ResponseBuilder::new()
-                .description(description)
-                .content("application/json", content)
-                .build();
-            components
-                .responses
-                .insert(common(api, status), RefOr::T(response));
-        }
+    for wording in Wording::ALL {
+        let answers = COMMON.map(|(status, description)| {
+            let response = wording.response(description);
+            (wording.answer(status), RefOr::T(response))
+        });
+        components.responses.extend(answers);
     }
     for (api, mut described) in apis {
         for item in described.paths.paths.values_mut() {
             item.servers = Some(vec![api.server()]);
             for operation in operations(item) {
-                complete(operation, api);
+                complete(operation);
             }
         }
         merge(&mut document, described, api);
@@ -200,28 +243,20 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// Adds what all operations may be answered with.
-fn complete(operation: &mut Operation, api: Api) {
+fn complete(operation: &mut Operation) {
+    let wording = Wording::of(operation);
     let has_body = operation.request_body.is_some();
     for (status, _) in COMMON
         .into_iter()
         .filter(|(status, _)| has_body || *status != 413)
     {
-        let reference = Ref::from_response_name(common(api, status));
+        let reference = Ref::from_response_name(wording.answer(status));
         operation
             .responses
             .responses
             .entry(status.to_string())
             .or_insert(RefOr::Ref(reference));
     }
-}
-
-/// The name of a common answer.
-fn common(api: Api, status: u16) -> String {
-    let api = match api {
-        Api::Functions => "Functions",
-        Api::Events | Api::Config => "Config",
-    };
-    format!("{api}{status}")
 }
 
 /// The description as it is served, and as docs/openapi.json has it.
@@ -256,7 +291,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Shared>> {
     security(()),
     responses((status = 200, description = "This document", body = serde_json::Value)),
 )]
-async fn describe(State(shared): State<Arc<Shared>>, fields: HeaderMap) -> Response {
+async fn describe(State(shared): State<Arc<Shared>>, fields: HeaderMap) -> Answer {
     let content_type = [(header::CONTENT_TYPE, headers::JSON)];
     (content_type, of_node(&JSON, &shared, &fields)).into_response()
 }
@@ -290,7 +325,7 @@ async fn page() -> Redirect {
 }
 
 /// A file of the page.
-fn file(name: &str) -> Response {
+fn file(name: &str) -> Answer {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         let url = Url::new("Hearth", "/openapi.json");
         let config = Config::new([url]).persist_authorization(false);

@@ -11,6 +11,7 @@ use crate::id::{FunctionId, InstanceKey, Space};
 
 mod aws;
 mod parse;
+mod schema;
 
 pub use aws::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
@@ -19,14 +20,12 @@ pub use parse::Invalid;
 pub(crate) use parse::check_delivery;
 
 /// A registered function. A field that was not set is absent from answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Function {
     /// The function's space.
-    #[schema(required = false)]
     pub space: Space,
     /// The function's id within its space.
-    #[schema(required = false)]
     pub function_id: FunctionId,
     /// What runs it: the record's `type` and `provider`.
     #[serde(flatten)]
@@ -52,7 +51,7 @@ pub struct Function {
 }
 
 /// What runs a function, by the record's `type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "provider", rename_all = "lowercase")]
 pub enum Provider {
     /// Pooled: instances of a container image.

@@ -93,7 +93,8 @@ pub(super) async fn read(
     responses(
         (status = 200, description = "The record", body = CorsRecord),
         (status = 404, description = "There is none", body = Errors),
-        (status = 409, description = "It was changed meanwhile", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
     ),
 )]
 pub(super) async fn replace(
@@ -117,7 +118,8 @@ pub(super) async fn replace(
     responses(
         (status = 204, description = "Removed"),
         (status = 404, description = "There is none", body = Errors),
-        (status = 409, description = "It was changed meanwhile", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
     ),
 )]
 pub(super) async fn delete(

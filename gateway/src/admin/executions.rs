@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use actors::executions::Filter;
 use axum::extract::State;
-use protocol::api::{self, Errors, ExecutionDetail, Executions};
+use protocol::api::{self, Errors, ExecutionDetail, Executions, InvokeError};
 use protocol::execution::Status;
 use protocol::{Execution, ExecutionId, FunctionId, Space};
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{Line, Query, Segments};
 use crate::destinations;
@@ -19,6 +19,16 @@ use crate::surface::Shared;
 /// Executions of a page where the request does not say, and at most.
 const PAGE_LEN: usize = 100;
 const PAGE_LEN_MAX: usize = 1_000;
+
+/// An error, as the listener words it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = ExecutionError)]
+#[expect(dead_code, reason = "it is described and not made")]
+enum Worded {
+    Functions(InvokeError),
+    Config(Errors),
+}
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -78,7 +88,7 @@ pub(super) async fn list(
     params(("space" = Space, Path, description = "The space"), ("id" = ExecutionId, Path, description = "Its id")),
     responses(
         (status = 200, description = "The execution", body = ExecutionDetail),
-        (status = 404, description = "There is none", body = Errors),
+        (status = 404, description = "There is none", body = Worded),
     ),
 )]
 pub(super) async fn read(
@@ -105,8 +115,8 @@ pub(super) async fn read(
     params(("space" = Space, Path, description = "The space"), ("id" = ExecutionId, Path, description = "Its id")),
     responses(
         (status = 200, description = "The execution, cancelled, or as it ended before", body = Execution),
-        (status = 404, description = "There is none", body = Errors),
-        (status = 409, description = "It ended otherwise", body = Errors),
+        (status = 404, description = "There is none", body = Worded),
+        (status = 409, description = "It ended otherwise", body = Worded),
     ),
 )]
 pub(super) async fn cancel(

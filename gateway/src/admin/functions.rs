@@ -29,7 +29,8 @@ use crate::surface::Shared;
     request_body = Function,
     responses(
         (status = 201, description = "Registered", body = Function),
-        (status = 409, description = "There is one of that id", body = Errors),
+        (status = 404, description = "Its image is nowhere", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
     ),
 )]
 pub(super) async fn create(
@@ -97,7 +98,8 @@ pub(super) async fn read(
     responses(
         (status = 200, description = "The record", body = Function),
         (status = 404, description = "There is none", body = Errors),
-        (status = 409, description = "It was changed meanwhile", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
     ),
 )]
 pub(super) async fn replace(
@@ -121,7 +123,8 @@ pub(super) async fn replace(
     responses(
         (status = 204, description = "Removed"),
         (status = 404, description = "There is none", body = Errors),
-        (status = 409, description = "It was changed meanwhile", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
     ),
 )]
 pub(super) async fn delete(

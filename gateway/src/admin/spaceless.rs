@@ -138,7 +138,8 @@ async fn read_function(
     responses(
         (status = 200, description = "The record", body = serde_json::Value),
         (status = 404, description = "There is none", body = SpacelessError),
-        (status = 409, description = "It was changed meanwhile", body = SpacelessError),
+        (status = 409, description = "Others change it at the same time", body = SpacelessError),
+        (status = 412, description = "`if-match` names another revision", body = SpacelessError),
     ),
 )]
 async fn replace_function(
@@ -169,7 +170,8 @@ async fn replace_function(
     responses(
         (status = 204, description = "Removed"),
         (status = 404, description = "There is none", body = SpacelessError),
-        (status = 409, description = "It was changed meanwhile", body = SpacelessError),
+        (status = 409, description = "Others change it at the same time", body = SpacelessError),
+        (status = 412, description = "`if-match` names another revision", body = SpacelessError),
     ),
 )]
 async fn delete_function(

@@ -11,12 +11,14 @@ use cluster::listen::PeerSockets;
 use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
 use cluster::{Membership, PeerClient, PeerHandler};
-use config::{Settings, Store};
+use config::{Keyring, Settings, Store};
 use gateway::{Edge, InnerListener, LeftUntold, Listeners, Scheduled};
 use providers::Callers;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vault::Vault;
 
 use crate::events::{Events, Queues};
 use crate::telemetry::Metrics;
@@ -131,7 +133,8 @@ impl Node {
         let Self { settings, store } = self;
         let admin_token = settings.auth.read_admin_token()?;
         let identity = wire::identity(&settings)?;
-        let secret = wire::secret(&settings)?;
+        let keyring =
+            watch::Sender::new(Keyring::read(&settings.cluster, &settings.node.data_dir)?);
         let plugins = wire::Plugins::start(&settings.plugins).await?;
         let readable = settings.readable_listeners();
         if !readable.is_empty() {
@@ -155,12 +158,18 @@ impl Node {
             None => wire::store(&settings).await?,
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let vault = Vault::new(
+            Arc::clone(&store),
+            &settings.cluster.id,
+            keyring.subscribe(),
+        );
+        tracker.spawn(vault.keep_wrapped(stop.clone()));
         let base = wire::local_state(&settings, listeners.addresses());
         let advertise = wire::advertise(&settings, sockets.address.port()).await?;
         let membership = Membership::start(cluster::membership::Args {
             settings: &settings.cluster,
             identity: &identity,
-            secret: &secret,
+            keyring: keyring.subscribe(),
             local: base.clone(),
             socket: sockets.gossip,
             advertise,
@@ -169,6 +178,11 @@ impl Node {
         .await
         .map_err(wire::cluster_error)?;
         let membership = Arc::new(membership);
+        tracker.spawn(Keyring::keep_fresh(
+            settings.cluster.clone(),
+            keyring,
+            stop.clone(),
+        ));
         let queues = Queues::open(&settings, &identity, &membership).await?;
         let destinations = wire::destinations(&settings, &membership)?;
         let body_bytes_max = wire::bytes(settings.limits.body_max) + HEAD_BYTES;

@@ -1,5 +1,7 @@
 //! Accounts as two nodes have them that share a store.
 
+#![expect(clippy::unwrap_used, reason = "a helper that panics fails its test")]
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

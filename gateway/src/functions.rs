@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http::Uri;
 use serde_json::{Value, json};
+
+mod first_admin;
 
 use crate::admin;
 use crate::error::Error;
@@ -17,6 +19,7 @@ use crate::surface::Shared;
 pub(crate) fn router() -> Router<Arc<Shared>> {
     admin::add_executions(Router::new())
         .route("/", get(about))
+        .route("/api/v1/admin/init", post(first_admin::init))
         .route(
             invoke::PATH,
             any(async || Error::method_not_allowed("POST")),

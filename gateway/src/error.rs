@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use accounts::Scope;
 use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
@@ -177,10 +178,46 @@ impl Error {
         Self::invalid("this listener speaks HTTPS: begin the URL with https://")
     }
 
-    /// No valid token came along.
+    /// No credential came along.
     pub(crate) fn unauthorized() -> Self {
-        let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";
+        let message = "a token or an API key is needed: send it as Authorization: Bearer TOKEN";
         Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// The call is for admins.
+    pub(crate) fn admin_needed() -> Self {
+        let message = "this needs the role admin, and of a key the scope admin";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// A function of type `process` is for admins.
+    pub(crate) fn process_needs_admin() -> Self {
+        let message = "type is process, expected another one such as container: functions of type process are for admins";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The call is about a user's own things, and the caller is none, or came with a key where that is not enough.
+    pub(crate) fn no_account() -> Self {
+        let message = "this needs the token of a user: log in with POST /api/v1/users/login";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The key may not do that.
+    pub(crate) fn scope_needed(scope: Scope) -> Self {
+        let message = format!(
+            "this needs the scope {}, which the key does not have",
+            scope.as_str()
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The caller may not do that to the space.
+    pub(crate) fn not_allowed(space: &Space, scope: Scope) -> Self {
+        let message = format!(
+            "the caller may not do this in space {space}: it needs to be a member, and a key the scope {}",
+            scope.as_str()
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// No token of an instance came along.
@@ -324,7 +361,7 @@ impl Error {
         let is_refused = failure.effect == Effect::Refused;
         let status = match failure.code {
             ErrorCode::PayloadTooLarge if is_refused => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::FunctionBusy | ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded | ErrorCode::Draining | ErrorCode::EngineUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -378,6 +415,12 @@ impl Error {
         };
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         let fields = response.headers_mut();
         if let Some(more) = &self.fields {
             fields.extend((**more).clone());
@@ -464,7 +507,7 @@ impl From<Failure> for Error {
                 StatusCode::BAD_GATEWAY
             }
             ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::FunctionBusy | ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded
             | ErrorCode::Draining
             | ErrorCode::EngineUnavailable
@@ -481,6 +524,12 @@ impl From<Failure> for Error {
             ErrorCode::Internal | ErrorCode::PluginFailed => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, failure)
+    }
+}
+
+impl From<accounts::Error> for Error {
+    fn from(error: accounts::Error) -> Self {
+        Failure::from(&error).into()
     }
 }
 

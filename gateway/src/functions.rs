@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+mod first_admin;
+
 use crate::admin;
 use crate::error::Error;
 use crate::invoke;
@@ -20,6 +22,7 @@ use crate::surface::Shared;
 pub(crate) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .routes(routes!(about))
+        .routes(routes!(first_admin::init))
         .merge(admin::executions())
         .merge(openapi::routes())
 }

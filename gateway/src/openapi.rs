@@ -113,7 +113,7 @@ impl Wording {
     fn of(operation: &Operation) -> Self {
         let tag = operation.tags.as_ref().and_then(|tags| tags.first());
         match tag.map_or("", String::as_str) {
-            "functions" => Self::Functions,
+            "functions" | "users" => Self::Functions,
             "executions" => Self::Both,
             "spaceless" => Self::Spaceless,
             _ => Self::Config,
@@ -163,6 +163,7 @@ impl Wording {
     ),
     tags(
         (name = "functions", description = "Calls of functions (port 3000)"),
+        (name = "users", description = "Accounts, their tokens, keys and functions (port 3000)"),
         (name = "executions", description = "Invocations that are not waited for (ports 3000 and 4001)"),
         (name = "events", description = "Events, and http requests that functions answer (port 4000)"),
         (name = "config", description = "Records, the node and the cluster (port 4001)"),

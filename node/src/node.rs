@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::Accounts;
 use actors::Scheduler;
 use actors::scheduler;
 use cluster::listen::PeerSockets;
@@ -12,7 +13,7 @@ use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
 use cluster::{Membership, PeerClient, PeerHandler};
 use config::{Keyring, Settings, Store};
-use gateway::{Edge, InnerListener, LeftUntold, Listeners, Scheduled};
+use gateway::{Access, Edge, InnerListener, LeftUntold, Listeners, Scheduled};
 use providers::Callers;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -67,6 +68,9 @@ pub enum StartError {
     /// The queue of events can not be opened.
     #[error("{0}")]
     Queue(String),
+    /// Accounts can not be checked.
+    #[error(transparent)]
+    Accounts(#[from] accounts::Error),
     /// An actor can not start.
     #[error(transparent)]
     Actors(#[from] actors::supervisor::StartError),
@@ -163,7 +167,7 @@ impl Node {
             &settings.cluster.id,
             keyring.subscribe(),
         );
-        tracker.spawn(vault.keep_wrapped(stop.clone()));
+        tracker.spawn(vault.clone().keep_wrapped(stop.clone()));
         let base = wire::local_state(&settings, listeners.addresses());
         let advertise = wire::advertise(&settings, sockets.address.port()).await?;
         let membership = Membership::start(cluster::membership::Args {
@@ -228,18 +232,32 @@ impl Node {
             node_id: identity.node_id().clone(),
             node_name: settings.node.name.as_str().into(),
             generation: identity.generation(),
-            store,
+            store: Arc::clone(&store),
             registry: running.control.registry.clone(),
             members: membership.members(),
             fire: Arc::new(Scheduled::new(Arc::clone(&events.emitter))),
             clock: scheduler::wall_ms,
         });
+        let accounts = Accounts::start(accounts::Args {
+            store,
+            vault,
+            settings: settings.auth.clone(),
+            cluster_id: settings.cluster.id.as_str().into(),
+            node: settings.node.name.as_str().into(),
+            data_dir: settings.node.data_dir.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        });
+        let accounts = accounts.await?;
         let edge = Edge::new(
             listeners,
             &settings,
             running.control.clone(),
             Arc::clone(&events.emitter),
-            admin_token,
+            Access {
+                admin_token,
+                accounts: Some(accounts),
+            },
             metrics.render(),
             metrics.request_context(),
         )

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use accounts::{Caller, Scope};
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -26,7 +28,7 @@ pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Line<api::Clus
     Line(shared.node.cluster())
 }
 
-/// List the spaces that have records.
+/// List the spaces that have records and that the caller may read.
 #[utoipa::path(
     get,
     operation_id = "list_spaces",
@@ -34,9 +36,14 @@ pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Line<api::Clus
     tag = "config",
     responses((status = 200, description = "The spaces", body = Spaces)),
 )]
-pub(super) async fn spaces(State(shared): State<Arc<Shared>>) -> Line<api::Spaces> {
+pub(super) async fn spaces(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Line<api::Spaces> {
+    let spaces = shared.node.spaces().into_iter();
+    let spaces = spaces.filter(|space| caller.may(space, Scope::Read));
     Line(api::Spaces {
-        spaces: shared.node.spaces().into_iter().collect(),
+        spaces: spaces.collect(),
     })
 }
 

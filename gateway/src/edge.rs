@@ -22,7 +22,7 @@ use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, functions, headers};
+use crate::{admin, functions, headers, removal};
 
 mod connection;
 mod head_timer;
@@ -72,6 +72,7 @@ pub struct Edge {
     addresses: Addresses,
     shared: Arc<Shared>,
     reload_interval: Duration,
+    removal_interval: Duration,
 }
 
 /// Where the edge listens, with the ports that the system chose.
@@ -256,6 +257,7 @@ impl Edge {
             addresses,
             shared,
             reload_interval: settings.tls.reload_interval,
+            removal_interval: settings.auth.removal_interval,
         }
     }
 
@@ -284,6 +286,11 @@ impl Edge {
                 tracker.spawn(clients.tasks.track_future(fresh));
             }
             clients.accept(listener, Arc::new(surface), tracker);
+        }
+        if let Ok(accounts) = self.shared.guard.accounts() {
+            let (node, accounts) = (Arc::clone(&self.shared.node), accounts.clone());
+            let remove = removal::keep_removing(node, accounts, self.removal_interval);
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(remove));
         }
         let closing = self.shared.closing.clone();
         tracker.spawn(clients.tasks.track_future(async move {

@@ -9,15 +9,17 @@ use http::Uri;
 use serde_json::{Value, json};
 
 mod first_admin;
+mod users;
 
 use crate::admin;
 use crate::error::Error;
 use crate::invoke;
 use crate::surface::Shared;
+pub(crate) use users::ClientAddress;
 
 /// Everything but `POST /invoke`.
 pub(crate) fn router() -> Router<Arc<Shared>> {
-    admin::add_executions(Router::new())
+    users::add_to(admin::add_executions(Router::new()))
         .route("/", get(about))
         .route("/api/v1/admin/init", post(first_admin::init))
         .route(

@@ -18,6 +18,7 @@ use crate::auth;
 use crate::body::{self, AnswerBody};
 use crate::edge::{BindError, Listener, listen};
 use crate::error::{Error, Shape};
+use crate::functions::ClientAddress;
 use crate::surface::Surface;
 use crate::{events, invoke};
 
@@ -160,7 +161,9 @@ pub(crate) async fn answer(
             invoke::answer(shared, id, request, invoke::By::Function(own)).await
         }
         Api::Functions => {
-            request.extensions_mut().insert(shared.guard.instance(&own));
+            let extensions = request.extensions_mut();
+            extensions.insert(ClientAddress(from));
+            extensions.insert(shared.guard.instance(&own));
             surface.route(id, request).await
         }
     }

@@ -22,6 +22,7 @@ mod inner;
 mod invoke;
 mod meters;
 mod node;
+mod removal;
 mod surface;
 
 pub use auth::Access;

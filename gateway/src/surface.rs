@@ -20,6 +20,7 @@ use crate::body::{self, AnswerBody};
 use crate::edge::{Certificate, Listener};
 use crate::error::{Error, Shape};
 use crate::events::Emitter;
+use crate::functions::ClientAddress;
 use crate::inner::{self, Callers};
 use crate::invoke::{self, Propagate};
 use crate::meters::{EventMeters, InvocationMeters, ListenerMeters};
@@ -164,8 +165,10 @@ impl Surface {
                 invoke::answer(shared, &id, request, caller).await
             }
             Ok(caller) => {
+                let extensions = request.extensions_mut();
+                extensions.insert(ClientAddress(from));
                 if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
+                    extensions.insert(caller);
                 }
                 self.route(&id, request).await
             }

@@ -68,9 +68,6 @@ pub enum StartError {
     /// The queue of events can not be opened.
     #[error("{0}")]
     Queue(String),
-    /// Accounts can not be checked.
-    #[error(transparent)]
-    Accounts(#[from] accounts::Error),
     /// An actor can not start.
     #[error(transparent)]
     Actors(#[from] actors::supervisor::StartError),
@@ -238,7 +235,7 @@ impl Node {
             fire: Arc::new(Scheduled::new(Arc::clone(&events.emitter))),
             clock: scheduler::wall_ms,
         });
-        let accounts = Accounts::start(accounts::Args {
+        let accounts = Box::pin(Accounts::start(accounts::Args {
             store,
             vault,
             settings: settings.auth.clone(),
@@ -247,8 +244,8 @@ impl Node {
             data_dir: settings.node.data_dir.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
-        });
-        let accounts = accounts.await?;
+        }))
+        .await;
         let edge = Edge::new(
             listeners,
             &settings,

@@ -147,8 +147,8 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
         reply: Reply {
             status: 200,
             content_type: content_type.map(str::to_owned),
-            headers: Vec::new(),
             body: Body::Whole(body.into()),
+            ..Reply::default()
         },
         node: "n1".into(),
         start: StartKind::Warm,

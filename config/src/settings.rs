@@ -27,7 +27,7 @@ mod table;
 mod telemetry;
 mod tls;
 
-pub use auth::{AuthMode, AuthSettings};
+pub use auth::{AuthMode, AuthSettings, SignUp};
 pub use cluster::ClusterSettings;
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};

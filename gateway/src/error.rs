@@ -314,7 +314,7 @@ impl Error {
         let is_refused = failure.effect == Effect::Refused;
         let status = match failure.code {
             ErrorCode::PayloadTooLarge if is_refused => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::FunctionBusy | ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded | ErrorCode::Draining | ErrorCode::EngineUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -454,7 +454,7 @@ impl From<Failure> for Error {
                 StatusCode::BAD_GATEWAY
             }
             ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::FunctionBusy | ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded
             | ErrorCode::Draining
             | ErrorCode::EngineUnavailable

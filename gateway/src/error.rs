@@ -5,7 +5,7 @@ use std::time::Duration;
 use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, Space, api};
 
 use crate::body::AnswerBody;
@@ -229,6 +229,45 @@ impl Error {
             wording: Wording::Plain("404 page not found\n"),
             ..error
         }
+    }
+
+    /// The path takes other methods, which the router tells.
+    pub(crate) fn method_not_taken(method: &Method) -> Self {
+        let message = format!("this path does not take {method}");
+        Self::refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            message,
+        )
+    }
+
+    /// The request needs a user, and names none.
+    pub(crate) fn no_user() -> Self {
+        let message = "a user's token or API key is needed: send it as Authorization: Bearer TOKEN";
+        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// The API key that came along may do other things.
+    pub(crate) fn out_of_scope(scope: &str) -> Self {
+        let message = format!("this API key can not {scope} in its user's own space");
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The user has a function of that name.
+    pub(crate) fn taken(name: &str) -> Self {
+        let message = format!("name is \"{name}\", and there is a function of that name");
+        Self::refused(StatusCode::CONFLICT, ErrorCode::Conflict, message)
+    }
+
+    /// What carried a request out is gone.
+    pub(crate) fn lost() -> Self {
+        let failure = Failure::new(
+            ErrorCode::Internal,
+            Component::Gateway,
+            Effect::Interrupted,
+            "the run was lost; the log of the node says why",
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
     }
 
     /// A path of the config API takes other methods; worded as Event Gateway's router does.

@@ -41,13 +41,19 @@ pub(super) async fn run(
     let running = Arc::new(Running::default());
     let _run = running.enter(&invocation.id);
     let id = process.next_id();
-    let writer = Writer::new(&setup.outputs, &spec.function, id.as_str(), Arc::clone(&running));
+    let writer = Writer::new(
+        &setup.outputs,
+        &spec.function,
+        id.as_str(),
+        Arc::clone(&running),
+    );
     let mut run = stdio::Run::new(invocation, setup.answer_limits.whole, writer);
     // The handle is dropped with the future, and the command is then killed.
     let converse = converse(invocation, spawned, &mut run);
     let outcome = match tokio::time::timeout_at(until, converse).await {
-        Ok(ended) => ended
-            .and_then(|end| run.finish(end.exit_code.unwrap_or(-1), end.note.as_deref())),
+        Ok(ended) => {
+            ended.and_then(|end| run.finish(end.exit_code.unwrap_or(-1), end.note.as_deref()))
+        }
         Err(_) => run.stop(until - began),
     };
     phases.run = Some(micros(began));
@@ -65,10 +71,7 @@ async fn converse(
         stdout,
         stderr,
     } = spawned;
-    let ((), read) = tokio::join!(
-        handle.write(&invocation.payload),
-        read(stdout, stderr, run)
-    );
+    let ((), read) = tokio::join!(handle.write(&invocation.payload), read(stdout, stderr, run));
     read?;
     let end = wait(&mut handle.state(), |state| state.exit_code.is_some()).await;
     if let (None, Some(why)) = (end.group, &end.note) {

@@ -229,6 +229,11 @@ impl Node for ScriptedNode {
         self.records().await.get(space, id).await
     }
 
+    async fn known(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
+        self.store()?;
+        self.records().await.known(space, id).await
+    }
+
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
         self.records().await.list(space).await
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::invocation::TraceContext;
+use protocol::invocation::{AnswerRule, Call, Ended, Outcome, TraceContext};
 use protocol::{Deadline, Function, Hop, Invocation, InvocationId};
-use providers::LaunchSpec;
+use providers::{Launch, LaunchSpec};
 
 /// Compiles the test function once and returns its path.
 pub(crate) fn build() -> PathBuf {
@@ -77,7 +77,13 @@ pub(crate) async fn check_outputs(provider: &impl Launch, function: &Arc<Functio
     let talk = "one\ntwo\nthree\n";
     for (payload, expected, outcome, exit_code, why) in [
         ("talk", talk, Outcome::Ok, Some(0), None),
-        ("talk and fail", talk, Outcome::Failed, Some(7), Some("exit code 7")),
+        (
+            "talk and fail",
+            talk,
+            Outcome::Failed,
+            Some(7),
+            Some("exit code 7"),
+        ),
         (
             "talk and stay",
             talk,

@@ -82,14 +82,19 @@ impl Answer {
 }
 
 impl<'a> User<'a> {
-    /// Signs up at one node and logs in at another.
-    async fn new(sandbox: &'a Sandbox, email: &str) -> Self {
-        let mut user = Self {
+    /// One who is logged in, or nobody without a token.
+    fn known(sandbox: &'a Sandbox, token: &str, id: &str) -> Self {
+        Self {
             sandbox,
             next: AtomicUsize::new(0),
-            token: String::new(),
-            id: String::new(),
-        };
+            token: token.to_owned(),
+            id: id.to_owned(),
+        }
+    }
+
+    /// Signs up at one node and logs in at another.
+    async fn new(sandbox: &'a Sandbox, email: &str) -> Self {
+        let mut user = Self::known(sandbox, "", "");
         let body = json!({ "email": email, "password": "password123" });
         let signed_up = user.call(Method::POST, "users", Some(&body)).await;
         assert_eq!(signed_up.status, 201, "{signed_up:?}");
@@ -196,12 +201,16 @@ async fn a_user_makes_runs_lists_and_deletes_functions_each_call_at_another_node
 
     let named = json!({ "image": HELLO_WORLD, "name": "fails", "env": { "EXIT_CODE": "3" } });
     assert_eq!(user.create(named.clone()).await, "fails");
-    let failed = user.run("fails").await;
+    let mut failed = user.run("fails").await;
     assert_eq!(
         failed.header("x-hearth-error"),
         Some("function_failed;function")
     );
-    failed.ran("failed", Some("3"), "Hello from Hearth!\nEXIT_CODE is 3\n");
+    // It writes to stdout and to stderr at once.
+    let mut lines: Vec<_> = failed.body.split_inclusive('\n').collect();
+    lines.sort_unstable();
+    failed.body = lines.concat();
+    failed.ran("failed", Some("3"), "EXIT_CODE is 3\nHello from Hearth!\n");
     let taken = user.call(Method::POST, "functions", Some(&named)).await;
     taken.refused(409, "conflict", "name is \"fails\"");
 
@@ -289,12 +298,7 @@ async fn what_another_user_has_is_not_found_and_wrong_calls_say_why() {
     ] {
         let refused = eve.call(method.clone(), path, None).await;
         refused.refused(404, "function_not_found", "Function not found");
-        let nobody = User {
-            token: String::new(),
-            next: AtomicUsize::new(0),
-            id: String::new(),
-            sandbox: &sandbox,
-        };
+        let nobody = User::known(&sandbox, "", "");
         let refused = nobody.call(method, path, None).await;
         refused.refused(401, "unauthorized", "");
     }
@@ -345,7 +349,16 @@ async fn with_one_runner() -> Sandbox {
         ..NodeOptions::default()
     };
     let builder = Sandbox::builder().node(NodeOptions::default());
-    builder.node(denied()).node(denied()).start().await
+    let sandbox = builder.node(denied()).node(denied()).start().await;
+    for node in [sandbox.node(1), sandbox.node(2)] {
+        until("it knows how much room n1 has", PATIENCE, || async {
+            let seen = node.cluster().await.unwrap().nodes;
+            seen.iter()
+                .any(|seen| seen.name == "n1" && seen.memory_max_mb > 0)
+        })
+        .await;
+    }
+    sandbox
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -480,4 +493,39 @@ async fn kill_9_of_the_node_that_runs_it_is_told_and_written_down() {
     let execution = &listed["executions"][0];
     assert_eq!(execution["status"], "failed", "{execution}");
     assert_eq!(execution["error"]["code"], "interrupted", "{execution}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_knows_runs_while_the_store_is_away_and_leaves_no_execution() {
+    let mut sandbox = Sandbox::processes(3).await;
+    let user = User::new(&sandbox, "ada@example.com").await;
+    user.register_process("f", "echo here", 20_000).await;
+    user.run("f").await.ran("ok", Some("0"), "here\n");
+    let (token, id) = (user.token, user.id);
+    sandbox.etcd().kill9();
+    for _ in 0..3 {
+        User::known(&sandbox, &token, &id)
+            .run("f")
+            .await
+            .ran("ok", Some("0"), "here\n");
+    }
+    let body = json!({ "image": HELLO_WORLD });
+    let made = User::known(&sandbox, &token, &id)
+        .call(Method::POST, "functions", Some(&body))
+        .await;
+    assert_eq!(made.status, 503, "{made:?}");
+    sandbox.etcd_mut().restart().await;
+    let user = User::known(&sandbox, &token, &id);
+    eventually("executions can be read", PATIENCE, || async {
+        let path = "functions/f/executions";
+        let listed = user.call(Method::GET, path, None).await;
+        let is_one =
+            listed.status == 200 && listed.json()["executions"].as_array().unwrap().len() == 1;
+        if is_one {
+            Ok(())
+        } else {
+            Err(format!("{listed:?}"))
+        }
+    })
+    .await;
 }

@@ -1,23 +1,40 @@
 //! The accounts of a cluster, as one node has them.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use config::Store;
+use bytes::Bytes;
 use config::settings::{AuthSettings, Secret};
-use protocol::Space;
+use config::store::{self, Entry, Transaction, Write};
+use config::{Revision, Store};
+use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vault::Vault;
 
-use crate::{Caller, Denied, Error, Key, NewKey, Role, SpaceSettings, User, UserId};
+use crate::cache::Cache;
+use crate::follow::{self, Reached};
+use crate::known::{Kind, Known};
+use crate::password::Passwords;
+use crate::signing::Opened;
+use crate::sweep;
+use crate::{Caller, Denied, Error, UserId};
+
+/// How often a change is tried whose record others change as well.
+pub(crate) const TRIES: usize = 10;
+
+/// How long a write waits until this node knows of it; it is stored by then.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What accounts are made from.
 #[derive(Debug)]
 pub struct Args {
     /// The config store.
     pub store: Arc<dyn Store>,
+    /// What seals the keys that sign tokens.
+    pub vault: Vault,
     /// `[auth]`.
     pub settings: AuthSettings,
     /// The cluster, whose tokens these are.
@@ -35,14 +52,23 @@ pub struct Args {
 /// The accounts of a cluster, as one node has them; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Accounts {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "the bodies come with the next commit")]
-struct Inner {
-    store: Arc<dyn Store>,
-    settings: AuthSettings,
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) settings: AuthSettings,
+    pub(crate) cluster_id: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) known: RwLock<Known>,
+    pub(crate) reached: watch::Sender<Reached>,
+    pub(crate) cache: Cache,
+    pub(crate) passwords: Passwords,
+    pub(crate) opened: Opened,
+    /// Credentials that the store is being asked about.
+    pub(crate) asks: Semaphore,
+    pub(crate) vault: Vault,
 }
 
 /// What a look at a credential says.
@@ -69,232 +95,116 @@ pub struct Tokens {
     pub user: UserId,
 }
 
-fn unfinished<T>() -> Result<T, Error> {
-    Err(Error::NoSigningKey)
-}
-
-#[expect(
-    unused_variables,
-    clippy::unused_async,
-    reason = "the bodies come with the next commit"
-)]
 impl Accounts {
     /// Reads what the store, or the disk, has, and follows it from then on.
-    pub async fn start(args: Args) -> Self {
+    ///
+    /// # Errors
+    /// When no password can be hashed here.
+    pub async fn start(args: Args) -> Result<Self, Error> {
         let Args {
-            store, settings, ..
+            store,
+            vault,
+            settings,
+            cluster_id,
+            node,
+            data_dir,
+            tracker,
+            stop,
         } = args;
-        Self {
-            inner: Arc::new(Inner { store, settings }),
-        }
-    }
-
-    /// Looks at a credential: a token or an API key. Asked for every request, so it is cheap.
-    pub fn verify(&self, credential: &[u8]) -> Verdict {
-        Verdict::Unknown
-    }
-
-    /// Asks the store about a credential that [`Self::verify`] does not know.
-    ///
-    /// # Errors
-    /// When it is not good, or the store does not answer.
-    pub async fn ask(&self, credential: &[u8]) -> Result<Caller, Denied> {
-        Err(Denied::Unavailable)
-    }
-
-    /// Makes a user. Where `auth.sign_up` is `admin` only an admin may.
-    ///
-    /// # Errors
-    /// [`Error::Field`], [`Error::Taken`], [`Error::SignUpClosed`], [`Error::Busy`], [`Error::Store`].
-    pub async fn sign_up(
-        &self,
-        by: Option<&Caller>,
-        email: &str,
-        password: &Secret,
-    ) -> Result<User, Error> {
-        unfinished()
-    }
-
-    /// Starts a session.
-    ///
-    /// # Errors
-    /// [`Error::WrongCredentials`], [`Error::Slowed`], [`Error::Busy`], [`Error::NoSigningKey`], [`Error::Store`].
-    pub async fn login(
-        &self,
-        email: &str,
-        password: &Secret,
-        from: IpAddr,
-    ) -> Result<Tokens, Error> {
-        unfinished()
-    }
-
-    /// Gives the next token of a session. A refresh token that was used already ends its session.
-    ///
-    /// # Errors
-    /// [`Error::SessionEnded`], [`Error::NoSigningKey`], [`Error::Store`].
-    pub async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, Error> {
-        unfinished()
-    }
-
-    /// Ends the session of the caller's token.
-    ///
-    /// # Errors
-    /// [`Error::NoSession`], [`Error::Store`].
-    pub async fn logout(&self, caller: &Caller) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// Reads a user.
-    ///
-    /// # Errors
-    /// [`Error::NoUser`], [`Error::Store`].
-    pub async fn user(&self, id: &UserId) -> Result<User, Error> {
-        unfinished()
-    }
-
-    /// Reads up to `max` users, in the order of their ids, from after one.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn users(&self, after: Option<&UserId>, max: usize) -> Result<Vec<User>, Error> {
-        unfinished()
-    }
-
-    /// Changes a password after a look at the old one, and ends every session of the user. Slowed as logins are.
-    ///
-    /// # Errors
-    /// [`Error::NoSession`], [`Error::WrongCredentials`], [`Error::Slowed`], [`Error::Field`], [`Error::Busy`], [`Error::Store`].
-    pub async fn change_password(
-        &self,
-        caller: &Caller,
-        old: &Secret,
-        new: &Secret,
-        from: IpAddr,
-    ) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// Gives a user a new password, as an admin does for one who forgot it, and ends every session of the user.
-    ///
-    /// # Errors
-    /// [`Error::NoUser`], [`Error::Field`], [`Error::Busy`], [`Error::Store`].
-    pub async fn set_password(&self, id: &UserId, new: &Secret) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// Makes a user an admin or a member.
-    ///
-    /// # Errors
-    /// [`Error::NoUser`], [`Error::Deleting`], [`Error::Store`].
-    pub async fn set_role(&self, id: &UserId, role: Role) -> Result<User, Error> {
-        unfinished()
-    }
-
-    /// Makes a user a member of a space.
-    ///
-    /// # Errors
-    /// [`Error::NoUser`], [`Error::Deleting`], [`Error::Store`].
-    pub async fn join_space(&self, id: &UserId, space: &Space) -> Result<User, Error> {
-        unfinished()
-    }
-
-    /// Makes a user no member of a space.
-    ///
-    /// # Errors
-    /// [`Error::NoUser`], [`Error::Deleting`], [`Error::Store`].
-    pub async fn leave_space(&self, id: &UserId, space: &Space) -> Result<User, Error> {
-        unfinished()
-    }
-
-    /// Ends every credential of a user for good; what it has is removed afterwards, then [`Self::finish_delete`].
-    ///
-    /// # Errors
-    /// [`Error::NoUser`], [`Error::Store`].
-    pub async fn begin_delete(&self, id: &UserId) -> Result<User, Error> {
-        unfinished()
-    }
-
-    /// Forgets a user whose deletion was begun and who has nothing left. Fine when it is gone already.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn finish_delete(&self, id: &UserId) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// The users whose deletion was begun and not finished, as this node knows.
-    pub fn deleting(&self) -> Vec<UserId> {
-        Vec::new()
-    }
-
-    /// Makes an API key of the caller's; the second part is shown once and kept nowhere.
-    ///
-    /// # Errors
-    /// [`Error::NoSession`], [`Error::Field`], [`Error::NotAdmin`], [`Error::TooMany`], [`Error::Store`].
-    pub async fn create_key(&self, owner: &Caller, new: NewKey) -> Result<(Key, Secret), Error> {
-        unfinished()
-    }
-
-    /// Reads the API keys of a user.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn keys(&self, owner: &UserId) -> Result<Vec<Key>, Error> {
-        unfinished()
-    }
-
-    /// Ends an API key of a user.
-    ///
-    /// # Errors
-    /// [`Error::NoKey`], [`Error::Store`].
-    pub async fn revoke_key(&self, owner: &UserId, id: &str) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// Reads what is set for a space.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn space(&self, space: &Space) -> Result<SpaceSettings, Error> {
-        unfinished()
-    }
-
-    /// Sets what is set for a space.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn set_space(&self, space: &Space, settings: SpaceSettings) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// Whether everybody may emit events in a space. Asked for every event.
-    pub fn events_are_open(&self, space: &Space) -> bool {
-        false
-    }
-
-    /// Makes the next key that signs tokens. It signs as soon as every node knows it; what the others signed stays good until it expires.
-    ///
-    /// # Errors
-    /// [`Error::NoSigningKey`], [`Error::Conflict`], [`Error::Store`].
-    pub async fn rotate_signing_key(&self) -> Result<(), Error> {
-        unfinished()
-    }
-
-    /// Makes the first admin with the one-time token of the log.
-    ///
-    /// # Errors
-    /// [`Error::OneTimeToken`], [`Error::Field`], [`Error::Taken`], [`Error::Busy`], [`Error::Store`].
-    pub async fn init_admin(
-        &self,
-        one_time_token: &Secret,
-        email: &str,
-        password: &Secret,
-    ) -> Result<User, Error> {
-        unfinished()
+        let passwords = Passwords::new(settings.hashes_max, settings.hashes_waiting_max).await?;
+        let accounts = Self {
+            inner: Arc::new(Inner {
+                known: RwLock::default(),
+                reached: watch::Sender::default(),
+                cache: Cache::new(settings.tokens_cached_max),
+                opened: Opened::default(),
+                asks: Semaphore::new(settings.asks_max.min(Semaphore::MAX_PERMITS)),
+                passwords,
+                store,
+                settings,
+                cluster_id,
+                node,
+                vault,
+            }),
+        };
+        follow::start(&accounts, data_dir, &tracker, &stop).await;
+        let sweep = sweep::keep_house(accounts.clone());
+        tracker.spawn(stop.run_until_cancelled_owned(sweep));
+        Ok(accounts)
     }
 
     /// How long ago this node last heard of revocations.
     pub fn staleness(&self) -> Duration {
         self.inner.store.staleness()
     }
+
+    pub(crate) fn known(&self) -> RwLockReadGuard<'_, Known> {
+        let known = self.inner.known.read();
+        known.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known.
+    pub(crate) fn learn<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        let known = self.inner.known.write();
+        change(&mut known.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the node knows as much as the store or the disk told.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.inner.reached.borrow().is_loaded()
+    }
+
+    pub(crate) async fn read(&self, key: &str) -> Result<Option<Entry>, Error> {
+        Ok(self.inner.store.get(key).await?)
+    }
+
+    /// Commits, and waits until this node knows of it. False when a precondition did not hold.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<bool, Error> {
+        let writes = transaction.writes.clone();
+        match self.inner.store.commit(transaction).await {
+            Ok(revision) => {
+                self.reach(revision, &writes).await;
+                Ok(true)
+            }
+            Err(store::Error::Precondition { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn reach(&self, revision: Revision, writes: &[Write]) {
+        let mut reached = self.inner.reached.subscribe();
+        let is_known = |reached: &Reached| {
+            let known = self.known();
+            writes
+                .iter()
+                .all(|write| match (Kind::of(write.key()), write) {
+                    (None, _) => true,
+                    (Some((kind, _)), Write::Put(..)) => reached.of(kind) >= revision,
+                    // What was gone before is no change that the watch would tell of.
+                    (Some((kind, name)), Write::Delete(_)) => !known.has(kind, name),
+                })
+        };
+        let waited = tokio::time::timeout(REACH_TIMEOUT, reached.wait_for(is_known)).await;
+        if waited.is_err() {
+            tracing::warn!(
+                revision = revision.0,
+                "a change of accounts is stored, but this node does not know of it yet"
+            );
+        }
+    }
+}
+
+/// A record as the store takes it.
+pub(crate) fn value(record: &impl Serialize) -> Result<Bytes, Error> {
+    let value = serde_json::to_vec(record);
+    let value =
+        value.map_err(|error| Error::Internal(format!("a record can not be written: {error}")))?;
+    Ok(value.into())
+}
+
+/// A record that the store had.
+pub(crate) fn parse<T: for<'de> serde::Deserialize<'de>>(entry: &Entry) -> Result<T, Error> {
+    serde_json::from_slice(&entry.value).map_err(|error| {
+        Error::Internal(format!("the record {} can not be read: {error}", entry.key))
+    })
 }

@@ -53,6 +53,7 @@ pub struct Caller(Who);
 #[derive(Debug, Clone)]
 enum Who {
     Operator,
+    Instance(Space),
     Account(Arc<Account>),
 }
 
@@ -86,6 +87,11 @@ impl Caller {
         Self(Who::Operator)
     }
 
+    /// A running copy of a function, which may do to its own space what the listener of functions has.
+    pub fn instance(space: Space) -> Self {
+        Self(Who::Instance(space))
+    }
+
     pub(crate) fn account(account: Account) -> Self {
         Self(Who::Account(Arc::new(account)))
     }
@@ -95,16 +101,19 @@ impl Caller {
         if self.is_admin() {
             return true;
         }
-        let Who::Account(account) = &self.0 else {
-            return false;
+        let is_of_space = match &self.0 {
+            Who::Operator => true,
+            Who::Instance(own) => own == space,
+            Who::Account(account) => account.reaches(space),
         };
-        scope != Scope::Admin && account.reaches(space) && account.has(scope)
+        scope != Scope::Admin && is_of_space && self.has(scope)
     }
 
     /// Whether it may do all.
     pub fn is_admin(&self) -> bool {
         match &self.0 {
             Who::Operator => true,
+            Who::Instance(_) => false,
             Who::Account(account) => account.role == Role::Admin && account.has(Scope::Admin),
         }
     }
@@ -113,6 +122,8 @@ impl Caller {
     pub fn has(&self, scope: Scope) -> bool {
         match &self.0 {
             Who::Operator => true,
+            // Executions of its own calls are the records that it may change.
+            Who::Instance(_) => scope != Scope::Admin,
             Who::Account(account) => account.has(scope),
         }
     }
@@ -158,13 +169,13 @@ impl Caller {
                 Credential::Session(id) => Some(id),
                 Credential::Key { .. } => None,
             },
-            Who::Operator => None,
+            Who::Operator | Who::Instance(_) => None,
         }
     }
 
     fn of_account<'a, T>(&'a self, part: impl FnOnce(&'a Account) -> T) -> Option<T> {
         match &self.0 {
-            Who::Operator => None,
+            Who::Operator | Who::Instance(_) => None,
             Who::Account(account) => Some(part(account)),
         }
     }

@@ -130,9 +130,12 @@ pub enum Error {
     /// Others changed the same record all the time.
     #[error("the record is being changed by others: try again")]
     Conflict,
-    /// The cluster's data key is not known yet, so nothing can be signed.
-    #[error("this node can not sign tokens before it reached the config store")]
+    /// There is no key to sign with yet.
+    #[error("this node can not sign tokens yet: it did not reach the config store")]
     NoSigningKey,
+    /// The key to sign with can not be opened.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
     /// The config store.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -157,6 +160,7 @@ impl Error {
             Self::NoUser { .. } | Self::NoKey { .. } => ErrorCode::NotFound,
             Self::NoSigningKey => ErrorCode::StoreUnavailable,
             Self::Store(error) => error.code(),
+            Self::Vault(error) => error.code(),
             Self::Internal(_) => ErrorCode::Internal,
         }
     }
@@ -165,6 +169,7 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Store(error) => error.effect(),
+            Self::Vault(error) => error.effect(),
             _ => Effect::Refused,
         }
     }
@@ -173,7 +178,7 @@ impl Error {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let component = match error {
-            Error::Store(_) => Component::Store,
+            Error::Store(_) | Error::Vault(_) | Error::NoSigningKey => Component::Store,
             _ => Component::Gateway,
         };
         let failure = Self::new(error.code(), component, error.effect(), error.to_string());

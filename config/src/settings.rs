@@ -28,7 +28,7 @@ mod telemetry;
 mod tls;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
-pub use cluster::ClusterSettings;
+pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
 pub use error::{Error, Origin};

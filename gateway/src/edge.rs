@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use axum::Router;
 use config::Settings;
-use config::settings::{CertificateFiles, Secret, TlsSettings};
+use config::settings::{CertificateFiles, TlsSettings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Guard;
+use crate::auth::{Access, Guard};
 use crate::events::Emitter;
 use crate::inner::{Callers, Inner, InnerListener};
 use crate::invoke::Propagate;
@@ -202,7 +202,7 @@ impl Edge {
         settings: &Settings,
         node: impl Node,
         emitter: Arc<Emitter>,
-        admin_token: Option<Secret>,
+        access: Access,
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
     ) -> Self {
@@ -221,7 +221,7 @@ impl Edge {
         let shared = Arc::new(Shared {
             node_name: headers::text(node.name()),
             node: Arc::new(node),
-            guard: Guard::new(&settings.auth, admin_token, own),
+            guard: Guard::new(&settings.auth, access, own),
             in_flight: Semaphore::new(settings.limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
             limits: settings.limits.clone(),
             propagate,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use accounts::Scope;
 use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
@@ -12,6 +13,8 @@ use crate::body::AnswerBody;
 use crate::headers;
 
 mod records;
+#[cfg(test)]
+mod tests;
 
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
@@ -177,10 +180,46 @@ impl Error {
         Self::invalid("this listener speaks HTTPS: begin the URL with https://")
     }
 
-    /// No valid token came along.
+    /// No credential came along.
     pub(crate) fn unauthorized() -> Self {
-        let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";
+        let message = "a token or an API key is needed: send it as Authorization: Bearer TOKEN";
         Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// The call is for admins.
+    pub(crate) fn admin_needed() -> Self {
+        let message = "this needs the role admin, and of a key the scope admin";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// A function of type `process` is for admins.
+    pub(crate) fn process_needs_admin() -> Self {
+        let message = "type is process, expected another one such as container: functions of type process are for admins";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The call is about a user's own things, and the caller is none, or came with a key where that is not enough.
+    pub(crate) fn no_account() -> Self {
+        let message = "this needs the token of a user: log in with POST /api/v1/users/login";
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The key may not do that.
+    pub(crate) fn scope_needed(scope: Scope) -> Self {
+        let message = format!(
+            "this needs the scope {}, which the key does not have",
+            scope.as_str()
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    /// The caller may not do that to the space.
+    pub(crate) fn not_allowed(space: &Space, scope: Scope) -> Self {
+        let message = format!(
+            "the caller may not do this in space {space}: it needs to be a member, and a key the scope {}",
+            scope.as_str()
+        );
+        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// No token of an instance came along.
@@ -239,18 +278,6 @@ impl Error {
             ErrorCode::MethodNotAllowed,
             message,
         )
-    }
-
-    /// The request needs a user, and names none.
-    pub(crate) fn no_user() -> Self {
-        let message = "a user's token or API key is needed: send it as Authorization: Bearer TOKEN";
-        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
-    }
-
-    /// The API key that came along may do other things.
-    pub(crate) fn out_of_scope(scope: &str) -> Self {
-        let message = format!("this API key can not {scope} in its user's own space");
-        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// The user has a function of that name.
@@ -407,6 +434,12 @@ impl Error {
         };
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         let fields = response.headers_mut();
         if let Some(more) = &self.fields {
             fields.extend((**more).clone());
@@ -513,6 +546,12 @@ impl From<Failure> for Error {
     }
 }
 
+impl From<accounts::Error> for Error {
+    fn from(error: accounts::Error) -> Self {
+        Failure::from(&error).into()
+    }
+}
+
 /// A handler's error travels as an extension: only the surface knows the shape and the request's id.
 impl IntoResponse for Error {
     fn into_response(self) -> axum::response::Response {
@@ -520,79 +559,5 @@ impl IntoResponse for Error {
         *response.status_mut() = self.status;
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(code: ErrorCode, effect: Effect, expected: u16) {
-        let error = Error::from(Failure::new(code, Component::Peer, effect, "why"));
-        assert_eq!(error.status.as_u16(), expected, "{code} {effect:?}");
-    }
-
-    #[test]
-    fn every_code_has_its_status() {
-        check(ErrorCode::InvalidRequest, Effect::Refused, 400);
-        check(ErrorCode::FunctionNotFound, Effect::Refused, 404);
-        check(ErrorCode::PayloadTooLarge, Effect::Refused, 413);
-        check(ErrorCode::PayloadTooLarge, Effect::Finished, 502);
-        check(ErrorCode::FunctionBusy, Effect::Refused, 429);
-        check(ErrorCode::Overloaded, Effect::Refused, 503);
-        check(ErrorCode::Draining, Effect::Refused, 503);
-        check(ErrorCode::EngineUnavailable, Effect::Refused, 503);
-        check(ErrorCode::FunctionFailed, Effect::Finished, 502);
-        check(ErrorCode::MalformedAnswer, Effect::Finished, 502);
-        check(ErrorCode::StartFailed, Effect::Refused, 502);
-        check(ErrorCode::Unreachable, Effect::Refused, 502);
-        check(ErrorCode::Interrupted, Effect::Interrupted, 502);
-        check(ErrorCode::DeadlineExceeded, Effect::Interrupted, 504);
-        check(ErrorCode::Internal, Effect::Refused, 500);
-    }
-
-    fn message(code: ErrorCode, effect: Effect, message: &str) -> String {
-        Error::from(Failure::new(code, Component::Peer, effect, message)).functions_message()
-    }
-
-    #[test]
-    fn an_interrupted_call_says_so_once() {
-        assert_eq!(
-            message(
-                ErrorCode::Interrupted,
-                Effect::Interrupted,
-                "node n2 was lost"
-            ),
-            "node n2 was lost; the function may have run"
-        );
-        let said = "node n2 was lost, the function may have run";
-        assert_eq!(
-            message(ErrorCode::Interrupted, Effect::Interrupted, said),
-            said
-        );
-        assert_eq!(
-            message(ErrorCode::FunctionFailed, Effect::Finished, "exit code 1"),
-            "exit code 1"
-        );
-    }
-
-    #[test]
-    fn retry_after_is_whole_seconds_and_never_zero() {
-        let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");
-        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds();
-        assert_eq!(seconds(error(ErrorCode::Overloaded)), Some(1));
-        assert_eq!(
-            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)),
-            Some(3)
-        );
-        assert_eq!(
-            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)),
-            Some(1)
-        );
-        assert_eq!(seconds(error(ErrorCode::Unreachable)), None);
-        assert_eq!(
-            seconds(error(ErrorCode::Unreachable).retry_after_ms(5_000)),
-            Some(5)
-        );
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http::{Method, Uri};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::invoke;
 use crate::surface::Shared;
 
+mod first_admin;
 mod owned;
 mod ran;
 mod run;
@@ -22,6 +23,7 @@ mod sent;
 pub(crate) fn router() -> Router<Arc<Shared>> {
     owned::add_to(admin::add_executions(Router::new()))
         .route("/", get(about))
+        .route("/api/v1/admin/init", post(first_admin::init))
         .route(
             invoke::PATH,
             any(async || Error::method_not_allowed("POST")),

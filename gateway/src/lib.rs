@@ -24,6 +24,7 @@ mod meters;
 mod node;
 mod surface;
 
+pub use auth::Access;
 pub use destinations::{Destinations, LeftUntold, Letter, Post};
 pub use edge::{Addresses, BindError, CertificateError, Edge, ListenError, Listeners, Serving};
 pub use events::{Emitter, Invocations, Scheduled};

@@ -126,7 +126,7 @@ impl Surface {
     /// Answers one request, whatever it is. `from` is where its client is.
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         from: IpAddr,
     ) -> Response<AnswerBody> {
         let shared = &*self.shared;
@@ -144,12 +144,11 @@ impl Surface {
         let is_preflight =
             may_be_preflight && cors::is_preflight(request.method(), request.headers());
         // Browsers send no credentials with a preflight, and it makes nothing run.
-        let checked = checked.and_then(|()| match is_preflight {
-            true => Ok(()),
-            false => shared
-                .guard
-                .caller(self.listener, request.uri(), request.headers()),
-        });
+        let checked = match checked {
+            Ok(()) if is_preflight => Ok(None),
+            Ok(()) => shared.guard.admit(self.listener, &mut request).await,
+            Err(error) => Err(error),
+        };
         let checked = match self.listener == Listener::Events && self.closing.is_cancelled() {
             true => Err(Error::draining()),
             false => checked,
@@ -160,13 +159,21 @@ impl Surface {
                 body::discard(&parts.headers, &mut body).await;
                 self.render(&error, &id)
             }
-            Ok(()) if self.listener == Listener::Events => {
+            Ok(_) if self.listener == Listener::Events => {
                 let is_trusted = !is_preflight || !shared.guard.requires_token();
                 events::answer(&self.shared, &id, request, is_trusted).await
             }
-            Ok(()) if is_preflight => cors::preflight(),
-            Ok(()) if self.is_invoke(&request) => invoke::answer(shared, &id, request, None).await,
-            Ok(()) => self.route(&id, request).await,
+            Ok(_) if is_preflight => cors::preflight(),
+            Ok(caller) if self.is_invoke(&request) => {
+                let caller = invoke::By::Client(caller);
+                invoke::answer(shared, &id, request, caller).await
+            }
+            Ok(caller) => {
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
+                self.route(&id, request).await
+            }
         };
         self.complete(response, &id, origin)
     }

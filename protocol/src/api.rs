@@ -290,6 +290,9 @@ pub struct ClusterNode {
     pub memory_used_mb: u64,
     /// Memory instances may have in all, in MiB.
     pub memory_max_mb: u64,
+    /// What names the cluster's secrets that it opens gossip with, the one it seals with first ([`crate::secret_id`]).
+    #[serde(default)]
+    pub secrets: Vec<String>,
     /// What it says of its most recent instance keys.
     pub hints: Vec<ClusterHint>,
 }

@@ -8,7 +8,7 @@ use super::Millis;
 pub const PREFIX: &str = "signing/";
 
 /// A signing key as the store has it.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     /// The public half, Ed25519, base64url.

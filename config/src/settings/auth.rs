@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{NOT_SET, above_zero, require};
+use super::error::{above_zero, require};
 use super::field::{Kind, Setting, section};
 use super::{Error, Secret, secret};
 
@@ -14,7 +14,7 @@ section! {
     pub struct AuthSettings {
         /// `off` (only while every client listener is loopback) or `required`.
         pub mode: AuthMode = AuthMode::default(),
-        /// The file with the administrator's bearer token, at least 16 bytes. Needed with `required`.
+        /// The file with the administrator's bearer token, at least 16 bytes. It may do all and has no account; without it the first admin is made with a one-time token of the log.
         pub admin_token_file: Option<PathBuf> = None,
         /// Origins of web pages that may call the functions and config APIs, besides the node's own.
         pub origins: Vec<String> = Vec::new(),
@@ -111,13 +111,6 @@ impl AuthSettings {
             humantime::format_duration(self.signing_key_age),
             "at least twice auth.token_ttl",
         )?;
-        if self.mode == AuthMode::Required && self.admin_token_file.is_none() {
-            return Err(Error::new(
-                "auth.admin_token_file",
-                NOT_SET,
-                "a file with the administrator's token while auth.mode is required: start with --admin-token-file FILE",
-            ));
-        }
         for origin in &self.origins {
             let host = origin
                 .strip_prefix("http://")

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use accounts::Caller;
 use actors::catalog::{self, Stored};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +16,7 @@ use serde::Deserialize;
 
 use super::filter::MetadataFilter;
 use super::{Line, Query, Segments, gone, read_body, refused, tags};
+use crate::auth;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -21,10 +24,12 @@ use crate::surface::Shared;
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
     let (_, body) = read_body(&shared, request).await?;
     let function = parse(&space, None, &body)?;
+    auth::may_register(&caller, &function)?;
     let stored = shared.node.create(function).await?;
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
@@ -57,10 +62,12 @@ pub(super) async fn read(
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
     let (fields, body) = read_body(&shared, request).await?;
     let function = parse(&space, Some(&id), &body)?;
+    auth::may_register(&caller, &function)?;
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     Ok(record(shared.node.update(function, at).await?))
 }

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
+use accounts::Caller;
 use actors::catalog;
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
+use axum::{Extension, Router};
 use http::{HeaderMap, Uri};
 use protocol::subscription::{self, escape_segment};
 use protocol::{Function, Subscription, SubscriptionId};
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::filter::MetadataFilter;
 use super::functions::expected_revision;
 use super::{Line, Segments, add, gone, read_body, tags};
+use crate::auth;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -59,10 +61,13 @@ pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
 
 async fn create_function(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Spaceless> {
     let (_, body) = read_body(&shared, request).await?;
-    let stored = shared.node.create(parse_function(None, &body)?).await?;
+    let function = parse_function(None, &body)?;
+    auth::may_register(&caller, &function)?;
+    let stored = shared.node.create(function).await?;
     Ok(tags::tagged(
         function_record(&stored.function),
         stored.revision,
@@ -96,6 +101,7 @@ async fn read_function(
 async fn replace_function(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Spaceless> {
     let (fields, body) = read_body(&shared, request).await?;
@@ -103,6 +109,7 @@ async fn replace_function(
     // Whether it is there was asked before whether it validates.
     shared.node.get(SPACE, &id).await?;
     let function = parse_function(Some(&id), &body)?;
+    auth::may_register(&caller, &function)?;
     let at = expected_revision(&shared, SPACE, &id, &fields).await?;
     let stored = shared.node.update(function, at).await?;
     Ok(tags::tagged(

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use accounts::{Caller, Scope};
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -17,10 +19,15 @@ pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Line<api::Clus
     Line(shared.node.cluster())
 }
 
-/// `GET /v1/spaces`
-pub(super) async fn spaces(State(shared): State<Arc<Shared>>) -> Line<api::Spaces> {
+/// `GET /v1/spaces`: those that hold something and that the caller may read.
+pub(super) async fn spaces(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Line<api::Spaces> {
+    let spaces = shared.node.spaces().into_iter();
+    let spaces = spaces.filter(|space| caller.may(space, Scope::Read));
     Line(api::Spaces {
-        spaces: shared.node.spaces().into_iter().collect(),
+        spaces: spaces.collect(),
     })
 }
 

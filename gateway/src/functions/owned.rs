@@ -16,6 +16,7 @@ use protocol::{Function, Space, api};
 
 use super::{run, sent};
 use crate::admin::{self, Query, Segments, read_body};
+use crate::auth;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -42,10 +43,8 @@ impl Owner {
     /// # Errors
     /// When it shows an API key that does not.
     pub(super) fn may(&self, scope: Scope) -> Result<&Space, Error> {
-        match self.caller.may(&self.space, scope) {
-            true => Ok(&self.space),
-            false => Err(Error::out_of_scope(scope.as_str())),
-        }
+        auth::may(&self.caller, &self.space, scope)?;
+        Ok(&self.space)
     }
 }
 
@@ -54,8 +53,8 @@ impl FromRequestParts<Arc<Shared>> for Owner {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Error> {
         let caller = parts.extensions.get::<Caller>();
-        let caller = caller.ok_or_else(Error::no_user)?.clone();
-        let space = caller.own_space().ok_or_else(Error::no_user)?.clone();
+        let caller = caller.ok_or_else(Error::unauthorized)?.clone();
+        let space = caller.own_space().ok_or_else(Error::no_account)?.clone();
         Ok(Self { caller, space })
     }
 }

@@ -110,7 +110,7 @@ impl Ran {
     pub(super) fn media_type(&self) -> HeaderValue {
         let named = self.content_type.as_deref();
         let named = named.and_then(|named| HeaderValue::from_str(named).ok());
-        named.unwrap_or(match std::str::from_utf8(&self.output) {
+        named.unwrap_or_else(|| match std::str::from_utf8(&self.output) {
             Ok(_) => HeaderValue::from_static("text/plain; charset=utf-8"),
             Err(_) => HeaderValue::from_static("application/octet-stream"),
         })

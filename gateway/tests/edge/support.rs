@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use config::Settings;
 use config::settings::Secret;
-use gateway::{Addresses, Edge, InnerListener, Listeners, Serving};
+use gateway::{Access, Addresses, Edge, InnerListener, Listeners, Serving};
 use protocol::NodeId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -77,13 +77,16 @@ impl Sandbox {
         let node = ScriptedNode::new();
         let (queues, emitter) = Queues::start(&settings, &node, hooks);
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
-        let token = Some(Secret::new("0123456789abcdef"));
+        let access = Access {
+            admin_token: Some(Secret::new("0123456789abcdef")),
+            accounts: None,
+        };
         let edge = Edge::new(
             Listeners::bind(&settings).unwrap(),
             &settings,
             node.clone(),
             emitter,
-            token,
+            access,
             render,
             propagate,
         );

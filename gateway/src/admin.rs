@@ -21,7 +21,7 @@ use crate::{body, headers, health};
 mod cors;
 mod dead_letters;
 mod event_types;
-mod executions;
+pub(crate) mod executions;
 mod filter;
 mod functions;
 mod meters;
@@ -132,7 +132,10 @@ async fn without_slash(method: Method, uri: Uri) -> Response {
 }
 
 /// Reads a record's body, with the header fields of its request.
-async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {
+pub(crate) async fn read_body(
+    shared: &Shared,
+    request: Request,
+) -> Result<(HeaderMap, Bytes), Error> {
     let (parts, mut body) = request.into_parts();
     let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
     Ok((parts.headers, bytes))
@@ -153,7 +156,7 @@ fn gone() -> Response {
 }
 
 /// The decoded segments of the path that its pattern names.
-struct Segments<T>(T);
+pub(crate) struct Segments<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
     type Rejection = Error;
@@ -168,7 +171,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
 }
 
 /// The parameters of the query.
-struct Query<T>(T);
+pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Error;

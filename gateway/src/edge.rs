@@ -230,6 +230,8 @@ impl Edge {
             events: EventMeters::new(),
             emitter,
             queued_age_max: settings.queue.max_age,
+            start_timeout: settings.node.start_timeout,
+            tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);
@@ -276,7 +278,11 @@ impl Edge {
     /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it. Instances
     /// are served until [`Serving::end`].
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let (clients, instances) = (Connections::default(), Connections::default());
+        let clients = Connections {
+            tasks: self.shared.tasks.clone(),
+            ..Connections::default()
+        };
+        let instances = Connections::default();
         for (listener, surface) in self.listeners {
             if let Some(certificate) = &surface.certificate {
                 let fresh = Arc::clone(certificate);

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use protocol::{ErrorCode, InvocationId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::auth::Guard;
@@ -46,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) emitter: Arc<Emitter>,
     /// How old what waits in the queue may get, where its function does not say.
     pub(crate) queued_age_max: Duration,
+    /// How long an instance may take until it is ready.
+    pub(crate) start_timeout: Duration,
+    /// What goes on when its client is gone. A node that ends waits for it as for connections.
+    pub(crate) tasks: TaskTracker,
     /// Cancelled when the node stops accepting clients; answers without an end end then.
     pub(crate) closing: CancellationToken,
 }
@@ -193,7 +198,9 @@ impl Surface {
     ) -> Response<AnswerBody> {
         let shared = &*self.shared;
         let fields = response.headers_mut();
-        fields.insert(headers::INVOCATION, headers::text(id.as_str()));
+        fields
+            .entry(headers::INVOCATION)
+            .or_insert_with(|| headers::text(id.as_str()));
         fields
             .entry(headers::NODE)
             .or_insert_with(|| shared.node_name.clone());
@@ -226,7 +233,15 @@ impl Surface {
         let Some(error) = response.extensions_mut().remove::<Error>() else {
             return response.map(AnswerBody::Routed);
         };
-        let mut answer = self.render(&error, id);
+        // An execution is told by its own id, which its logs have as well.
+        let named = response.headers_mut().remove(headers::INVOCATION);
+        let own = named
+            .as_ref()
+            .and_then(|named| named.to_str().ok()?.parse().ok());
+        let mut answer = self.render(&error, own.as_ref().unwrap_or(id));
+        if let Some(named) = named {
+            answer.headers_mut().insert(headers::INVOCATION, named);
+        }
         // The router knows which methods a path takes.
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             answer.headers_mut().insert(header::ALLOW, allow);

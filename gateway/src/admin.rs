@@ -8,7 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Request};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get, post, put};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Serialize;
@@ -28,8 +28,10 @@ mod meters;
 mod named;
 mod schedules;
 mod spaceless;
+mod spaces;
 mod subscriptions;
 mod tags;
+mod users;
 mod view;
 
 /// All routes. `debug_kill` adds the one that kills actors.
@@ -46,11 +48,22 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
         false => router,
     };
     let router = add(router, "/v1/spaces", get(view::spaces));
-    let router = add_executions(add_dead_letters(router));
+    let router = add_executions(add_dead_letters(add_accounts(router)));
     spaceless::add_to(add_records(router))
         .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
+}
+
+/// Adds the routes of users, and of what is set for spaces.
+fn add_accounts(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    let router = add(router, "/v1/users", get(users::list).post(users::create));
+    let one = get(users::read).patch(users::change).delete(users::delete);
+    let router = add(router, "/v1/users/{id}", one);
+    let one = get(spaces::read).patch(spaces::change);
+    let router = add(router, "/v1/spaces/{space}", one);
+    let one = put(users::join).delete(users::leave);
+    add(router, "/v1/spaces/{space}/members/{id}", one)
 }
 
 /// Adds the routes of this node's dead letters.
@@ -139,6 +152,19 @@ pub(crate) async fn read_body(
     let (parts, mut body) = request.into_parts();
     let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
     Ok((parts.headers, bytes))
+}
+
+/// Reads a JSON body that is as `expected`.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    shared: &Shared,
+    request: Request,
+    expected: &str,
+) -> Result<T, Error> {
+    let (_, body) = read_body(shared, request).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body can not be read, expected {expected}: {error}");
+        Error::invalid(message)
+    })
 }
 
 /// Why a record is refused, which is told from a body that is no JSON at all, whatever it says.

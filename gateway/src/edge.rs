@@ -22,7 +22,7 @@ use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, functions, headers};
+use crate::{admin, deletion, functions, headers};
 
 mod connection;
 mod head_timer;
@@ -290,6 +290,11 @@ impl Edge {
                 tracker.spawn(clients.tasks.track_future(fresh));
             }
             clients.accept(listener, Arc::new(surface), tracker);
+        }
+        if let Ok(accounts) = self.shared.guard.accounts() {
+            let (shared, accounts) = (Arc::clone(&self.shared), accounts.clone());
+            let sweep = async move { deletion::sweep(&*shared.node, &accounts).await };
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(sweep));
         }
         let closing = self.shared.closing.clone();
         tracker.spawn(clients.tasks.track_future(async move {

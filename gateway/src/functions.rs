@@ -14,14 +14,19 @@ use crate::invoke;
 use crate::surface::Shared;
 
 mod first_admin;
+mod keys;
 mod owned;
 mod ran;
 mod run;
 mod sent;
+mod users;
+
+pub(crate) use users::begin_delete;
 
 /// Everything but `POST /invoke`.
 pub(crate) fn router() -> Router<Arc<Shared>> {
-    owned::add_to(admin::add_executions(Router::new()))
+    let router = owned::add_to(admin::add_executions(Router::new()));
+    keys::add_to(users::add_to(router))
         .route("/", get(about))
         .route("/api/v1/admin/init", post(first_admin::init))
         .route(
@@ -40,6 +45,7 @@ async fn about(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "node": shared.node.name().as_ref(),
         "invoke": r#"POST /invoke {"function_name": "...", "payload": any JSON, "space": "default"}"#,
         "executions": "GET /v1/spaces/{space}/executions",
+        "users": r#"POST /api/v1/users {"email", "password"}, POST /api/v1/users/login"#,
         "functions": r#"POST /api/v1/functions {"image": "..."}, POST /api/v1/functions/{id}"#,
     }))
 }

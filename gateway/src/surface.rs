@@ -7,7 +7,9 @@ use std::time::Duration;
 use actors::invoker::Completed;
 use actors::view::Readiness;
 use axum::Router;
+use axum::extract::FromRequestParts;
 use config::settings::LimitsSettings;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::{ErrorCode, InvocationId};
@@ -71,6 +73,19 @@ impl Shared {
         if let Some(timing) = headers::server_timing(&completed.phases) {
             fields.insert(headers::SERVER_TIMING, timing);
         }
+    }
+}
+
+/// Where the client of a request is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let client = parts.extensions.get::<Self>().copied();
+        client.ok_or_else(Error::lost)
     }
 }
 
@@ -172,7 +187,7 @@ impl Surface {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
-                self.route(&id, request).await
+                self.route(&id, request, from).await
             }
         };
         self.complete(response, &id, origin)
@@ -226,8 +241,10 @@ impl Surface {
     pub(crate) async fn route(
         &self,
         id: &InvocationId,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
+        from: IpAddr,
     ) -> Response<AnswerBody> {
+        request.extensions_mut().insert(Client(from));
         let request = request.map(axum::body::Body::new);
         let Ok(mut response) = self.router.clone().oneshot(request).await;
         let Some(error) = response.extensions_mut().remove::<Error>() else {

@@ -119,7 +119,7 @@ async fn revoke_in_every_way(nodes: &[Node], email: &str) {
     let token = login(first, email).await;
     let other = login(last, email).await;
     is_good_at(nodes, &token).await;
-    let change = json!({ "oldPassword": PASSWORD, "newPassword": PASSWORD });
+    let change = json!({ "password": PASSWORD, "newPassword": PASSWORD });
     let changed = call(
         first,
         Method::POST,

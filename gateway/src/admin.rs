@@ -8,7 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Request};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get, post, put};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Serialize;
@@ -21,15 +21,17 @@ use crate::{body, headers, health};
 mod cors;
 mod dead_letters;
 mod event_types;
-mod executions;
+pub(crate) mod executions;
 mod filter;
 mod functions;
 mod meters;
 mod named;
 mod schedules;
 mod spaceless;
+mod spaces;
 mod subscriptions;
 mod tags;
+mod users;
 mod view;
 
 /// All routes. `debug_kill` adds the one that kills actors.
@@ -46,11 +48,22 @@ pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
         false => router,
     };
     let router = add(router, "/v1/spaces", get(view::spaces));
-    let router = add_executions(add_dead_letters(router));
+    let router = add_executions(add_dead_letters(add_accounts(router)));
     spaceless::add_to(add_records(router))
         .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
+}
+
+/// Adds the routes of users, and of what is set for spaces.
+fn add_accounts(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    let router = add(router, "/v1/users", get(users::list).post(users::create));
+    let one = get(users::read).patch(users::change).delete(users::delete);
+    let router = add(router, "/v1/users/{id}", one);
+    let one = get(spaces::read).patch(spaces::change);
+    let router = add(router, "/v1/spaces/{space}", one);
+    let one = put(users::join).delete(users::leave);
+    add(router, "/v1/spaces/{space}/members/{id}", one)
 }
 
 /// Adds the routes of this node's dead letters.
@@ -132,10 +145,26 @@ async fn without_slash(method: Method, uri: Uri) -> Response {
 }
 
 /// Reads a record's body, with the header fields of its request.
-async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {
+pub(crate) async fn read_body(
+    shared: &Shared,
+    request: Request,
+) -> Result<(HeaderMap, Bytes), Error> {
     let (parts, mut body) = request.into_parts();
     let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
     Ok((parts.headers, bytes))
+}
+
+/// Reads a JSON body that is as `expected`.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    shared: &Shared,
+    request: Request,
+    expected: &str,
+) -> Result<T, Error> {
+    let (_, body) = read_body(shared, request).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body can not be read, expected {expected}: {error}");
+        Error::invalid(message)
+    })
 }
 
 /// Why a record is refused, which is told from a body that is no JSON at all, whatever it says.
@@ -153,7 +182,7 @@ fn gone() -> Response {
 }
 
 /// The decoded segments of the path that its pattern names.
-struct Segments<T>(T);
+pub(crate) struct Segments<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
     type Rejection = Error;
@@ -168,7 +197,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
 }
 
 /// The parameters of the query.
-struct Query<T>(T);
+pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Error;

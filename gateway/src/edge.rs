@@ -22,7 +22,7 @@ use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, functions, headers, removal};
+use crate::{admin, deletion, functions, headers};
 
 mod connection;
 mod head_timer;
@@ -72,7 +72,6 @@ pub struct Edge {
     addresses: Addresses,
     shared: Arc<Shared>,
     reload_interval: Duration,
-    removal_interval: Duration,
 }
 
 /// Where the edge listens, with the ports that the system chose.
@@ -231,6 +230,8 @@ impl Edge {
             events: EventMeters::new(),
             emitter,
             queued_age_max: settings.queue.max_age,
+            start_timeout: settings.node.start_timeout,
+            tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         let admin = admin::router(settings.node.debug_kill);
@@ -257,7 +258,6 @@ impl Edge {
             addresses,
             shared,
             reload_interval: settings.tls.reload_interval,
-            removal_interval: settings.auth.removal_interval,
         }
     }
 
@@ -278,7 +278,11 @@ impl Edge {
     /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it. Instances
     /// are served until [`Serving::end`].
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let (clients, instances) = (Connections::default(), Connections::default());
+        let clients = Connections {
+            tasks: self.shared.tasks.clone(),
+            ..Connections::default()
+        };
+        let instances = Connections::default();
         for (listener, surface) in self.listeners {
             if let Some(certificate) = &surface.certificate {
                 let fresh = Arc::clone(certificate);
@@ -288,9 +292,9 @@ impl Edge {
             clients.accept(listener, Arc::new(surface), tracker);
         }
         if let Ok(accounts) = self.shared.guard.accounts() {
-            let (node, accounts) = (Arc::clone(&self.shared.node), accounts.clone());
-            let remove = removal::keep_removing(node, accounts, self.removal_interval);
-            tracker.spawn(shutdown.clone().run_until_cancelled_owned(remove));
+            let (shared, accounts) = (Arc::clone(&self.shared), accounts.clone());
+            let sweep = async move { deletion::sweep(&*shared.node, &accounts).await };
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(sweep));
         }
         let closing = self.shared.closing.clone();
         tracker.spawn(clients.tasks.track_future(async move {

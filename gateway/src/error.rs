@@ -5,7 +5,7 @@ use std::time::Duration;
 use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
 
 use crate::body::AnswerBody;
@@ -13,6 +13,8 @@ use crate::headers;
 
 mod access;
 mod records;
+#[cfg(test)]
+mod tests;
 
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
@@ -190,6 +192,33 @@ impl Error {
             wording: Wording::Plain("404 page not found\n"),
             ..error
         }
+    }
+
+    /// The path takes other methods, which the router tells.
+    pub(crate) fn method_not_taken(method: &Method) -> Self {
+        let message = format!("this path does not take {method}");
+        Self::refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            message,
+        )
+    }
+
+    /// The user has a function of that name.
+    pub(crate) fn taken(name: &str) -> Self {
+        let message = format!("name is \"{name}\", and there is a function of that name");
+        Self::refused(StatusCode::CONFLICT, ErrorCode::Conflict, message)
+    }
+
+    /// What carried a request out is gone.
+    pub(crate) fn lost() -> Self {
+        let failure = Failure::new(
+            ErrorCode::Internal,
+            Component::Gateway,
+            Effect::Interrupted,
+            "the run was lost; the log of the node says why",
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
     }
 
     /// A path of the config API takes other methods; worded as Event Gateway's router does.
@@ -448,79 +477,5 @@ impl IntoResponse for Error {
         *response.status_mut() = self.status;
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(code: ErrorCode, effect: Effect, expected: u16) {
-        let error = Error::from(Failure::new(code, Component::Peer, effect, "why"));
-        assert_eq!(error.status.as_u16(), expected, "{code} {effect:?}");
-    }
-
-    #[test]
-    fn every_code_has_its_status() {
-        check(ErrorCode::InvalidRequest, Effect::Refused, 400);
-        check(ErrorCode::FunctionNotFound, Effect::Refused, 404);
-        check(ErrorCode::PayloadTooLarge, Effect::Refused, 413);
-        check(ErrorCode::PayloadTooLarge, Effect::Finished, 502);
-        check(ErrorCode::FunctionBusy, Effect::Refused, 429);
-        check(ErrorCode::Overloaded, Effect::Refused, 503);
-        check(ErrorCode::Draining, Effect::Refused, 503);
-        check(ErrorCode::EngineUnavailable, Effect::Refused, 503);
-        check(ErrorCode::FunctionFailed, Effect::Finished, 502);
-        check(ErrorCode::MalformedAnswer, Effect::Finished, 502);
-        check(ErrorCode::StartFailed, Effect::Refused, 502);
-        check(ErrorCode::Unreachable, Effect::Refused, 502);
-        check(ErrorCode::Interrupted, Effect::Interrupted, 502);
-        check(ErrorCode::DeadlineExceeded, Effect::Interrupted, 504);
-        check(ErrorCode::Internal, Effect::Refused, 500);
-    }
-
-    fn message(code: ErrorCode, effect: Effect, message: &str) -> String {
-        Error::from(Failure::new(code, Component::Peer, effect, message)).functions_message()
-    }
-
-    #[test]
-    fn an_interrupted_call_says_so_once() {
-        assert_eq!(
-            message(
-                ErrorCode::Interrupted,
-                Effect::Interrupted,
-                "node n2 was lost"
-            ),
-            "node n2 was lost; the function may have run"
-        );
-        let said = "node n2 was lost, the function may have run";
-        assert_eq!(
-            message(ErrorCode::Interrupted, Effect::Interrupted, said),
-            said
-        );
-        assert_eq!(
-            message(ErrorCode::FunctionFailed, Effect::Finished, "exit code 1"),
-            "exit code 1"
-        );
-    }
-
-    #[test]
-    fn retry_after_is_whole_seconds_and_never_zero() {
-        let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");
-        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds();
-        assert_eq!(seconds(error(ErrorCode::Overloaded)), Some(1));
-        assert_eq!(
-            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)),
-            Some(3)
-        );
-        assert_eq!(
-            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)),
-            Some(1)
-        );
-        assert_eq!(seconds(error(ErrorCode::Unreachable)), None);
-        assert_eq!(
-            seconds(error(ErrorCode::Unreachable).retry_after_ms(5_000)),
-            Some(5)
-        );
     }
 }

@@ -18,7 +18,6 @@ use crate::auth;
 use crate::body::{self, AnswerBody};
 use crate::edge::{BindError, Listener, listen};
 use crate::error::{Error, Shape};
-use crate::functions::ClientAddress;
 use crate::surface::Surface;
 use crate::{events, invoke};
 
@@ -161,10 +160,8 @@ pub(crate) async fn answer(
             invoke::answer(shared, id, request, invoke::By::Function(own)).await
         }
         Api::Functions => {
-            let extensions = request.extensions_mut();
-            extensions.insert(ClientAddress(from));
-            extensions.insert(shared.guard.instance(&own));
-            surface.route(id, request).await
+            request.extensions_mut().insert(shared.guard.instance(&own));
+            surface.route(id, request, from).await
         }
     }
 }

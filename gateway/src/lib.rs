@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod content;
 mod cors;
+mod deletion;
 mod destinations;
 mod edge;
 mod error;
@@ -22,7 +23,6 @@ mod inner;
 mod invoke;
 mod meters;
 mod node;
-mod removal;
 mod surface;
 
 pub use auth::Access;

@@ -235,7 +235,7 @@ impl Node {
             fire: Arc::new(Scheduled::new(Arc::clone(&events.emitter))),
             clock: scheduler::wall_ms,
         });
-        let accounts = Box::pin(Accounts::start(accounts::Args {
+        let accounts = Accounts::start(accounts::Args {
             store,
             vault,
             settings: settings.auth.clone(),
@@ -244,7 +244,7 @@ impl Node {
             data_dir: settings.node.data_dir.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
-        }))
+        })
         .await;
         let edge = Edge::new(
             listeners,

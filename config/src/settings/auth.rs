@@ -57,9 +57,6 @@ section! {
         /// How often a node looks for what has ended: sessions, signing keys, failed logins.
         #[serde(with = "humantime_serde")]
         pub sweep_interval: Duration = Duration::from_secs(60),
-        /// How often a node looks for deleted users, to remove what they had.
-        #[serde(with = "humantime_serde")]
-        pub removal_interval: Duration = Duration::from_secs(2),
     }
 }
 
@@ -101,7 +98,7 @@ impl AuthSettings {
         above_zero!("auth", self: token_ttl, refresh_ttl, signing_key_age, tokens_cached_max, asks_max);
         above_zero!("auth", self: sessions_per_user_max, keys_per_user_max, hashes_max, hashes_waiting_max);
         above_zero!("auth", self: login_failures_max, login_delay, login_delay_max, login_memory, login_subjects_max);
-        above_zero!("auth", self: sweep_interval, removal_interval);
+        above_zero!("auth", self: sweep_interval);
         for (key, value) in [
             ("auth.sessions_per_user_max", self.sessions_per_user_max),
             ("auth.keys_per_user_max", self.keys_per_user_max),

@@ -1,26 +1,36 @@
-//! `/api/v1/users`: sign-up, sessions, and the user itself. The statuses are those that clients of this API know.
+//! `/api/v1/users`: sign up, log in and out, and what users do to their own account. The statuses and texts are those that clients of
+//! this API know.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use accounts::{Caller, Tokens};
+use accounts::{Caller, Tokens, UserId};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use config::settings::Secret;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::body;
+use crate::admin::read_json;
+use crate::deletion;
 use crate::error::Error;
-use crate::surface::Shared;
+use crate::surface::{Client, Shared};
 
-/// Where the client of a request is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
+/// What a sign-up and a login are sent.
+const CREDENTIALS: &str = r#"{"email","password"}"#;
+
+/// Adds the routes.
+pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    router
+        .route("/api/v1/users", post(sign_up))
+        .route("/api/v1/users/login", post(login))
+        .route("/api/v1/users/refresh", post(refresh))
+        .route("/api/v1/users/logout", post(logout))
+        .route("/api/v1/users/me", get(me).delete(delete))
+        .route("/api/v1/users/me/password", post(change_password))
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,50 +47,51 @@ struct Refresh {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ChangePassword {
-    old_password: Secret,
+struct Passwords {
+    password: Secret,
     new_password: Secret,
 }
 
-/// Adds the routes.
-pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
-    router
-        .route("/api/v1/users", post(sign_up))
-        .route("/api/v1/users/login", post(login))
-        .route("/api/v1/users/refresh", post(refresh))
-        .route("/api/v1/users/logout", post(logout))
-        .route("/api/v1/users/me", get(me).delete(delete))
-        .route("/api/v1/users/me/password", post(change_password))
-}
-
-async fn sign_up(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Error> {
-    let sent: Credentials = read(&shared, request, r#"{"email","password"}"#).await?;
-    let accounts = shared.guard.accounts()?;
-    accounts.sign_up(None, &sent.email, &sent.password).await?;
-    Ok(created(json!({ "message": "User created successfully." })))
-}
-
-async fn login(
+/// `POST /api/v1/users`
+async fn sign_up(
     State(shared): State<Arc<Shared>>,
-    Extension(from): Extension<ClientAddress>,
+    caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Result<Response, Error> {
-    let sent: Credentials = read(&shared, request, r#"{"email","password"}"#).await?;
+    let Credentials { email, password } = read_json(&shared, request, CREDENTIALS).await?;
+    let caller = caller.as_deref();
     let accounts = shared.guard.accounts()?;
-    let tokens = accounts.login(&sent.email, &sent.password, from.0).await?;
-    Ok(created(told("User logged successfully.", &tokens)))
+    accounts.sign_up(caller, &email, &password).await?;
+    let told = json!({ "message": "User created successfully." });
+    Ok((StatusCode::CREATED, Json(told)).into_response())
 }
 
+/// `POST /api/v1/users/login`
+async fn login(
+    State(shared): State<Arc<Shared>>,
+    Client(from): Client,
+    request: Request,
+) -> Result<Response, Error> {
+    let Credentials { email, password } = read_json(&shared, request, CREDENTIALS).await?;
+    let accounts = shared.guard.accounts()?;
+    let tokens = accounts.login(&email, &password, from).await?;
+    let told = "User logged successfully.";
+    Ok(given(StatusCode::CREATED, told, &tokens))
+}
+
+/// `POST /api/v1/users/refresh`
 async fn refresh(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Error> {
-    let sent: Refresh = read(&shared, request, r#"{"refreshToken"}"#).await?;
+    let sent: Refresh = read_json(&shared, request, r#"{"refreshToken"}"#).await?;
     let tokens = shared
         .guard
         .accounts()?
         .refresh(&sent.refresh_token)
         .await?;
-    Ok(created(told("Token refreshed successfully.", &tokens)))
+    let told = "Token refreshed successfully.";
+    Ok(given(StatusCode::CREATED, told, &tokens))
 }
 
+/// `POST /api/v1/users/logout`
 async fn logout(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
@@ -89,60 +100,59 @@ async fn logout(
     Ok(Json(json!({ "message": "User logged out successfully." })))
 }
 
+/// `GET /api/v1/users/me`
 async fn me(Extension(caller): Extension<Caller>) -> Result<Json<Value>, Error> {
     let id = caller.user_id().ok_or_else(Error::no_account)?;
     Ok(Json(json!({ "userId": id, "email": caller.email() })))
 }
 
-async fn change_password(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Caller>,
-    Extension(from): Extension<ClientAddress>,
-    request: Request,
-) -> Result<Json<Value>, Error> {
-    let sent: ChangePassword = read(&shared, request, r#"{"oldPassword","newPassword"}"#).await?;
-    let accounts = shared.guard.accounts()?;
-    let changed = accounts.change_password(&caller, &sent.old_password, &sent.new_password, from.0);
-    changed.await?;
-    Ok(Json(json!({ "message": "Password changed successfully." })))
-}
-
-/// Every token of the user is refused from then on; what it has is removed afterwards.
+/// `DELETE /api/v1/users/me`: credentials are refused when this answers; what the user had is removed after.
 async fn delete(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Value>, Error> {
     let id = caller.user_id().ok_or_else(Error::no_account)?;
-    let deleted = shared.guard.accounts()?.begin_delete(id).await?;
-    let message = format!("User email {} deleted successfully.", deleted.email);
+    let email = begin_delete(&shared, id).await?;
+    let message = format!("User email {email} deleted successfully.");
     Ok(Json(json!({ "message": message })))
 }
 
-/// Reads a body. What it says is not repeated in the error, since it may be a password.
-async fn read<T: DeserializeOwned>(
-    shared: &Shared,
+/// Ends all that a user may, and has what it had removed; returns its email.
+pub(crate) async fn begin_delete(shared: &Arc<Shared>, id: &UserId) -> Result<String, Error> {
+    let accounts = shared.guard.accounts()?.clone();
+    let user = accounts.begin_delete(id).await?;
+    let shared = Arc::clone(shared);
+    let tasks = shared.tasks.clone();
+    // In a task, so that it goes on when the client leaves; what it does not finish, the sweep does.
+    tasks.spawn(async move { deletion::remove(&*shared.node, &accounts, &user.id).await });
+    Ok(user.email)
+}
+
+/// `POST /api/v1/users/me/password`: ends every session of the user, this one too.
+async fn change_password(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Client(from): Client,
     request: Request,
-    expected: &str,
-) -> Result<T, Error> {
-    let (parts, mut body) = request.into_parts();
-    let body = body::read(&parts.headers, &mut body, &shared.limits).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        Error::invalid(format!(
-            "the body can not be read at line {line} column {column}, expected {expected} with texts"
-        ))
-    })
+) -> Result<Json<Value>, Error> {
+    let expected = r#"{"password","newPassword"}"#;
+    let sent: Passwords = read_json(&shared, request, expected).await?;
+    let accounts = shared.guard.accounts()?;
+    accounts
+        .change_password(&caller, &sent.password, &sent.new_password, from)
+        .await?;
+    let message = "Password changed successfully. Log in again.";
+    Ok(Json(json!({ "message": message })))
 }
 
-fn created(body: Value) -> Response {
-    (StatusCode::CREATED, Json(body)).into_response()
-}
-
-fn told(message: &str, tokens: &Tokens) -> Value {
-    json!({
+/// Tokens, which no cache may keep.
+fn given(status: StatusCode, message: &str, tokens: &Tokens) -> Response {
+    let told = json!({
         "message": message,
         "token": tokens.token.expose(),
         "expiresInSeconds": tokens.expires_in.as_secs(),
         "refreshToken": tokens.refresh_token.expose(),
-    })
+    });
+    let uncached = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (status, uncached, Json(told)).into_response()
 }

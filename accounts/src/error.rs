@@ -28,6 +28,23 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// Its name in metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Ended => "ended",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// The same, counted.
+    pub(crate) fn counted(self) -> Self {
+        metrics::counter!("hearth_credentials_denied_total", "reason" => self.label()).increment(1);
+        self
+    }
+
     /// The code of the refusal.
     pub fn code(self) -> ErrorCode {
         match self {

@@ -20,6 +20,9 @@ const STORE_PATIENCE: Duration = Duration::from_millis(250);
 /// The longest pause between attempts to list the store.
 const LIST_PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How often the metric of staleness is set.
+const STALENESS_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Events of the watch that are applied together.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -61,6 +64,8 @@ pub(crate) async fn start(
         let follow = follow(accounts.clone(), kind);
         tracker.spawn(stop.clone().run_until_cancelled_owned(follow));
     }
+    let tell = tell_staleness(accounts.clone());
+    tracker.spawn(stop.clone().run_until_cancelled_owned(tell));
     let mut reached = accounts.inner.reached.subscribe();
     let listed = reached.wait_for(Reached::is_listed);
     if tokio::time::timeout(STORE_PATIENCE, listed).await.is_err() {
@@ -71,6 +76,15 @@ pub(crate) async fn start(
     }
     let write = disk::keep_written(accounts.clone(), data_dir);
     tracker.spawn(stop.clone().run_until_cancelled_owned(write));
+}
+
+/// Tells for how long revocations may have gone unheard.
+async fn tell_staleness(accounts: Accounts) {
+    let staleness = metrics::gauge!("hearth_accounts_staleness_seconds");
+    loop {
+        staleness.set(accounts.staleness().as_secs_f64());
+        tokio::time::sleep(STALENESS_INTERVAL).await;
+    }
 }
 
 /// What the store said already is newer than the disk; some of it without the rest would let nobody in.

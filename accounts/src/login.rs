@@ -41,6 +41,24 @@ impl Accounts {
         password: &Secret,
         from: IpAddr,
     ) -> Result<Tokens, Error> {
+        let tried = self.try_login(email, password, from).await;
+        let outcome = match &tried {
+            Ok(_) => "succeeded",
+            Err(Error::WrongCredentials) => "wrong",
+            Err(Error::Slowed { .. }) => "slowed",
+            Err(Error::Busy) => "busy",
+            Err(_) => "failed",
+        };
+        metrics::counter!("hearth_logins_total", "outcome" => outcome).increment(1);
+        tried
+    }
+
+    async fn try_login(
+        &self,
+        email: &str,
+        password: &Secret,
+        from: IpAddr,
+    ) -> Result<Tokens, Error> {
         // What can be no email is nobody's.
         let email = Email::parse(email).map_err(|_| Error::WrongCredentials)?;
         let subjects = Subjects::new(&email, from);
@@ -235,7 +253,6 @@ impl Accounts {
     }
 
     async fn note_failure(&self, subjects: &Subjects) -> Result<(), Error> {
-        metrics::counter!("hearth_logins_failed_total").increment(1);
         for subject in &subjects.0 {
             if self.has_room_for(subject) {
                 self.note_failure_of(subject).await?;

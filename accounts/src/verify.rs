@@ -40,7 +40,7 @@ impl Accounts {
             return Verdict::Known(caller);
         }
         let Some(read) = Read::from(credential) else {
-            return Verdict::Denied(Denied::Invalid);
+            return Verdict::Denied(Denied::Invalid.counted());
         };
         match read.check(&self.known(), &self.inner.cluster_id, now) {
             Ok(checked) => {
@@ -49,8 +49,8 @@ impl Accounts {
                 Verdict::Known(caller)
             }
             Err(Fault::Missing) if !self.is_loaded() || read.is_young(now) => Verdict::Unknown,
-            Err(Fault::Missing) => Verdict::Denied(Denied::Ended),
-            Err(Fault::Bad(denied)) => Verdict::Denied(denied),
+            Err(Fault::Missing) => Verdict::Denied(Denied::Ended.counted()),
+            Err(Fault::Bad(denied)) => Verdict::Denied(denied.counted()),
         }
     }
 
@@ -59,6 +59,10 @@ impl Accounts {
     /// # Errors
     /// When it is not good, or the store does not answer.
     pub async fn ask(&self, credential: &[u8]) -> Result<Caller, Denied> {
+        self.ask_store(credential).await.map_err(Denied::counted)
+    }
+
+    async fn ask_store(&self, credential: &[u8]) -> Result<Caller, Denied> {
         let _permit = self.inner.asks.try_acquire().map_err(|_| Denied::Busy)?;
         let read = Read::from(credential).ok_or(Denied::Invalid)?;
         // What is found here answers this call alone: it may be older than what the watch says next.

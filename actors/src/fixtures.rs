@@ -92,9 +92,8 @@ impl Invoke for Echo {
     async fn invoke(&self, _: &Function, invocation: &Invocation) -> Result<Reply, Error> {
         Ok(Reply {
             status: 200,
-            content_type: None,
-            headers: Vec::new(),
             body: invocation.payload.clone().into(),
+            ..Reply::default()
         })
     }
 }

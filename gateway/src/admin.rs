@@ -23,15 +23,17 @@ use crate::{body, headers, health, openapi};
 mod cors;
 mod dead_letters;
 mod event_types;
-mod executions;
+pub(crate) mod executions;
 mod filter;
 mod functions;
 mod meters;
 mod named;
 mod schedules;
 mod spaceless;
+mod spaces;
 mod subscriptions;
 mod tags;
+mod users;
 mod view;
 
 /// All routes, and their description. `debug_kill` adds the one that kills actors.
@@ -44,6 +46,7 @@ pub(crate) fn routes(debug_kill: bool) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(view::actors))
         .routes(routes!(view::route))
         .routes(routes!(view::spaces))
+        .merge(accounts())
         .merge(records())
         .merge(executions())
         .merge(dead_letters())
@@ -71,6 +74,15 @@ pub(crate) fn router(routes: OpenApiRouter<Arc<Shared>>) -> Router<Arc<Shared>> 
         .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
+}
+
+/// The routes of users, and of what is set for spaces.
+fn accounts() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::read, users::change, users::delete))
+        .routes(routes!(spaces::read, spaces::change))
+        .routes(routes!(users::join, users::leave))
 }
 
 /// The routes of this node's dead letters.
@@ -137,10 +149,26 @@ async fn without_slash(method: Method, uri: Uri) -> Response {
 }
 
 /// Reads a record's body, with the header fields of its request.
-async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {
+pub(crate) async fn read_body(
+    shared: &Shared,
+    request: Request,
+) -> Result<(HeaderMap, Bytes), Error> {
     let (parts, mut body) = request.into_parts();
     let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
     Ok((parts.headers, bytes))
+}
+
+/// Reads a JSON body that is as `expected`.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    shared: &Shared,
+    request: Request,
+    expected: &str,
+) -> Result<T, Error> {
+    let (_, body) = read_body(shared, request).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body can not be read, expected {expected}: {error}");
+        Error::invalid(message)
+    })
 }
 
 /// Why a record is refused, which is told from a body that is no JSON at all, whatever it says.
@@ -158,7 +186,7 @@ fn gone() -> Response {
 }
 
 /// The decoded segments of the path that its pattern names.
-struct Segments<T>(T);
+pub(crate) struct Segments<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
     type Rejection = Error;
@@ -173,7 +201,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
 }
 
 /// The parameters of the query.
-struct Query<T>(T);
+pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Error;

@@ -22,7 +22,7 @@ use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, functions, headers};
+use crate::{admin, deletion, functions, headers};
 
 mod connection;
 mod head_timer;
@@ -235,6 +235,8 @@ impl Edge {
             events: EventMeters::new(),
             emitter,
             queued_age_max: settings.queue.max_age,
+            start_timeout: settings.node.start_timeout,
+            tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         let admin = admin::router(admin::routes(settings.node.debug_kill));
@@ -281,7 +283,11 @@ impl Edge {
     /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it. Instances
     /// are served until [`Serving::end`].
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let (clients, instances) = (Connections::default(), Connections::default());
+        let clients = Connections {
+            tasks: self.shared.tasks.clone(),
+            ..Connections::default()
+        };
+        let instances = Connections::default();
         for (listener, surface) in self.listeners {
             if let Some(certificate) = &surface.certificate {
                 let fresh = Arc::clone(certificate);
@@ -289,6 +295,11 @@ impl Edge {
                 tracker.spawn(clients.tasks.track_future(fresh));
             }
             clients.accept(listener, Arc::new(surface), tracker);
+        }
+        if let Ok(accounts) = self.shared.guard.accounts() {
+            let (shared, accounts) = (Arc::clone(&self.shared), accounts.clone());
+            let sweep = async move { deletion::sweep(&*shared.node, &accounts).await };
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(sweep));
         }
         let closing = self.shared.closing.clone();
         tracker.spawn(clients.tasks.track_future(async move {

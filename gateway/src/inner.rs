@@ -161,7 +161,7 @@ pub(crate) async fn answer(
         }
         Api::Functions => {
             request.extensions_mut().insert(shared.guard.instance(&own));
-            surface.route(id, request).await
+            surface.route(id, request, from).await
         }
     }
 }

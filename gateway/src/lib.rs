@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod content;
 mod cors;
+mod deletion;
 mod destinations;
 mod edge;
 mod error;

@@ -65,6 +65,12 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::get`].
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error>;
 
+    /// Reads one record, and waits until it can be called here.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::known`].
+    async fn known(&self, space: &str, id: &str) -> Result<Stored, catalog::Error>;
+
     /// Reads the records of a space, by id.
     ///
     /// # Errors
@@ -308,6 +314,10 @@ impl Node for actors::Control {
 
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
         self.catalog.get(space, id).await
+    }
+
+    async fn known(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
+        self.catalog.known(space, id).await
     }
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {

@@ -7,12 +7,15 @@ use std::time::Duration;
 use actors::invoker::Completed;
 use actors::view::Readiness;
 use axum::Router;
+use axum::extract::FromRequestParts;
 use config::settings::LimitsSettings;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::{ErrorCode, InvocationId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::auth::Guard;
@@ -48,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) emitter: Arc<Emitter>,
     /// How old what waits in the queue may get, where its function does not say.
     pub(crate) queued_age_max: Duration,
+    /// How long an instance may take until it is ready.
+    pub(crate) start_timeout: Duration,
+    /// What goes on when its client is gone. A node that ends waits for it as for connections.
+    pub(crate) tasks: TaskTracker,
     /// Cancelled when the node stops accepting clients; answers without an end end then.
     pub(crate) closing: CancellationToken,
 }
@@ -68,6 +75,19 @@ impl Shared {
         if let Some(timing) = headers::server_timing(&completed.phases) {
             fields.insert(headers::SERVER_TIMING, timing);
         }
+    }
+}
+
+/// Where the client of a request is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let client = parts.extensions.get::<Self>().copied();
+        client.ok_or_else(Error::lost)
     }
 }
 
@@ -169,7 +189,7 @@ impl Surface {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
-                self.route(&id, request).await
+                self.route(&id, request, from).await
             }
         };
         self.complete(response, &id, origin)
@@ -195,7 +215,9 @@ impl Surface {
     ) -> Response<AnswerBody> {
         let shared = &*self.shared;
         let fields = response.headers_mut();
-        fields.insert(headers::INVOCATION, headers::text(id.as_str()));
+        fields
+            .entry(headers::INVOCATION)
+            .or_insert_with(|| headers::text(id.as_str()));
         fields
             .entry(headers::NODE)
             .or_insert_with(|| shared.node_name.clone());
@@ -221,14 +243,24 @@ impl Surface {
     pub(crate) async fn route(
         &self,
         id: &InvocationId,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
+        from: IpAddr,
     ) -> Response<AnswerBody> {
+        request.extensions_mut().insert(Client(from));
         let request = request.map(axum::body::Body::new);
         let Ok(mut response) = self.router.clone().oneshot(request).await;
         let Some(error) = response.extensions_mut().remove::<Error>() else {
             return response.map(AnswerBody::Routed);
         };
-        let mut answer = self.render(&error, id);
+        // An execution is told by its own id, which its logs have as well.
+        let named = response.headers_mut().remove(headers::INVOCATION);
+        let own = named
+            .as_ref()
+            .and_then(|named| named.to_str().ok()?.parse().ok());
+        let mut answer = self.render(&error, own.as_ref().unwrap_or(id));
+        if let Some(named) = named {
+            answer.headers_mut().insert(headers::INVOCATION, named);
+        }
         // The router knows which methods a path takes.
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             answer.headers_mut().insert(header::ALLOW, allow);

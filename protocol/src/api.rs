@@ -15,6 +15,10 @@ use crate::id::{FunctionId, Space};
 use crate::schedule::ScheduleRecord;
 use crate::subscription::Subscription;
 
+mod owned;
+
+pub use owned::{FunctionCreated, FunctionDeleted, OwnedFunction, OwnedFunctionDetail};
+
 /// An error of the events and config APIs, in Event Gateway's shape. Exactly one element is ever sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Errors {

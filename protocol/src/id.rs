@@ -153,6 +153,13 @@ impl Space {
     }
 }
 
+impl FunctionId {
+    /// Makes a new random function id.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string().into())
+    }
+}
+
 impl NodeId {
     /// Makes a new random node id.
     pub fn random() -> Self {

@@ -10,10 +10,12 @@ use crate::id::{FunctionId, InvocationId, NodeId, Space};
 mod body;
 mod call;
 mod deadline;
+mod ended;
 
 pub use body::{Body, BodyStream};
 pub use call::{AnswerRule, Call, is_hop_by_hop};
 pub use deadline::Deadline;
+pub use ended::{Ended, Outcome};
 
 /// A function's run, as every layer passes it on.
 #[derive(Debug, Clone)]
@@ -70,6 +72,8 @@ pub struct Reply {
     pub headers: Vec<(String, Bytes)>,
     /// The body, whole and within the answer's limit, or as it comes.
     pub body: Body,
+    /// How the run ended, where [`AnswerRule::Output`] asks for all that it printed.
+    pub ended: Option<Box<Ended>>,
 }
 
 /// How long each phase of an invocation took, in microseconds; a phase that did not happen is absent.

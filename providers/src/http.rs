@@ -179,6 +179,7 @@ impl Webhook {
             content_type: answer.content_type,
             headers: answer.headers,
             body: Body::Whole(body),
+            ended: None,
         };
         Ok((reply, rest))
     }

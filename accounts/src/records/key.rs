@@ -13,7 +13,7 @@ use crate::Scope;
 pub const PREFIX: &str = "keys/";
 
 /// What a new key is to be.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewKey {
     /// What people call it: 1 to 100 characters.
@@ -29,7 +29,7 @@ pub struct NewKey {
 }
 
 /// A key as its user may see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
     /// Its id.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub const PREFIX: &str = "spaces/";
 
 /// Who may emit events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Events {
     /// Everybody.
@@ -18,7 +18,7 @@ pub enum Events {
 }
 
 /// What is set for a space.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpaceSettings {
     /// Who may emit events.

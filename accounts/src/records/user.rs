@@ -24,6 +24,14 @@ const EMAIL_BYTES_MAX: usize = 254;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(Arc<str>);
 
+impl utoipa::PartialSchema for UserId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        String::schema()
+    }
+}
+
+impl utoipa::ToSchema for UserId {}
+
 /// A text that is no user id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a user id is 32 lower-case hexadecimal digits, got {0:?}")]
@@ -90,7 +98,7 @@ impl<'de> Deserialize<'de> for UserId {
 }
 
 /// What a user may.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Everything.
@@ -101,7 +109,7 @@ pub enum Role {
 }
 
 /// Whether a user is there to stay.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UserState {
     /// It is.
@@ -112,7 +120,7 @@ pub enum UserState {
 }
 
 /// A user as others may see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
     /// Its id.

@@ -32,7 +32,7 @@ enum Worded {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Only those of this function.
     function: Option<String>,
     /// Only those that are so: `queued`, `running`, `succeeded` and so on.
@@ -61,22 +61,46 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Line<api::Executions>, Error> {
     let space = parse_space(&space)?;
-    let limit = page.limit.unwrap_or(PAGE_LEN);
-    if !(1..=PAGE_LEN_MAX).contains(&limit) {
-        let why = format!("limit is {limit}, expected 1 to {PAGE_LEN_MAX}");
-        return Err(Error::invalid(why));
+    Ok(Line(page.read(&shared, &space).await?))
+}
+
+impl Page {
+    /// Those of one function.
+    pub(crate) fn of_function(self, id: &FunctionId) -> Self {
+        Self {
+            function: Some(id.to_string()),
+            ..self
+        }
     }
-    let function_id = page.function.map(|id| id.parse::<FunctionId>());
-    let function_id = function_id.transpose();
-    let filter = Filter {
-        function_id: function_id.map_err(|error| Error::invalid(format!("function: {error}")))?,
-        status: page.status.as_deref().map(parse_status).transpose()?,
-        since_ms: page.since,
-    };
-    let after = page.after.as_deref().map(parse_id).transpose();
-    let after = after.map_err(|why| Error::invalid(format!("after: {why}")))?;
-    let found = shared.node.executions().list(&space, &filter, after, limit);
-    Ok(Line(found.await?))
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When a parameter is wrong, or the store's.
+    pub(crate) async fn read(
+        self,
+        shared: &Shared,
+        space: &Space,
+    ) -> Result<api::Executions, Error> {
+        let limit = self.limit.unwrap_or(PAGE_LEN);
+        if !(1..=PAGE_LEN_MAX).contains(&limit) {
+            let why = format!("limit is {limit}, expected 1 to {PAGE_LEN_MAX}");
+            return Err(Error::invalid(why));
+        }
+        let function_id = self.function.map(|id| id.parse::<FunctionId>());
+        let function_id = function_id.transpose();
+        let function_id =
+            function_id.map_err(|error| Error::invalid(format!("function: {error}")))?;
+        let filter = Filter {
+            function_id,
+            status: self.status.as_deref().map(parse_status).transpose()?,
+            since_ms: self.since,
+        };
+        let after = self.after.as_deref().map(parse_id).transpose();
+        let after = after.map_err(|why| Error::invalid(format!("after: {why}")))?;
+        let executions = shared.node.executions();
+        Ok(executions.list(space, &filter, after, limit).await?)
+    }
 }
 
 /// Read an execution, with its result.

@@ -11,7 +11,7 @@ use protocol::api::InvokeError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::body;
+use crate::admin::read_json;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -58,13 +58,7 @@ pub(super) async fn init(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, Error> {
-    let (parts, mut body) = request.into_parts();
-    let body = body::read(&parts.headers, &mut body, &shared.limits).await?;
-    let sent: Init = serde_json::from_slice(&body).map_err(|error| {
-        Error::invalid(format!(
-            r#"the body can not be read, expected {{"token","email","password"}}: {error}"#
-        ))
-    })?;
+    let sent: Init = read_json(&shared, request, r#"{"token","email","password"}"#).await?;
     let accounts = shared.guard.accounts()?;
     let made = accounts.init_admin(&sent.token, &sent.email, &sent.password);
     let made = made.await?;

@@ -50,20 +50,28 @@ impl Sandbox {
         change: impl FnOnce(&mut Settings),
         propagate: Option<gateway::Propagate>,
     ) -> Self {
-        Self::with_all(change, propagate, None)
+        Self::with_all(change, propagate, None, None)
     }
 
     pub(crate) fn with_hooks(
         change: impl FnOnce(&mut Settings),
         hooks: Option<Arc<dyn ::plugins::Hooks>>,
     ) -> Self {
-        Self::with_all(change, None, hooks)
+        Self::with_all(change, None, hooks, None)
+    }
+
+    pub(crate) fn with_accounts(
+        change: impl FnOnce(&mut Settings),
+        accounts: ::accounts::Accounts,
+    ) -> Self {
+        Self::with_all(change, None, None, Some(accounts))
     }
 
     fn with_all(
         change: impl FnOnce(&mut Settings),
         propagate: Option<gateway::Propagate>,
         hooks: Option<Arc<dyn ::plugins::Hooks>>,
+        accounts: Option<::accounts::Accounts>,
     ) -> Self {
         let mut settings = Settings::default();
         for address in [
@@ -79,7 +87,7 @@ impl Sandbox {
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
         let access = Access {
             admin_token: Some(Secret::new("0123456789abcdef")),
-            accounts: None,
+            accounts,
         };
         let edge = Edge::new(
             Listeners::bind(&settings).unwrap(),

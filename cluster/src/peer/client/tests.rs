@@ -72,6 +72,7 @@ impl PeerHandler for Scenario {
             content_type: None,
             headers: Vec::new(),
             start: StartKind::Warm,
+            ended: None,
         };
         let reply = ReplyHead {
             outcome,

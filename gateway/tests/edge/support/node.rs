@@ -147,8 +147,8 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
         reply: Reply {
             status: 200,
             content_type: content_type.map(str::to_owned),
-            headers: Vec::new(),
             body: Body::Whole(body.into()),
+            ..Reply::default()
         },
         node: "n1".into(),
         start: StartKind::Warm,
@@ -227,6 +227,11 @@ impl Node for ScriptedNode {
 
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
         self.records().await.get(space, id).await
+    }
+
+    async fn known(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
+        self.store()?;
+        self.records().await.known(space, id).await
     }
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {

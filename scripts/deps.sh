@@ -36,6 +36,12 @@ has_static_libc() {
   [ -e "$(cc -print-file-name=libc.a)" ]
 }
 
+# The only file of an image, so it needs no library.
+has_static_busybox() {
+  local file
+  file=$(command -v busybox) && ! ldd "$file"
+}
+
 # A virtual environment gets its pip from a package of its own.
 has_venv() {
   python3 -c 'import venv, ensurepip'
@@ -76,6 +82,8 @@ for group in "${groups[@]}"; do
       need docker-cli has docker
       need iptables has iptables
       need iproute2 has ip
+      # What looks around in a container of a function.
+      need busybox-static has_static_busybox
       # A node whose clock is off, for the test of schedules.
       need faketime has faketime
       need curl has curl

@@ -113,6 +113,30 @@ impl Engine {
         }
     }
 
+    /// Makes an image of the machine's busybox, a shell with small tools in one static file, and returns its name.
+    ///
+    /// # Panics
+    /// When there is no such busybox.
+    pub async fn shell_image(&self, dir: &Path) -> &'static str {
+        const NAME: &str = "hearth-test-shell:latest";
+        let archive = dir.join("shell.tar");
+        let paths = std::env::var("PATH").unwrap_or_default();
+        let busybox = paths.split(':').map(|dir| Path::new(dir).join("busybox"));
+        let busybox = busybox.into_iter().find(|file| file.is_file());
+        let busybox = busybox.expect("make deps installs busybox-static");
+        let packed = Command::new("tar")
+            .args(["--create", "--dereference", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(busybox.parent().expect("a file is in a directory"))
+            .arg("busybox")
+            .status();
+        assert!(packed.is_ok_and(|status| status.success()), "tar failed");
+        let archive = archive.to_str().expect("temporary directories are UTF-8");
+        self.docker(&["import", archive, NAME]).await;
+        NAME
+    }
+
     /// Removes all containers and networks of a cluster; for the end of a test, so it complains of nothing.
     pub fn remove_all(&self, cluster: &str) {
         let label = format!("label=hearth.cluster={cluster}");

@@ -32,6 +32,19 @@ impl Record {
         }))
     }
 
+    /// A script that a shell runs in a container for each invocation; see [`crate::Engine::shell_image`].
+    pub fn shell(id: &str, image: &str, script: &str) -> Self {
+        Self(json!({
+            "functionId": id,
+            "type": "container",
+            "provider": {
+                "image": image,
+                "contract": "stdio",
+                "command": ["/busybox", "sh", "-c", script],
+            },
+        }))
+    }
+
     /// A webhook.
     pub fn http(id: &str, url: &str) -> Self {
         Self(json!({ "functionId": id, "type": "http", "provider": { "url": url } }))

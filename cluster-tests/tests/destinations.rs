@@ -292,7 +292,7 @@ async fn with_auth_a_callback_leads_nowhere_inward_that_is_not_listed() {
             .nodes(1)
             .embedded()
             .auth_required()
-            .env("HEARTH_DESTINATIONS__ALLOW", allow)
+            .env("HEARTH_OUTBOUND__ALLOW", allow)
             .start()
             .await;
         let node = sandbox.node(0);
@@ -304,7 +304,7 @@ async fn with_auth_a_callback_leads_nowhere_inward_that_is_not_listed() {
             let dead = dead_letter(&node, "forbidden").await;
             let why = dead["message"].as_str().unwrap();
             assert!(why.contains("127.0.0.1 is at 127.0.0.1"), "{dead}");
-            assert!(why.contains("destinations.allow"), "{dead}");
+            assert!(why.contains("outbound.allow"), "{dead}");
             assert!(back.envelopes().is_empty());
         } else {
             until("it is told", PATIENCE, || async {

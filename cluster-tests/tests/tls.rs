@@ -111,6 +111,8 @@ async fn functions_and_events_are_served_with_tls_and_plain_http_is_told_so() {
     let answer = client.post(secure(&url)).json(&body).send().await;
     let answer = answer.expect("an answer");
     assert_eq!(answer.status(), 200, "{answer:?}");
+    // Browsers would not come to the plain config API any more.
+    assert!(!answer.headers().contains_key("strict-transport-security"));
     let emitted = client
         .post(secure(&node.events_url("/")))
         .header("event", "user.created");
@@ -269,6 +271,10 @@ async fn the_commands_trust_the_authority_they_are_given() {
         }
     })
     .await;
+    let answer = authority.client().get(format!("{api}/v1/status"));
+    let answer = answer.send().await.expect("an answer");
+    let told = &answer.headers()["strict-transport-security"];
+    assert_eq!(told, "max-age=31536000");
     let (status, text) = run(None);
     assert_eq!(status, Some(69), "{text}");
     assert!(text.contains("--ca-file"), "{text}");

@@ -17,6 +17,7 @@ mod listen;
 mod load;
 mod logs;
 mod node;
+mod outbound;
 mod plugins;
 mod process;
 mod queue;
@@ -41,6 +42,7 @@ pub use listen::ListenSettings;
 pub use load::Flags;
 pub use logs::{LogFormat, LogsSettings};
 pub use node::NodeSettings;
+pub use outbound::OutboundSettings;
 pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
 pub use queue::{QueueBackend, QueueSettings};
@@ -84,6 +86,8 @@ section! {
         pub executions: ExecutionsSettings = ExecutionsSettings::default(),
         /// Where ends of executions and deliveries are told: callbacks, `onSuccess` and `onFailure`.
         pub destinations: DestinationsSettings = DestinationsSettings::default(),
+        /// Where URLs may lead that users name: webhooks and what they redirect to, callbacks, destinations.
+        pub outbound: OutboundSettings = OutboundSettings::default(),
         /// Events that come by the clock.
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.

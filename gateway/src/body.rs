@@ -4,15 +4,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use config::settings::LimitsSettings;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use protocol::invocation::{Body as ReplyBody, BodyStream};
 use tokio::time;
 
+use crate::edge::{EdgeLimits, NoRoom, Room};
 use crate::error::Error;
 
 /// The most that is read and thrown away of a body that nobody wants, so that its sender gets to read the answer. What is
@@ -90,14 +90,22 @@ impl From<ReplyBody> for AnswerBody {
     }
 }
 
+/// Why a body was not read to its end.
+enum Broken {
+    TooLarge,
+    NoRoom,
+    Read(Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// Reads a request's body whole. One that came in one piece is not copied.
 ///
 /// # Errors
-/// When it is larger than `limits.body_max`, takes longer than `limits.body_timeout`, or ends early.
+/// When it is larger than `limits.body_max`, takes longer than `limits.body_timeout`, ends early, or bodies take all of
+/// `limits.bodies_max`.
 pub(crate) async fn read<B>(
     headers: &HeaderMap,
     body: &mut B,
-    limits: &LimitsSettings,
+    limits: &EdgeLimits,
 ) -> Result<Bytes, Error>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -108,21 +116,56 @@ where
         discard(headers, body).await;
         return Err(Error::body_too_large(bytes_max));
     }
-    let limited = Limited::new(&mut *body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "collected under a limit, the line above"
-    )]
-    let collected = time::timeout(limits.body_timeout, limited.collect()).await;
-    match collected {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let bytes_max_here = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let collected = collect(body, bytes_max_here, limits.room());
+    match time::timeout(limits.body_timeout, collected).await {
+        Ok(Ok(collected)) => Ok(collected),
+        Ok(Err(Broken::TooLarge)) => {
             discard(headers, body).await;
             Err(Error::body_too_large(bytes_max))
         }
-        Ok(Err(error)) => Err(Error::body_broken(error.as_ref())),
+        Ok(Err(Broken::NoRoom)) => {
+            discard(headers, body).await;
+            Err(Error::no_room_for_bodies(limits.bodies_max.as_u64()))
+        }
+        Ok(Err(Broken::Read(error))) => Err(Error::body_broken(error.as_ref())),
         Err(_) => Err(Error::body_slow(limits.body_timeout)),
     }
+}
+
+/// Takes room for what has come, so that a client which announces much and sends little takes little.
+async fn collect<B>(body: &mut B, bytes_max: usize, mut room: Room) -> Result<Bytes, Broken>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Broken::Read(error.into()))?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        let bytes = first.len() + whole.len() + piece.len();
+        if bytes > bytes_max {
+            return Err(Broken::TooLarge);
+        }
+        room.grow_to(bytes).map_err(|NoRoom| Broken::NoRoom)?;
+        if bytes == piece.len() {
+            first = piece;
+            continue;
+        }
+        if whole.is_empty() {
+            // What is announced is reserved at most up to what came already: the rest may never come.
+            whole.reserve(bytes.saturating_mul(2).min(bytes_max));
+            whole.extend_from_slice(&std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    let body = match whole.is_empty() {
+        true => first,
+        false => whole.freeze(),
+    };
+    Ok(room.hold(body))
 }
 
 /// Reads on for a while and throws away, before an answer that did not wait for the body: a connection that is closed with

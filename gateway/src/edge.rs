@@ -26,10 +26,12 @@ use crate::{admin, deletion, functions, headers};
 
 mod connection;
 mod head_timer;
+mod limits;
 mod progress;
 mod repoll;
 mod tls;
 
+pub(crate) use limits::{EdgeLimits, NoRoom, Room};
 pub(crate) use tls::Certificate;
 pub use tls::CertificateError;
 
@@ -228,7 +230,7 @@ impl Edge {
             node: Arc::new(node),
             guard: Guard::new(&settings.auth, access, own),
             in_flight: Semaphore::new(settings.limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
-            limits: settings.limits.clone(),
+            limits: EdgeLimits::new(settings.limits.clone()),
             propagate,
             render_metrics,
             invocations: InvocationMeters::new(),
@@ -239,22 +241,23 @@ impl Edge {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
+        let hsts = settings.tls.hsts();
         let admin = admin::router(admin::routes(settings.node.debug_kill));
         let listeners = [
             (
                 functions,
                 Surface::new(Listener::Functions, &shared, functions::router())
-                    .with_certificate(certificates.functions),
+                    .with_certificate(certificates.functions, hsts),
             ),
             (
                 events,
                 Surface::new(Listener::Events, &shared, Router::new())
-                    .with_certificate(certificates.events),
+                    .with_certificate(certificates.events, hsts),
             ),
             (
                 config,
                 Surface::new(Listener::Config, &shared, admin)
-                    .with_certificate(certificates.config),
+                    .with_certificate(certificates.config, hsts),
             ),
         ];
         Self {

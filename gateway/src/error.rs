@@ -266,6 +266,18 @@ impl Error {
         )
     }
 
+    /// All of `limits.bodies_max` is taken.
+    pub(crate) fn no_room_for_bodies(bytes_max: u64) -> Self {
+        let message = format!(
+            "the bodies of requests in flight on this node take {bytes_max} bytes (limits.bodies_max)"
+        );
+        Self::refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Overloaded,
+            message,
+        )
+    }
+
     /// The node should get no requests now.
     pub(crate) fn not_ready(code: ErrorCode, why: &str) -> Self {
         let error = Self::refused(StatusCode::SERVICE_UNAVAILABLE, code, why);

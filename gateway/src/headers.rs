@@ -1,7 +1,7 @@
 //! The headers of our own, and `server-timing`.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use protocol::Phases;
 use protocol::invocation::StartKind;
 
@@ -26,6 +26,20 @@ pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-tim
 
 /// All of them, for pages that want to read them across origins.
 pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, x-hearth-outcome, x-hearth-exit-code, x-hearth-output-cut, server-timing, etag, location, preference-applied, retry-after";
+
+/// What a browser may make of an answer that is meant for programs: nothing but show it as what it says it is, alone, and forget it.
+pub(crate) const OF_DOCUMENTS: [(HeaderName, HeaderValue); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
 
 /// The media type of JSON answers.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -10,6 +10,8 @@ pub(crate) struct ListenerMeters {
     ok: Counter,
     /// Connections open now.
     pub(crate) connections: Gauge,
+    /// Connections that were closed at once, as their address had too many.
+    pub(crate) connections_refused: Counter,
     /// Clients that did not get through the handshake of TLS.
     pub(crate) handshakes_failed: Counter,
 }
@@ -21,6 +23,7 @@ impl ListenerMeters {
             label,
             ok: metrics::counter!("hearth_http_requests_total", "listener" => label, "status" => "200"),
             connections: metrics::gauge!("hearth_http_connections", "listener" => label),
+            connections_refused: metrics::counter!("hearth_http_connections_refused_total", "listener" => label),
             handshakes_failed: metrics::counter!("hearth_tls_handshakes_failed_total", "listener" => label),
         }
     }

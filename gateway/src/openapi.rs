@@ -9,7 +9,8 @@ use std::sync::{Arc, LazyLock};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response as Answer};
 use axum::routing::get;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::uri::Authority;
+use http::{HeaderMap, StatusCode, header};
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::AnyOfBuilder;
@@ -274,11 +275,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .routes(routes!(describe))
         .routes(routes!(page))
-        .route("/docs/", get(async || file("index.html")))
-        .route(
-            "/docs/{file}",
-            get(async |Path(name): Path<String>| file(&name)),
-        )
+        .route("/docs/", get(index))
+        .route("/docs/{file}", get(named))
 }
 
 /// Describe all three APIs.
@@ -297,19 +295,24 @@ async fn describe(State(shared): State<Arc<Shared>>, fields: HeaderMap) -> Answe
     (content_type, of_node(&JSON, &shared, &fields)).into_response()
 }
 
-/// The description with the addresses of this node, under the name that the client has for it.
+/// The description with the addresses of this node.
 fn of_node(json: &str, shared: &Shared, fields: &HeaderMap) -> String {
-    let host = fields.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
-    let host = host
-        .as_ref()
-        .map_or("127.0.0.1", |authority| authority.host());
     let mut json = json.to_owned();
-    for (api, (scheme, port)) in Api::ALL.into_iter().zip(shared.places) {
+    for (api, origin) in Api::ALL.into_iter().zip(origins(shared, fields)) {
         let default = format!("http://127.0.0.1:{}\"", api.port());
-        json = json.replace(&default, &format!("{scheme}://{host}:{port}\""));
+        json = json.replace(&default, &format!("{origin}\""));
     }
     json
+}
+
+/// Where the APIs of this node are, under the name that the client has for it.
+fn origins(shared: &Shared, fields: &HeaderMap) -> [String; 3] {
+    let host = fields.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    let host = host.as_ref().map_or("127.0.0.1", Authority::host);
+    shared
+        .places
+        .map(|(scheme, port)| format!("{scheme}://{host}:{port}"))
 }
 
 /// Show this description as a page that can try it.
@@ -325,21 +328,40 @@ async fn page() -> Redirect {
     Redirect::to("/docs/")
 }
 
-/// A file of the page.
-fn file(name: &str) -> Answer {
+/// `GET /docs/`
+async fn index(State(shared): State<Arc<Shared>>, fields: HeaderMap) -> Answer {
+    file(&shared, &fields, "index.html")
+}
+
+/// `GET /docs/{file}`
+async fn named(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    fields: HeaderMap,
+) -> Answer {
+    file(&shared, &fields, &name)
+}
+
+/// A file of the page, which may call the three APIs of this node, and load nothing from elsewhere.
+fn file(shared: &Shared, fields: &HeaderMap, name: &str) -> Answer {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         let url = Url::new("Hearth", "/openapi.json");
         let config = Config::new([url]).persist_authorization(false);
         Arc::new(config.try_it_out_enabled(true).filter(true))
     });
-    match utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG)) {
-        Ok(Some(file)) => {
-            let content_type = HeaderValue::try_from(file.content_type)
-                .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            let fields = [(header::CONTENT_TYPE, content_type)];
-            (StatusCode::OK, fields, file.bytes.into_owned()).into_response()
-        }
-        Ok(None) => Error::no_such_path(&format!("/docs/{name}")).into_response(),
-        Err(error) => Error::page(&*error).into_response(),
-    }
+    let file = match utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG)) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Error::no_such_path(&format!("/docs/{name}")).into_response(),
+        Err(error) => return Error::page(&*error).into_response(),
+    };
+    let apis = origins(shared, fields).join(" ");
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+         connect-src 'self' {apis}; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    );
+    let content_type = [
+        (header::CONTENT_TYPE, headers::text(&file.content_type)),
+        (header::CONTENT_SECURITY_POLICY, headers::text(&policy)),
+    ];
+    (StatusCode::OK, content_type, file.bytes.into_owned()).into_response()
 }

@@ -8,7 +8,6 @@ use actors::invoker::Completed;
 use actors::view::Readiness;
 use axum::Router;
 use axum::extract::FromRequestParts;
-use config::settings::LimitsSettings;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -20,7 +19,7 @@ use tower::ServiceExt;
 
 use crate::auth::Guard;
 use crate::body::{self, AnswerBody};
-use crate::edge::{Certificate, Listener};
+use crate::edge::{Certificate, EdgeLimits, Listener};
 use crate::error::{Error, Shape};
 use crate::events::Emitter;
 use crate::inner::{self, Callers};
@@ -32,6 +31,9 @@ use crate::{cors, events, functions, headers};
 /// Writes the metrics as Prometheus reads them.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Whatever a function's result looks like, it is no page and no script.
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
 /// What the three APIs of a node have in common.
 pub(crate) struct Shared {
     pub(crate) node: Arc<dyn Node>,
@@ -40,7 +42,7 @@ pub(crate) struct Shared {
     /// The node's name, ready to be sent.
     pub(crate) node_name: HeaderValue,
     pub(crate) guard: Guard,
-    pub(crate) limits: LimitsSettings,
+    pub(crate) limits: EdgeLimits,
     /// One permit for each client invocation that may be in flight.
     pub(crate) in_flight: Semaphore,
     pub(crate) propagate: Option<Propagate>,
@@ -100,6 +102,8 @@ pub(crate) struct Surface {
     pub(crate) closing: CancellationToken,
     /// What its connections are secured with.
     pub(crate) certificate: Option<Arc<Certificate>>,
+    /// How long browsers are told to come by TLS only.
+    hsts: Option<HeaderValue>,
     /// Who may call, on the inner listener.
     callers: Option<Arc<dyn Callers>>,
     router: Router,
@@ -118,15 +122,22 @@ impl Surface {
             meters: ListenerMeters::new(listener.label()),
             closing: shared.closing.clone(),
             certificate: None,
+            hsts: None,
             callers: None,
             router: router.with_state(Arc::clone(shared)),
         }
     }
 
-    /// Lets clients in with TLS only.
-    pub(crate) fn with_certificate(self, certificate: Option<Arc<Certificate>>) -> Self {
+    /// Lets clients in with TLS only, and browsers never come without, for so long.
+    pub(crate) fn with_certificate(
+        self,
+        certificate: Option<Arc<Certificate>>,
+        hsts: Option<Duration>,
+    ) -> Self {
+        let hsts = hsts.filter(|_| certificate.is_some());
         Self {
             certificate,
+            hsts: hsts.map(|age| headers::text(&format!("max-age={}", age.as_secs()))),
             ..self
         }
     }
@@ -221,6 +232,13 @@ impl Surface {
         fields
             .entry(headers::NODE)
             .or_insert_with(|| shared.node_name.clone());
+        // What a function answers to an event is a site of its own, whose headers are its own.
+        if self.listener != Listener::Events {
+            fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        }
+        if let Some(hsts) = &self.hsts {
+            fields.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         if let Some(origin) = origin {
             cors::allow(fields, origin);
         }
@@ -250,6 +268,9 @@ impl Surface {
         let request = request.map(axum::body::Body::new);
         let Ok(mut response) = self.router.clone().oneshot(request).await;
         let Some(error) = response.extensions_mut().remove::<Error>() else {
+            for (name, value) in headers::OF_DOCUMENTS {
+                response.headers_mut().entry(name).or_insert(value);
+            }
             return response.map(AnswerBody::Routed);
         };
         // An execution is told by its own id, which its logs have as well.

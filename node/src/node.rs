@@ -185,7 +185,8 @@ impl Node {
             stop.clone(),
         ));
         let queues = Queues::open(&settings, &identity, &membership).await?;
-        let destinations = wire::destinations(&settings, &membership)?;
+        let outbound = wire::outbound(&settings, &membership);
+        let destinations = wire::destinations(&settings, outbound.clone())?;
         let body_bytes_max = wire::bytes(settings.limits.body_max) + HEAD_BYTES;
         let client: Arc<dyn PeerClient> = Arc::new(HttpPeerClient::new(client::Args {
             identity: &identity,
@@ -203,6 +204,7 @@ impl Node {
             client,
             membership: &membership,
             callers: callers.clone(),
+            outbound,
         };
         let parts = parts.parts(metrics, &tracker, &stop)?;
         let running = actors::supervisor::start(parts).await?;

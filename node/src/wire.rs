@@ -16,7 +16,7 @@ use gateway::Stranger;
 use plugins::Hooks;
 use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
-use providers::http::Webhook;
+use providers::http::{Outbound, Webhook};
 use providers::process::{self, Process};
 use providers::{AnswerLimits, Callers, Launch, Outputs, Remote};
 use tokio::time::Instant;
@@ -27,9 +27,11 @@ use crate::node::StartError;
 use crate::telemetry::Metrics;
 
 mod destinations;
+mod outbound;
 mod queue;
 
 pub(crate) use destinations::destinations;
+pub(crate) use outbound::outbound;
 pub(crate) use queue::{QueueParts, queue, queue_limits};
 
 /// The share of the machine's memory that instances may have, where `executor.memory_max` does not say.
@@ -44,6 +46,8 @@ pub(crate) struct Backends<'a> {
     pub(crate) client: Arc<dyn PeerClient>,
     pub(crate) membership: &'a Arc<Membership>,
     pub(crate) callers: Callers,
+    /// Where webhooks may lead.
+    pub(crate) outbound: Option<Arc<Outbound>>,
 }
 
 /// The instances of this node, for the listener that they call it at.
@@ -278,7 +282,8 @@ impl Backends<'_> {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<dyn Remote>>, StartError> {
-        let webhook = Webhook::new(&self.settings.http, answer_limits).map_err(cluster_error)?;
+        let webhook = Webhook::new(&self.settings.http, answer_limits, self.outbound.clone())
+            .map_err(cluster_error)?;
         Ok(Some(Arc::new(webhook.sweeping(tracker, stop.clone()))))
     }
 }

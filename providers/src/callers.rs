@@ -68,6 +68,12 @@ impl Callers {
         }))
     }
 
+    /// The port at which instances call, whatever the address.
+    #[cfg(feature = "docker")]
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local.port()
+    }
+
     /// The instance that a token was made for, while it is up.
     pub fn find(&self, token: &[u8]) -> Option<Arc<Instance>> {
         self.instances().get(&digest(token)).cloned()

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod engine;
+mod firewall;
 mod guard;
 mod image;
 mod launch;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::engine::{CallError, Engine};
+use self::firewall::Firewall;
 use self::image::Images;
 use self::name::labels;
 use self::network::Networks;
@@ -40,6 +42,8 @@ use crate::callers::{Badge, Callers};
 use crate::contract::End;
 use crate::watchers::Watchers;
 use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
+
+pub use self::network::is_bridge;
 
 /// What the provider is made from.
 #[derive(Debug, Clone)]
@@ -143,10 +147,11 @@ impl Instances {
 impl Docker {
     /// Makes the provider. It never fails: a monitor looks for the engine and goes on looking while it is missing.
     pub fn connect(setup: Setup) -> Self {
+        let firewall = Firewall::new(&setup.settings, setup.callers.port());
         let shared = Shared {
             engine: Engine::new(&setup.settings),
             images: Images::load(&setup.settings, &setup.data_dir),
-            networks: Networks::new(&setup.settings.network, &setup.cluster),
+            networks: Networks::new(&setup.settings.network, &setup.cluster, firewall),
             instances: Instances::default(),
             watchers: Watchers::default(),
             setup,

@@ -33,6 +33,12 @@ pub enum Error {
         /// For how long it is ejected, in milliseconds.
         retry_after_ms: Option<u64>,
     },
+    /// Its URL leads where the settings forbid it; nothing ran.
+    #[error("the function's URL is not called: {why}")]
+    Forbidden {
+        /// Where it leads.
+        why: String,
+    },
     /// The function has as many calls in flight on this node as its limit allows; nothing ran.
     #[error("the function has {calls_max} calls in flight on this node, its limit")]
     Busy {
@@ -95,6 +101,7 @@ impl Error {
             Self::ImageNotFound { .. } => ErrorCode::ImageNotFound,
             Self::StartFailed { .. } => ErrorCode::StartFailed,
             Self::Unreachable { .. } => ErrorCode::Unreachable,
+            Self::Forbidden { .. } => ErrorCode::Forbidden,
             Self::Busy { .. } => ErrorCode::FunctionBusy,
             Self::Interrupted { .. } => ErrorCode::Interrupted,
             Self::TimedOut { .. } | Self::Silent { .. } => ErrorCode::DeadlineExceeded,
@@ -108,6 +115,7 @@ impl Error {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Component::Provider,
+            Self::Forbidden { .. } => Component::Provider,
             Self::Busy { .. } | Self::Interrupted { .. } => Component::Function,
             Self::Died { .. } | Self::TimedOut { .. } | Self::Silent { .. } => Component::Function,
             Self::Failed { .. } => Component::Function,
@@ -119,9 +127,8 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Effect::Refused,
-            Self::StartFailed { .. } | Self::Unreachable { .. } | Self::Busy { .. } => {
-                Effect::Refused
-            }
+            Self::StartFailed { .. } | Self::Unreachable { .. } => Effect::Refused,
+            Self::Forbidden { .. } | Self::Busy { .. } => Effect::Refused,
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
             Self::Silent { .. } => Effect::Interrupted,
             Self::Died { .. } | Self::Failed { .. } => Effect::Finished,

@@ -33,7 +33,7 @@ use crate::http1::{Elsewhere, Wanted};
 use crate::{AnswerLimits, Error, Remote};
 
 pub use self::client::BuildError;
-pub use self::outbound::{Outbound, OwnAddresses};
+pub use self::outbound::{Outbound, OwnAddresses, Range};
 pub use self::post::{Posted, Poster};
 
 /// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
@@ -80,17 +80,21 @@ enum Content {
 const ENDPOINTS_MAX: usize = 4096;
 
 impl Webhook {
-    /// Makes the provider. Certificates are held against the machine's store, or against Mozilla's list where the machine has none.
+    /// Makes the provider. Without a guard it calls any URL. Certificates are held against the machine's store, or against Mozilla's list where the machine has none.
     ///
     /// # Errors
     /// When neither can be used.
     ///
     /// # Panics
     /// When the process has not installed its rustls provider.
-    pub fn new(settings: &HttpSettings, limits: AnswerLimits) -> Result<Self, BuildError> {
+    pub fn new(
+        settings: &HttpSettings,
+        limits: AnswerLimits,
+        guard: Option<Arc<Outbound>>,
+    ) -> Result<Self, BuildError> {
         Ok(Self {
-            hosts: Arc::new(Hosts::new(settings)),
-            client: Client::new(settings)?,
+            hosts: Arc::new(Hosts::new(settings, guard.clone())),
+            client: Client::new(settings, guard)?,
             settings: settings.clone(),
             limits,
             endpoints: Mutex::default(),

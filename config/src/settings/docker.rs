@@ -27,6 +27,10 @@ section! {
         pub resolve_timeout: Duration = Duration::from_secs(10),
         /// The network of function containers, made when missing; its name gets the cluster's id appended.
         pub network: String = "hearth".into(),
+        /// Whether function containers are kept from what listens on this machine, the node itself aside, by rules of `iptables`; a node that may set none says so.
+        pub firewall: bool = true,
+        /// TCP ports of this machine that they reach all the same, such as `["5432"]`.
+        pub host_ports: Vec<String> = Vec::new(),
         /// Processes and threads an instance may have.
         pub pids_max: i64 = 256,
         /// Disk that images this node pulled may take before unused ones are removed.
@@ -53,6 +57,14 @@ section! {
 impl DockerSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
         above_zero!("docker", self: call_timeout, calls_max, pull_timeout, resolve_timeout, pids_max, image_disk_max, retry_interval);
+        for port in &self.host_ports {
+            require(
+                port.parse::<u16>().is_ok_and(|port| port > 0),
+                "docker.host_ports",
+                format!("{port:?}"),
+                "a port from 1 to 65535",
+            )?;
+        }
         let host = ["unix:///", "tcp://", "http://"].iter().any(|scheme| {
             self.host
                 .strip_prefix(scheme)

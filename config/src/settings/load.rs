@@ -117,6 +117,7 @@ impl Settings {
         self.queue.check(&self.store)?;
         self.executions.check()?;
         self.destinations.check()?;
+        self.outbound.check()?;
         self.schedules.check()?;
         self.plugins.check()?;
         self.logs.check()?;

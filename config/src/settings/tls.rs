@@ -26,6 +26,10 @@ section! {
         /// How often the files are looked at; a certificate that was replaced is used for new connections.
         #[serde(with = "humantime_serde")]
         pub reload_interval: Duration = Duration::from_secs(10),
+        /// For how long browsers are told to come by TLS only (`Strict-Transport-Security`), once all three listeners have a certificate: it
+        /// holds for all ports of a host. 0 tells them nothing.
+        #[serde(with = "humantime_serde")]
+        pub hsts_max_age: Duration = Duration::from_secs(365 * 24 * 60 * 60),
     }
 }
 
@@ -53,6 +57,12 @@ pub struct CertificateFiles<'a> {
 }
 
 impl TlsSettings {
+    /// What browsers are told of TLS; nothing while a listener is plain, since they would not come to that any more.
+    pub fn hsts(&self) -> Option<Duration> {
+        let is_everywhere = self.schemes().iter().all(|scheme| *scheme == "https");
+        (is_everywhere && !self.hsts_max_age.is_zero()).then_some(self.hsts_max_age)
+    }
+
     /// Where the certificate of the functions API is, if it has one.
     pub fn functions(&self) -> Option<CertificateFiles<'_>> {
         let keys = ("tls.functions.cert_file", "tls.functions.key_file");

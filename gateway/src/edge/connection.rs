@@ -19,15 +19,14 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Listener;
 use super::head_timer::HeadTimer;
+use super::limits::{Addresses, Counted};
 use super::progress::{Progress, Streaming};
 use super::repoll::repolled;
 use super::tls::{Certificate, Greeting};
 use crate::body::AnswerBody;
 use crate::surface::Surface;
-
-/// The largest head of a request; a larger one is answered with 431.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How long accepting pauses after the system had no descriptor or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long an idle connection outlives the listener: a request that was on its way meanwhile is still answered.
 const CLOSE_DELAY: Duration = Duration::from_millis(100);
 
-/// How often the log says that clients wait for a connection.
+/// How often the log says that clients wait for a connection, or get none.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts until the edge closes. At `limits.connections_max` it stops accepting until one ends: the kernel lets further clients wait.
@@ -52,12 +51,29 @@ pub(super) async fn accept(
         .connections_max
         .min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(connections_max));
+    let addresses = Addresses::new(match surface.listener {
+        // All processes of this node have one address.
+        Listener::Inner => connections_max,
+        _ => surface.shared.limits.connections_per_address_max,
+    });
     let key = surface.listener.key();
-    let spawn = |stream, from, permit| {
+    let mut refused = Recurring::default();
+    let mut spawn = |stream, from, permit| {
         let surface = Arc::clone(&surface);
+        let Some(counted) = addresses.admit(from) else {
+            surface.meters.connections_refused.increment(1);
+            if refused.is_news() {
+                tracing::warn!(
+                    listener = key, %from,
+                    "an address has limits.connections_per_address_max connections, further ones of it are closed"
+                );
+            }
+            return;
+        };
         let client = Client {
             from,
             _permit: permit,
+            _counted: counted,
         };
         match surface.certificate.clone() {
             None => {
@@ -70,12 +86,9 @@ pub(super) async fn accept(
             }
         }
     };
-    let mut warned_at: Option<Instant> = None;
+    let mut full = Recurring::default();
     loop {
-        if permits.available_permits() == 0
-            && warned_at.is_none_or(|moment| moment.elapsed() > WARN_INTERVAL)
-        {
-            warned_at = Some(Instant::now());
+        if permits.available_permits() == 0 && full.is_news() {
             tracing::warn!(
                 listener = key,
                 "limits.connections_max is reached, further clients wait"
@@ -134,6 +147,21 @@ struct Client {
     from: IpAddr,
     /// Given back when the connection ends.
     _permit: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// Something that is told now and then while it goes on.
+#[derive(Debug, Default)]
+struct Recurring(Option<Instant>);
+
+impl Recurring {
+    fn is_news(&mut self) -> bool {
+        let is_news = (self.0).is_none_or(|moment| moment.elapsed() > WARN_INTERVAL);
+        if is_news {
+            self.0 = Some(Instant::now());
+        }
+        is_news
+    }
 }
 
 /// Whether requests of a connection are answered, or told how to come.
@@ -224,7 +252,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     builder
         .timer(heads.clone())
         .header_read_timeout(head_timeout)
-        .max_header_size(HEAD_BYTES_MAX);
+        .max_header_size(usize::try_from(limits.head_max.as_u64()).unwrap_or(usize::MAX));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let closing = async {
         surface.closing.cancelled().await;

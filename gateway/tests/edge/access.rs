@@ -250,3 +250,37 @@ async fn with_auth_an_origin_must_still_be_known() {
     let own = call.header("origin", &own(sandbox.addresses.config, "localhost"));
     assert_eq!(own.send(sandbox.addresses.functions).await.status, 200);
 }
+
+/// What is for programs is shown by no browser as a page, framed by none, and kept by none.
+#[tokio::test]
+async fn answers_tell_browsers_what_they_are_not() {
+    let sandbox = Sandbox::start();
+    let about = Call::get("/").send(sandbox.addresses.functions).await;
+    let status = sandbox.admin(Call::get("/v1/status")).await;
+    for answer in [&about, &status] {
+        assert_eq!(answer.status, 200);
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+            (
+                "content-security-policy",
+                "default-src 'none'; frame-ancestors 'none'",
+            ),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{name}");
+        }
+    }
+    let invoked = sandbox.invoke(r#"{"function_name":"hello"}"#).await;
+    let refused = sandbox.invoke("{").await;
+    let event = Call::get("/nowhere").send(sandbox.addresses.events).await;
+    for (answer, expected) in [
+        (&invoked, Some("nosniff")),
+        (&refused, Some("nosniff")),
+        (&event, None),
+    ] {
+        assert_eq!(answer.header("x-content-type-options"), expected);
+        assert_eq!(answer.header("strict-transport-security"), None);
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use config::Settings;
+use config::settings::AuthMode;
 use gateway::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -198,6 +199,111 @@ async fn a_head_over_the_limit_is_431() {
     let sandbox = Sandbox::start();
     let call = Call::get("/").header("x-long", &"x".repeat(70_000));
     assert_eq!(call.send(sandbox.addresses.functions).await.status, 431);
+}
+
+#[tokio::test]
+async fn more_headers_than_a_request_may_have_are_431() {
+    let sandbox = Sandbox::start();
+    let with = |count| (0..count).fold(Call::get("/"), |call, _| call.header("x-a", "1"));
+    // Three are of every call of these tests.
+    let at_the_limit = with(97).send(sandbox.addresses.functions).await;
+    assert_eq!(at_the_limit.status, 200, "{at_the_limit:?}");
+    for address in [
+        sandbox.addresses.functions,
+        sandbox.addresses.events,
+        sandbox.addresses.config,
+    ] {
+        assert_eq!(with(98).send(address).await.status, 431);
+    }
+}
+
+/// A token is a part of the head, so a giant one is refused before anybody looks at it.
+#[tokio::test]
+async fn a_giant_token_is_431_and_a_large_one_is_wrong() {
+    let sandbox = Sandbox::with(|settings| {
+        settings.auth.mode = AuthMode::Required;
+        settings.limits.head_max = ByteSize::kib(16);
+    });
+    for (bytes, status) in [(12_000, 401), (20_000, 431), (2_000_000, 431)] {
+        let token = format!("Bearer {}", "e".repeat(bytes));
+        let call = Call::post("/invoke", CALL).header("authorization", &token);
+        let answer = call.send(sandbox.addresses.functions).await;
+        assert_eq!(answer.status, status, "{bytes} bytes: {answer:?}");
+    }
+}
+
+/// Bodies of different requests share one room, and a small one needs none.
+#[tokio::test]
+async fn bodies_that_would_take_too_much_together_are_shed() {
+    let sandbox = Sandbox::with(|settings| {
+        settings.limits.body_max = ByteSize::kib(200);
+        settings.limits.bodies_max = ByteSize::kib(250);
+    });
+    let path = "/v1/spaces/default/functions";
+    // No record of a function, which whoever reads it whole says.
+    let large = "x".repeat(150 * 1024);
+    let slow =
+        Call::post(path, &large[..140 * 1024]).header("content-length", &large.len().to_string());
+    let mut first = TcpStream::connect(sandbox.addresses.config).await.unwrap();
+    first.write_all(&slow.bytes()).await.unwrap();
+    // The edge reads what was sent, and gives room back, a moment later.
+    let eventually_answered = async |status| {
+        loop {
+            let answer = sandbox.admin(Call::post(path, &large)).await;
+            if answer.status == status {
+                return answer;
+            }
+        }
+    };
+    let shed = timeout(PATIENCE, eventually_answered(503)).await.unwrap();
+    assert_eq!(shed.header("x-hearth-error"), Some("overloaded;gateway"));
+    assert!(shed.text().contains("limits.bodies_max"), "{shed:?}");
+    assert_eq!(sandbox.invoke(CALL).await.status, 200, "a small one");
+    let rest = &large.as_bytes()[140 * 1024..];
+    first.write_all(rest).await.unwrap();
+    assert_eq!(Answer::read_to_end(&mut first).await.status, 400);
+    timeout(PATIENCE, eventually_answered(400)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_connections_gets_no_more() {
+    let sandbox = Sandbox::with(|settings| settings.limits.connections_per_address_max = 2);
+    let address = sandbox.addresses.functions;
+    let call = Call::post("/invoke", CALL).header("connection", "keep-alive");
+    let connect = async |from: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        // One that is refused may be closed by now.
+        let _ = stream.write_all(&call.bytes()).await;
+        stream
+    };
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect("127.0.0.1").await;
+        assert_eq!(Answer::read_one(&mut stream).await.status, 200);
+        open.push(stream);
+    }
+    let mut refused = connect("127.0.0.1").await;
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, refused.read_to_end(&mut rest))
+        .await
+        .expect("it is closed");
+    assert!(rest.is_empty());
+    let mut other = connect("127.0.0.2").await;
+    assert_eq!(Answer::read_one(&mut other).await.status, 200);
+    open.pop();
+    timeout(PATIENCE, async {
+        loop {
+            let mut again = connect("127.0.0.1").await;
+            let mut head = [0; 12];
+            if again.read_exact(&mut head).await.is_ok() {
+                return assert_eq!(&head, b"HTTP/1.1 200");
+            }
+        }
+    })
+    .await
+    .expect("another one gets in");
 }
 
 #[tokio::test]

@@ -82,6 +82,11 @@ pub const METERS: &[Meter] = &[
         )
     },
     counter(
+        "hearth_http_connections_refused_total",
+        &[("listener", LISTENERS)],
+        "connections that were closed at once, as their address had `limits.connections_per_address_max` of them",
+    ),
+    counter(
         "hearth_tls_handshakes_failed_total",
         &[("listener", LISTENERS)],
         "connections that ended before they were agreed on TLS: another authority, or `tls.handshake_timeout`",

@@ -10,6 +10,7 @@ use protocol::InstanceKey;
 use tokio::sync::Mutex;
 
 use super::engine::{CallError, Engine};
+use super::firewall::Firewall;
 use super::name::labels;
 
 /// The networks of one cluster on one engine.
@@ -18,6 +19,7 @@ pub(super) struct Networks {
     cluster: String,
     open: Kept,
     internal: Kept,
+    firewall: Firewall,
 }
 
 /// One network, once it is known. The lock is held while it is made, so that a burst of starts makes one.
@@ -32,12 +34,14 @@ struct Kept {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) id: String,
+    /// The machine's interface to it.
+    bridge: String,
     /// The machine's own address on it.
     pub(super) gateway: Option<IpAddr>,
 }
 
 impl Networks {
-    pub(super) fn new(network: &str, cluster: &str) -> Self {
+    pub(super) fn new(network: &str, cluster: &str, firewall: Firewall) -> Self {
         let name = format!("{network}-{cluster}");
         Self {
             cluster: cluster.to_owned(),
@@ -51,6 +55,7 @@ impl Networks {
                 is_internal: false,
                 found: Mutex::default(),
             },
+            firewall,
         }
     }
 
@@ -70,6 +75,7 @@ impl Networks {
             return Ok(found.clone());
         }
         let made = self.find_or_create(engine, kept).await?;
+        self.firewall.close(&made.bridge, made.gateway).await;
         Ok(found.insert(made).clone())
     }
 
@@ -136,10 +142,18 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const LISTINGS_MAX: u32 = 20;
 const LISTING_PAUSE: Duration = Duration::from_millis(50);
 
+/// How the names of all bridges begin.
+const BRIDGE_PREFIX: &str = "hth";
+
+/// Whether an interface of this machine is the bridge of a network of function containers, of whichever cluster.
+pub fn is_bridge(interface: &str) -> bool {
+    interface.starts_with(BRIDGE_PREFIX)
+}
+
 /// The name of a network's bridge: always the same for the same network, and within the kernel's 15 characters.
 fn bridge(network: &str) -> String {
     let hash = InstanceKey::hash([network.as_bytes()]).to_string();
-    format!("hth{}", &hash[..12])
+    format!("{BRIDGE_PREFIX}{}", &hash[..12])
 }
 
 async fn oldest(engine: &Engine, name: &str) -> Result<Option<Found>, CallError> {
@@ -162,8 +176,15 @@ fn found(network: Network) -> Option<Found> {
     let gateways = pools.into_iter().flatten().filter_map(|pool| pool.gateway);
     // Some engines write it with the length of the subnet's prefix.
     let mut gateways = gateways.filter_map(|text| text.split('/').next()?.parse().ok());
+    let id = network.id?;
+    let named = network
+        .options
+        .and_then(|mut options| options.remove(BRIDGE_NAME));
+    // As the engine names the bridge of a network that somebody else made.
+    let bridge = named.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(&id)));
     Some(Found {
-        id: network.id?,
+        id,
+        bridge,
         gateway: gateways.next(),
     })
 }

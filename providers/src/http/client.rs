@@ -9,7 +9,7 @@ use protocol::Invocation;
 use reqwest::Response;
 use reqwest::header::{HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 
-use super::outbound::Outbound;
+use super::outbound::{Outbound, forbidden_in};
 use super::target::Target;
 use super::{Answer, Content, Rest, describe};
 use crate::Error;
@@ -17,9 +17,12 @@ use crate::contract::WHOLE_BYTES_MAX;
 use crate::contract::headers::{EventHeaders, answered_headers, answered_type};
 use crate::http1::{Elsewhere, Wanted};
 
-/// Calls any URL.
+/// Calls any URL that the guard lets it.
 #[derive(Debug)]
-pub(super) struct Client(reqwest::Client);
+pub(super) struct Client {
+    client: reqwest::Client,
+    guard: Option<Arc<Outbound>>,
+}
 
 /// Why the client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +63,12 @@ pub(super) fn build(
 }
 
 impl Client {
-    pub(super) fn new(settings: &HttpSettings) -> Result<Self, BuildError> {
-        build(settings, None).map(Self)
+    pub(super) fn new(
+        settings: &HttpSettings,
+        guard: Option<Arc<Outbound>>,
+    ) -> Result<Self, BuildError> {
+        let client = build(settings, guard.as_ref())?;
+        Ok(Self { client, guard })
     }
 
     /// Makes one request.
@@ -72,9 +79,12 @@ impl Client {
         events: &EventHeaders,
         wanted: Wanted,
     ) -> Result<Answer, Error> {
+        if let Some(guard) = &self.guard {
+            guard.check_literal(&target.url)?;
+        }
         let mut headers = events.of(invocation);
         target.trim(&mut headers);
-        let request = self.0.request(target.method()?, target.url.clone());
+        let request = self.client.request(target.method()?, target.url.clone());
         let request = request.headers(headers);
         let request = match target.has_payload {
             true => request.body(invocation.payload.clone()),
@@ -144,6 +154,9 @@ pub(super) async fn next(response: &mut Response) -> Result<Option<Bytes>, Error
 }
 
 fn classify(error: &reqwest::Error) -> Error {
+    if let Some(forbidden) = forbidden_in(error) {
+        return forbidden.clone().into();
+    }
     let why = describe(error);
     if error.is_builder() || error.is_connect() {
         return super::unreachable(why);

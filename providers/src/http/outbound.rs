@@ -2,14 +2,24 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// The addresses of the cluster's nodes, as they are known now.
-pub type OwnAddresses = Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>;
+/// The addresses of the cluster's nodes and of this machine, as they are known now.
+pub type OwnAddresses = Arc<dyn Fn() -> Vec<Range> + Send + Sync>;
+
+/// An address, and how many of its first bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The address.
+    pub first: IpAddr,
+    /// The bits that count; more than it has are all.
+    pub bits: u8,
+}
 
 /// Says where requests may go, by the addresses that names resolve to.
 #[derive(Clone)]
@@ -22,18 +32,24 @@ pub struct Outbound {
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Host(String),
-    /// An address, and how many of its first bits count.
-    Range(IpAddr, u8),
+    Range(Range),
 }
 
 /// Why a request goes nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{host} is at {address}, which is loopback, link-local or the cluster's own, and not in destinations.allow"
+    "{host} is at {address}, which is loopback, link-local, or of this machine or the cluster, and not in outbound.allow"
 )]
 pub(super) struct Forbidden {
     host: String,
     address: IpAddr,
+}
+
+impl From<Forbidden> for crate::Error {
+    fn from(forbidden: Forbidden) -> Self {
+        let why = forbidden.to_string();
+        Self::Forbidden { why }
+    }
 }
 
 impl Outbound {
@@ -58,12 +74,12 @@ impl Outbound {
     }
 
     fn check(&self, host: &str, address: IpAddr) -> Result<(), Forbidden> {
-        let address = address.to_canonical();
+        let address = reached(address);
         let is_allowed = |place: &Place| match place {
             Place::Host(allowed) => allowed.eq_ignore_ascii_case(host),
-            Place::Range(first, bits) => has_prefix(address, *first, *bits),
+            Place::Range(range) => range.contains(address),
         };
-        let is_open = !is_inward(address) && !(self.own)().contains(&address);
+        let is_open = !is_inward(address) && !(self.own)().iter().any(|own| own.contains(address));
         match is_open || self.allowed.iter().any(is_allowed) {
             true => Ok(()),
             false => Err(Forbidden {
@@ -71,6 +87,18 @@ impl Outbound {
                 address,
             }),
         }
+    }
+
+    /// The addresses of a name that may be connected to.
+    ///
+    /// # Errors
+    /// When it has none, or as [`Outbound::filter`].
+    pub(super) async fn lookup(
+        &self,
+        host: &str,
+    ) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+        let found = tokio::net::lookup_host((host, 0)).await?.collect();
+        Ok(self.filter(host, found)?)
     }
 
     /// Those of these addresses that may be connected to.
@@ -97,10 +125,9 @@ impl Resolve for Outbound {
     fn resolve(&self, name: Name) -> Resolving {
         let (guard, host) = (self.clone(), name.as_str().to_owned());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let open = guard.filter(&host, found)?;
-            let addresses: Addrs = Box::new(open.into_iter());
-            Ok::<_, Box<dyn Error + Send + Sync>>(addresses)
+            let found = guard.lookup(&host).await?;
+            let addresses: Addrs = Box::new(found.into_iter());
+            Ok(addresses)
         })
     }
 }
@@ -113,6 +140,31 @@ impl fmt::Debug for Outbound {
     }
 }
 
+impl Range {
+    /// One address.
+    pub fn one(address: IpAddr) -> Self {
+        Self {
+            first: address.to_canonical(),
+            bits: u8::MAX,
+        }
+    }
+
+    /// Whether the first bits of both are the same.
+    fn contains(&self, address: IpAddr) -> bool {
+        match (address, self.first) {
+            (IpAddr::V4(address), IpAddr::V4(first)) => {
+                let differing = address.to_bits() ^ first.to_bits();
+                differing.leading_zeros() >= u32::from(self.bits.min(32))
+            }
+            (IpAddr::V6(address), IpAddr::V6(first)) => {
+                let differing = address.to_bits() ^ first.to_bits();
+                differing.leading_zeros() >= u32::from(self.bits.min(128))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Place {
     fn read(entry: &str) -> Self {
         let (address, bits) = match entry.split_once('/') {
@@ -120,7 +172,10 @@ impl Place {
             None => (entry, None),
         };
         match address.parse::<IpAddr>() {
-            Ok(address) => Self::Range(address, bits.unwrap_or(u8::MAX)),
+            Ok(first) => Self::Range(Range {
+                first,
+                bits: bits.unwrap_or(u8::MAX),
+            }),
             Err(_) => Self::Host(entry.to_owned()),
         }
     }
@@ -146,19 +201,42 @@ fn is_inward(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the first bits of both are the same.
-fn has_prefix(address: IpAddr, first: IpAddr, bits: u8) -> bool {
-    match (address, first) {
-        (IpAddr::V4(address), IpAddr::V4(first)) => {
-            let differing = address.to_bits() ^ first.to_bits();
-            differing.leading_zeros() >= u32::from(bits.min(32))
+/// The address that is reached by another one: IPv4 addresses can be written as IPv6, some of which a gateway translates.
+fn reached(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(written) = address.to_canonical() else {
+        return address.to_canonical();
+    };
+    let low = |bits: u128| u32::try_from(bits & u128::from(u32::MAX)).unwrap_or_default();
+    let bits = written.to_bits();
+    let inner = match written.segments() {
+        // NAT64 (RFC 6052).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => low(bits),
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => low(bits >> 80),
+        // The old IPv4-compatible form (RFC 4291), but for the unspecified and the loopback address.
+        [0, 0, 0, 0, 0, 0, ..] if bits > 1 => low(bits),
+        _ => return address,
+    };
+    IpAddr::V4(inner.into())
+}
+
+/// Finds the error of the guard in what a library makes of it.
+pub(super) fn forbidden_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Forbidden> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<Forbidden>() {
+            return Some(found);
         }
-        (IpAddr::V6(address), IpAddr::V6(first)) => {
-            let differing = address.to_bits() ^ first.to_bits();
-            differing.leading_zeros() >= u32::from(bits.min(128))
-        }
-        _ => false,
+        // An I/O error does not count what it was made of among its sources.
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
+    None
 }
 
 #[cfg(test)]
@@ -167,7 +245,14 @@ mod tests {
 
     fn guard(allowed: &[&str]) -> Outbound {
         let allowed: Vec<_> = allowed.iter().map(|&entry| entry.to_owned()).collect();
-        let own = Arc::new(|| vec!["10.1.0.7".parse().unwrap()]);
+        let own = || {
+            let bridge = Range {
+                first: "172.30.0.1".parse().unwrap(),
+                bits: 24,
+            };
+            vec![Range::one("10.1.0.7".parse().unwrap()), bridge]
+        };
+        let own = Arc::new(own);
         Outbound::new(&allowed, own)
     }
 
@@ -181,6 +266,7 @@ mod tests {
     fn what_leads_inward_is_refused_unless_it_is_listed() {
         check(&[], "http://93.184.216.34/", true);
         check(&[], "http://10.1.0.8/", true);
+        check(&[], "http://172.30.1.9/", true);
         check(&[], "http://[2001:db8::1]/", true);
         for inward in [
             "http://127.0.0.1:4001/",
@@ -195,6 +281,10 @@ mod tests {
             "http://[fe80::1]/",
             "http://[::ffff:127.0.0.1]/",
             "http://[::ffff:10.1.0.7]/",
+            "http://[::127.0.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://[2002:7f00:1::]/",
+            "http://172.30.0.9:8080/",
         ] {
             check(&[], inward, false);
             check(&["0.0.0.0/0", "::/0"], inward, true);

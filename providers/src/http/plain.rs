@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use config::settings::HttpSettings;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use protocol::Invocation;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tower_service::Service;
 use url::{Position, Url};
 
+use super::outbound::{Outbound, forbidden_in};
 use super::{Answer, Content, Rest, describe};
 use crate::Error;
 use crate::contract::headers::EventHeaders;
@@ -24,7 +29,8 @@ use crate::http1::{self, Connection, Exchanged, Pool, Wanted};
 pub(super) struct Hosts {
     by_authority: Mutex<HashMap<String, Weak<Host>>>,
     /// Looks addresses up, and tries those of both families at once: see RFC 8305.
-    connector: HttpConnector,
+    connector: HttpConnector<Resolver>,
+    guard: Option<Arc<Outbound>>,
     connections_max: usize,
     idle_timeout: Duration,
 }
@@ -35,9 +41,14 @@ pub(super) struct Host {
     /// Its name or address, with the port where that is not 80.
     authority: String,
     uri: Uri,
-    connector: HttpConnector,
+    connector: HttpConnector<Resolver>,
+    guard: Option<Arc<Outbound>>,
     pool: Pool,
 }
+
+/// Looks names up, as far as the guard lets it.
+#[derive(Debug, Clone)]
+struct Resolver(Option<Arc<Outbound>>);
 
 /// The way to one endpoint.
 #[derive(Debug)]
@@ -49,12 +60,13 @@ pub(super) struct Plain {
 }
 
 impl Hosts {
-    pub(super) fn new(settings: &HttpSettings) -> Self {
-        let mut connector = HttpConnector::new();
+    pub(super) fn new(settings: &HttpSettings, guard: Option<Arc<Outbound>>) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(Resolver(guard.clone()));
         connector.set_connect_timeout(Some(settings.connect_timeout));
         Self {
             by_authority: Mutex::default(),
             connector,
+            guard,
             connections_max: settings.idle_connections_max,
             idle_timeout: settings.idle_timeout,
         }
@@ -71,6 +83,7 @@ impl Hosts {
             authority: authority.to_owned(),
             uri: format!("http://{authority}/").parse().ok()?,
             connector: self.connector.clone(),
+            guard: self.guard.clone(),
             pool: Pool::new(self.connections_max, Some(self.idle_timeout), None),
         });
         hosts.insert(authority.to_owned(), Arc::downgrade(&host));
@@ -102,7 +115,12 @@ impl Host {
         self.pool.put(connection);
     }
 
+    /// What a connection that is kept was checked for holds as long as it is open.
     async fn connect(&self) -> io::Result<TcpStream> {
+        if let Some(guard) = &self.guard {
+            let url = Url::parse(&self.uri.to_string()).map_err(io::Error::other)?;
+            guard.check_literal(&url).map_err(io::Error::other)?;
+        }
         let connecting = self.connector.clone().call(self.uri.clone()).await;
         connecting
             .map(TokioIo::into_inner)
@@ -112,11 +130,14 @@ impl Host {
     /// What a request without an answer comes to.
     pub(super) fn failure(&self, error: http1::Error, bytes_max: usize) -> Error {
         match error {
-            http1::Error::NotSent(error) => super::unreachable(format!(
-                "connecting to {}: {}",
-                self.authority,
-                describe(&error)
-            )),
+            http1::Error::NotSent(error) => match forbidden_in(&error) {
+                Some(forbidden) => forbidden.clone().into(),
+                None => super::unreachable(format!(
+                    "connecting to {}: {}",
+                    self.authority,
+                    describe(&error)
+                )),
+            },
             http1::Error::TooLarge => Error::AnswerTooLarge {
                 bytes_max: bytes_max as u64,
             },
@@ -127,6 +148,27 @@ impl Host {
                 why: format!("the connection to {} broke: {why}", self.authority),
             },
         }
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let guard = self.0.clone();
+        Box::pin(async move {
+            let found = match guard {
+                Some(guard) => guard.lookup(name.as_str()).await?,
+                None => lookup_host((name.as_str(), 0)).await?.collect(),
+            };
+            Ok(found.into_iter())
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! Posts to URLs that no function has: what is told to callbacks and destinations.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use url::Url;
 
 use super::client::{BuildError, build, elsewhere};
 use super::describe;
-use super::outbound::{Forbidden, Outbound};
+use super::outbound::{Forbidden, Outbound, forbidden_in};
 use crate::contract::headers::{retry_after, status_failure};
 
 /// Bytes of an answer that are read, so that its connection can be kept and a failure says why.
@@ -48,9 +47,8 @@ impl Poster {
     pub fn new(
         settings: &HttpSettings,
         timeout: Duration,
-        guard: Option<Outbound>,
+        guard: Option<Arc<Outbound>>,
     ) -> Result<Self, BuildError> {
-        let guard = guard.map(Arc::new);
         Ok(Self {
             client: build(settings, guard.as_ref())?,
             guard,
@@ -144,17 +142,6 @@ fn shown(url: &Url) -> String {
         let _ = url.set_password(Some("***"));
     }
     url.into()
-}
-
-fn forbidden_in(error: &reqwest::Error) -> Option<&Forbidden> {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(found) = error.downcast_ref::<Forbidden>() {
-            return Some(found);
-        }
-        source = error.source();
-    }
-    None
 }
 
 fn forbidden(error: &Forbidden) -> Failure {

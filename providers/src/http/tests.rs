@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use protocol::invocation::{Call as HttpCall, TraceContext};
-use protocol::{Deadline, Effect, Hop, InvocationId};
+use protocol::{Deadline, Effect, ErrorCode, Hop, InvocationId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ pub(super) fn webhook_with(limits: AnswerLimits) -> Webhook {
         ejection: Duration::from_secs(60),
         ..HttpSettings::default()
     };
-    Webhook::new(&settings, limits).unwrap()
+    Webhook::new(&settings, limits, None).unwrap()
 }
 
 pub(super) fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
@@ -65,7 +65,14 @@ pub(super) fn invocation() -> Invocation {
 pub(super) async fn server(
     answers: Vec<String>,
 ) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    server_at("127.0.0.1", answers).await
+}
+
+async fn server_at(
+    host: &str,
+    answers: Vec<String>,
+) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind((host, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = tokio::sync::mpsc::channel(100);
     TaskTracker::new().spawn(async move {
@@ -216,7 +223,7 @@ async fn a_connection_is_kept_for_a_while_and_closed_after_it() {
         idle_timeout: Duration::from_millis(200),
         ..HttpSettings::default()
     };
-    let webhook = Webhook::new(&settings, limits()).unwrap();
+    let webhook = Webhook::new(&settings, limits(), None).unwrap();
     let webhook = webhook.sweeping(&TaskTracker::new(), CancellationToken::new());
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -429,5 +436,58 @@ async fn with_an_envelope_only_500_is_a_failure() {
             assert_eq!(outcome.is_ok(), is_success, "{status}");
             assert!(outcome.is_ok_and(|reply| reply.headers.is_empty()) == is_success);
         }
+    }
+}
+
+/// A provider that calls what is listed, and nothing else of this machine.
+fn guarded(allowed: &[&str]) -> Webhook {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let allowed: Vec<_> = allowed.iter().map(|&entry| entry.to_owned()).collect();
+    let guard = Outbound::new(&allowed, Arc::new(Vec::new));
+    Webhook::new(&HttpSettings::default(), limits(), Some(Arc::new(guard))).unwrap()
+}
+
+#[tokio::test]
+async fn a_guard_keeps_webhooks_from_this_machine() {
+    let (address, mut requests) = server(vec![answer("200 OK", "", "{}")]).await;
+    let port = address.port();
+    for host in ["127.0.0.1", "localhost"] {
+        for user in ["", "me:secret@"] {
+            let url = format!("http://{user}{host}:{port}/");
+            let function = function_at("f", &url, "{}");
+            let refused = guarded(&[]).invoke(&function, &invocation()).await;
+            let refused = refused.unwrap_err();
+            let told = (refused.code(), refused.effect());
+            assert_eq!(told, (ErrorCode::Forbidden, Effect::Refused), "{refused}");
+            assert!(refused.to_string().contains("outbound.allow"), "{refused}");
+            assert!(requests.try_recv().is_err(), "{url} was called");
+            let allowed = guarded(&[host]);
+            allowed.invoke(&function, &invocation()).await.unwrap();
+            assert!(requests.recv().await.is_some(), "{url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guard_keeps_redirects_from_this_machine() {
+    let (inside, mut reached) = server(vec![answer("200 OK", "", "{}")]).await;
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433"] {
+        let location = format!("http://{host}:{}/", inside.port());
+        let redirect = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
+        );
+        // It stands for a host of somebody else: it is the one address that is listed.
+        let (outside, _requests) = server_at("127.0.0.2", vec![redirect]).await;
+        let function = function("f", outside, "{}");
+        let refused = guarded(&["127.0.0.2"])
+            .invoke(&function, &invocation())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            refused.code(),
+            ErrorCode::Forbidden,
+            "{location}: {refused}"
+        );
+        assert!(reached.try_recv().is_err(), "{location} was called");
     }
 }

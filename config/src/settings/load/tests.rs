@@ -346,10 +346,7 @@ fn numbers_out_of_range_are_refused() {
             "[destinations]\nvalue_max = \"65KiB\"",
             "destinations.value_max",
         ),
-        (
-            "[destinations]\nallow = [\"10.0.0.0/64\"]",
-            "destinations.allow",
-        ),
+        ("[outbound]\nallow = [\"10.0.0.0/64\"]", "outbound.allow"),
         (
             "[executions]\nresult_max = \"2MiB\"",
             "executions.result_max",

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use super::super::tests::{answer, nobody, server};
 use super::*;
 
-fn poster(guard: Option<Outbound>) -> Poster {
+fn poster(guard: Option<Arc<Outbound>>) -> Poster {
     // A second test of the process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let timeout = Duration::from_millis(300);
@@ -72,14 +72,14 @@ async fn a_guard_keeps_it_from_this_machine() {
     let port = SocketAddr::port(&address);
     let guard = |allowed: &[&str]| {
         let allowed: Vec<_> = allowed.iter().map(|&entry| entry.to_owned()).collect();
-        Some(Outbound::new(&allowed, Arc::new(Vec::new)))
+        Some(Arc::new(Outbound::new(&allowed, Arc::new(Vec::new))))
     };
     for host in ["127.0.0.1", "localhost"] {
         let url = format!("http://{host}:{port}/");
         let refused = post(&poster(guard(&[])), &url).await.unwrap_err();
         let told = (refused.code, refused.effect);
         assert_eq!(told, (ErrorCode::Forbidden, Effect::Refused), "{refused}");
-        assert!(refused.message.contains("destinations.allow"), "{refused}");
+        assert!(refused.message.contains("outbound.allow"), "{refused}");
         assert!(requests.try_recv().is_err(), "{host}");
         post(&poster(guard(&[host])), &url).await.unwrap();
         assert!(requests.recv().await.is_some());

@@ -20,7 +20,12 @@ impl Home {
         let dir = self.0.path().display();
         let line = line.replace("PASSWORD", &format!("--password-file {dir}/password"));
         let file = self.file().display().to_string();
-        run_against(&server.url, &format!("--credentials-file {file} {line}"), "", false)
+        run_against(
+            &server.url,
+            &format!("--credentials-file {file} {line}"),
+            "",
+            false,
+        )
     }
 
     fn file(&self) -> std::path::PathBuf {
@@ -84,7 +89,10 @@ fn a_token_goes_nowhere_else() {
 fn a_token_that_is_over_is_refreshed_and_a_session_that_ended_is_told() {
     let home = Home::new();
     let over = GIVEN.replace("900", "1");
-    let next = GIVEN.replace("first", "second").replace("hr_1", "hr_2").replace("900", "1");
+    let next = GIVEN
+        .replace("first", "second")
+        .replace("hr_1", "hr_2")
+        .replace("900", "1");
     let server = Server::new(&[
         ("201 Created", &[], &over),
         ("201 Created", &[], &next),

@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that panics fails its test")]
 
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cluster_tests::{Record, Sandbox, until};
+use cluster_tests::node::hearth;
+use cluster_tests::{Node, Record, Sandbox, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -312,6 +316,115 @@ async fn a_deleted_user_is_refused_everywhere_and_leaves_nothing() {
         made.await.0 == 201
     })
     .await;
+}
+
+/// The node that was asked is killed while it removes what the user had.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_finishes_the_deletion_of_a_user() {
+    let sandbox = Sandbox::processes(3).await;
+    let round = Round::new(&sandbox);
+    round.sign_up("ada@example.com").await;
+    let (token, _) = round.login("ada@example.com", "password123").await;
+    let me = round.call(Api::Functions, "GET users/me", &token, Value::Null);
+    let (_, me) = me.await;
+    let functions = format!("spaces/u-{}/functions", me["userId"].as_str().unwrap());
+    let line = format!("POST {functions}");
+    for place in 0..100 {
+        let record = Record::command(&format!("f{place}"), ["cat"]).stdio();
+        let made = round.call(Api::Config, &line, "", record.json().clone());
+        assert_eq!(made.await.0, 201);
+    }
+    let first = sandbox.node(0);
+    let url = first.functions_url("/api/v1/users/me");
+    let delete = sandbox.client().delete(url).bearer_auth(&token);
+    assert_eq!(delete.send().await.unwrap().status(), 200);
+    first.kill9();
+    let second = sandbox.node(1);
+    let listed = async || {
+        let url = second.config_url(&format!("/v1/{functions}"));
+        let listed = sandbox.client().get(url).send().await.unwrap();
+        let listed: Value = listed.json().await.unwrap();
+        listed["functions"].as_array().unwrap().len()
+    };
+    assert!(
+        listed().await > 0,
+        "the node was killed too late to leave anything"
+    );
+    let sign_up = async || {
+        let url = second.functions_url("/api/v1/users");
+        let body = credentials("ada@example.com", "password123");
+        let made = sandbox.client().post(url).json(&body).send().await;
+        made.unwrap().status().as_u16()
+    };
+    assert_eq!(sign_up().await, 409, "the user is still being deleted");
+    until("the others finish it", PATIENCE, || async {
+        listed().await == 0 && sign_up().await == 201
+    })
+    .await;
+}
+
+/// Runs the command line against one node, with what it is given on its input.
+fn command(node: &Node, home: &Path, line: &str, input: &str) -> Output {
+    let mut command = hearth();
+    command
+        .args(["--api", &node.config_url("")])
+        .args(["--functions-api", &node.functions_url("")])
+        .args(line.split(' '))
+        .env("XDG_CONFIG_HOME", home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that reads nothing may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// On a cluster that lets nobody in without a credential.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_walks_through_an_account() {
+    let sandbox = Sandbox::builder().nodes(3).auth_required().start().await;
+    let (node, home) = (sandbox.node(1), sandbox.dir().join("home"));
+    let check = |line: &str, code: i32, said: &str| {
+        let output = command(&node, &home, line, "password123\n");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {all}");
+        assert!(all.contains(said), "{line}: {all}");
+        text(&output.stdout).trim_end().to_owned()
+    };
+    check("user me", 77, "hearth login EMAIL");
+    let email = "ada@example.com --password-file -";
+    check(&format!("user sign-up {email}"), 0, "User created");
+    check(&format!("user sign-up {email}"), 1, "already");
+    check(&format!("login {email}"), 0, "logged in as ada@example.com");
+    let me = check("user me", 0, "ada@example.com");
+    let id = me.rsplit(' ').next().unwrap();
+    check(
+        &format!("--space u-{id} function list"),
+        0,
+        "no function is registered",
+    );
+    check("function list", 77, "");
+    check("cluster", 77, "admin");
+    let key = check("key create ci --scope read", 0, "hk_");
+    let key_file = sandbox.dir().join("key");
+    std::fs::write(&key_file, &key).unwrap();
+    let with_key = format!("--token-file {}", key_file.display());
+    check(&format!("{with_key} user me"), 0, id);
+    let listed = check("key list", 0, "ci");
+    let key_id = listed.lines().nth(1).unwrap().split(' ').next().unwrap();
+    check(&format!("key revoke {key_id}"), 0, "revoked");
+    check(&format!("{with_key} user me"), 77, "ended");
+    check("logout", 0, "logged out ada@example.com");
+    check("user me", 77, "hearth login EMAIL");
+    check(&format!("login {email}"), 0, "logged in");
+    check("user delete", 0, "ada@example.com deleted");
+    check(&format!("login {email}"), 77, "email or password is wrong");
+    for node in sandbox.nodes() {
+        assert!(!node.log().contains("password123"), "{}", node.name());
+        assert!(!node.log().contains(&key), "{}", node.name());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,10 +97,7 @@ pub struct Tokens {
 
 impl Accounts {
     /// Reads what the store, or the disk, has, and follows it from then on.
-    ///
-    /// # Errors
-    /// When no password can be hashed here.
-    pub async fn start(args: Args) -> Result<Self, Error> {
+    pub async fn start(args: Args) -> Self {
         let Args {
             store,
             vault,
@@ -111,7 +108,6 @@ impl Accounts {
             tracker,
             stop,
         } = args;
-        let passwords = Passwords::new(settings.hashes_max, settings.hashes_waiting_max).await?;
         let accounts = Self {
             inner: Arc::new(Inner {
                 known: RwLock::default(),
@@ -119,7 +115,7 @@ impl Accounts {
                 cache: Cache::new(settings.tokens_cached_max),
                 opened: Opened::default(),
                 asks: Semaphore::new(settings.asks_max.min(Semaphore::MAX_PERMITS)),
-                passwords,
+                passwords: Passwords::new(settings.hashes_max, settings.hashes_waiting_max),
                 store,
                 settings,
                 cluster_id,
@@ -130,7 +126,7 @@ impl Accounts {
         follow::start(&accounts, data_dir, &tracker, &stop).await;
         let sweep = sweep::keep_house(accounts.clone());
         tracker.spawn(stop.run_until_cancelled_owned(sweep));
-        Ok(accounts)
+        accounts
     }
 
     /// How long ago this node last heard of revocations.

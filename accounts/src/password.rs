@@ -15,6 +15,9 @@ const CHARACTERS_MIN: usize = 8;
 /// The most bytes of a password: a longer one costs more to hash than a login is worth.
 const BYTES_MAX: usize = 1024;
 
+/// What is looked at where there is no account, so that it takes as long.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$mP72VNg6oXWZWey8qbAXEg$/KY5rXrTdTQ4xdXPLHUyvHNJeHDHtZv0sNsW6OclSRk";
+
 /// Hashes passwords.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
@@ -22,28 +25,23 @@ pub(crate) struct Passwords {
     hashing: Arc<Semaphore>,
     /// Those that are hashed or wait for it.
     admitted: Arc<Semaphore>,
-    /// What is looked at where there is no account, so that it takes as long.
-    nobody: Arc<str>,
 }
 
 /// The turn of one login or sign-up.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    nobody: Arc<str>,
     _hashing: OwnedSemaphorePermit,
     _admitted: OwnedSemaphorePermit,
 }
 
 impl Passwords {
     /// `at_once` are hashed, `waiting` more may wait.
-    pub(crate) async fn new(at_once: usize, waiting: usize) -> Result<Self, Error> {
-        let nobody = in_background(|| hash(b"nobody has this password")).await?;
+    pub(crate) fn new(at_once: usize, waiting: usize) -> Self {
         let max = Semaphore::MAX_PERMITS;
-        Ok(Self {
+        Self {
             hashing: Arc::new(Semaphore::new(at_once.min(max))),
             admitted: Arc::new(Semaphore::new(at_once.saturating_add(waiting).min(max))),
-            nobody: nobody.into(),
-        })
+        }
     }
 
     /// Waits for a turn.
@@ -55,7 +53,6 @@ impl Passwords {
         let admitted = admitted.try_acquire_owned().map_err(|_| Error::Busy)?;
         let hashing = Arc::clone(&self.hashing).acquire_owned().await;
         Ok(Turn {
-            nobody: Arc::clone(&self.nobody),
             _hashing: hashing.map_err(|_| Error::Busy)?,
             _admitted: admitted,
         })
@@ -76,7 +73,7 @@ impl Turn {
         phc: Option<&str>,
     ) -> Result<bool, Error> {
         let is_somebody = phc.is_some();
-        let phc = phc.unwrap_or(&self.nobody).to_owned();
+        let phc = phc.unwrap_or(NOBODY).to_owned();
         let password = password.clone();
         let is_right = in_background(move || {
             let phc = PasswordHash::new(&phc).map_err(|error| {
@@ -130,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_password_itself_is_right() {
-        let passwords = Passwords::new(1, 1).await.unwrap();
+        let passwords = Passwords::new(1, 1);
         let turn = passwords.turn().await.unwrap();
         let secret = Secret::new("password123");
         let hash = turn.hash(&secret).await.unwrap();
@@ -148,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_beyond_the_bound_are_turned_away() {
-        let passwords = Passwords::new(1, 1).await.unwrap();
+        let passwords = Passwords::new(1, 1);
         let first = passwords.turn().await.unwrap();
         let waiting = passwords.turn();
         tokio::pin!(waiting);
@@ -164,6 +161,16 @@ mod tests {
             output = future => Some(output),
             () = tokio::task::yield_now() => None,
         }
+    }
+
+    /// What is looked at for nobody costs what a user's password costs.
+    #[test]
+    fn nobody_has_the_parameters_of_everybody() {
+        let parameters = |phc: &str| phc.split('$').take(4).collect::<Vec<_>>().join("$");
+        assert_eq!(
+            parameters(NOBODY),
+            parameters(&hash(b"password123").unwrap())
+        );
     }
 
     #[test]

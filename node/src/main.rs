@@ -58,7 +58,7 @@ async fn run(arguments: Arguments) -> ExitCode {
             Err(error) => fail(&error.to_string(), EXIT_SETTINGS),
         },
         Command::Node(node) => match node.load() {
-            Ok(settings) => run_node(settings).await,
+            Ok(settings) => Box::pin(run_node(settings)).await,
             Err(error) => fail(&error.to_string(), EXIT_SETTINGS),
         },
         Command::Dev(dev) => match Box::pin(dev::run(&dev)).await {

@@ -68,9 +68,6 @@ pub enum StartError {
     /// The queue of events can not be opened.
     #[error("{0}")]
     Queue(String),
-    /// Accounts can not be checked.
-    #[error(transparent)]
-    Accounts(#[from] accounts::Error),
     /// An actor can not start.
     #[error(transparent)]
     Actors(#[from] actors::supervisor::StartError),
@@ -247,8 +244,8 @@ impl Node {
             data_dir: settings.node.data_dir.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
-        });
-        let accounts = accounts.await?;
+        })
+        .await;
         let edge = Edge::new(
             listeners,
             &settings,

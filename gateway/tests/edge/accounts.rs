@@ -47,7 +47,7 @@ async fn accounts(settings: &AuthSettings, data_dir: &tempfile::TempDir) -> Acco
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
     };
-    Accounts::start(args).await.unwrap()
+    Accounts::start(args).await
 }
 
 async fn user(accounts: &Accounts, email: &str) -> (User, Tokens) {

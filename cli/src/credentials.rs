@@ -175,7 +175,7 @@ impl Held {
         // A temporary file can be read by its owner only, and takes the place of the one before in one step.
         let text = serde_json::to_vec_pretty(&self.logins).map_err(io::Error::other);
         let written = text.and_then(|text| {
-            let parent = self.path.parent().unwrap_or(Path::new("."));
+            let parent = self.path.parent().unwrap_or_else(|| Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(parent)?;
             io::Write::write_all(&mut file, &text)?;
             file.persist(&self.path)?;

@@ -66,8 +66,7 @@ pub(super) async fn change(
     let expected = r#"{"events": "open" or "authenticated"}"#;
     let change: Change = read_json(&shared, request, expected).await?;
     let accounts = shared.guard.accounts()?;
-    let mut settings = accounts.space(&space).await?;
-    settings.events = change.events;
-    accounts.set_space(&space, settings.clone()).await?;
+    let changed = accounts.change_space(&space, |settings| settings.events = change.events);
+    let settings = changed.await?;
     Ok(Line(Shown { space, settings }))
 }

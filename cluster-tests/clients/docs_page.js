@@ -44,7 +44,7 @@ main(async () => {
   const [first] = nodes
   const base = first.functions.replace(/\/$/, '')
   const record = { functionId: 'greet', type: 'http', provider: { url: hook.url } }
-  const made = await fetch(`${first.config}v1/spaces/default/functions`, { method: 'POST', body: JSON.stringify(record) })
+  const made = await fetch(`${first.config}/v1/spaces/default/functions`, { method: 'POST', body: JSON.stringify(record) })
   assert.equal(made.status, 201)
 
   const browser = Chromium.start()
@@ -101,7 +101,7 @@ main(async () => {
       assert.match(body, /"n3"/)
     })
     if (process.env.HEARTH_TEST_SCREENSHOT) {
-      await page(() => document.getElementById('operations-functions-invoke').scrollIntoView())
+      await page(() => document.querySelector('#operations-functions-invoke .live-responses-table').scrollIntoView({ block: 'center' }))
       fs.writeFileSync(process.env.HEARTH_TEST_SCREENSHOT, await browser.screenshot(page))
     }
     await step('a page of another origin can not register a function', async () => {
@@ -112,7 +112,7 @@ main(async () => {
       await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
       server.unref()
       const elsewhere = await browser.open(`http://127.0.0.1:${server.address().port}/`)
-      const url = `${first.config}v1/spaces/default/functions`
+      const url = `${first.config}/v1/spaces/default/functions`
       const tried = await elsewhere(async (url, body) => {
         // No preflight is made for this one: it reaches the node.
         const plain = await fetch(url, { method: 'POST', mode: 'no-cors', body }).then(response => response.type, error => `${error}`)

@@ -83,7 +83,7 @@ invoked = until(
     "a node calls it",
     lambda: succeeded(invoke.sync_detailed(client=client("functions"), body=request)),
 )
-check("it is called", invoked.parsed.to_dict()["result"], {"answered": True})
+check("it is called", invoked.parsed.to_dict()["result"], '{"answered":true}')
 unknown = invoke.sync_detailed(client=client("functions"), body=InvokeRequest(function_name="no-such"))
 check("an unknown one is told", (unknown.status_code, type(unknown.parsed)), (404, InvokeError))
 check("executions are listed", list_executions.sync("default", client=client("functions")).executions is not None, True)

@@ -87,6 +87,9 @@ impl Operation {
     /// What a user is told who has a good credential and nothing to do with what the path or the body names; `None` where the operation is
     /// about the caller itself.
     fn of_another(&self) -> Option<u16> {
+        if self.is_open {
+            return None;
+        }
         match self.tag.as_str() {
             "config" | "spaceless" | "executions" | "events" => match self.name.as_str() {
                 "list_spaces" => None,

@@ -74,6 +74,9 @@ async fn a_client_with_the_types_of_openapi_typescript_works() {
     compile
         .args(["--types", "node", "--skipLibCheck"])
         .arg(dir.join("openapi.ts"));
+    compile
+        .arg("--typeRoots")
+        .arg(dir.join("node_modules/@types"));
     told("tsc", compile).await;
     let mut client = program::node(&dir.join("openapi.js"));
     client.arg(program::nodes(&sandbox)).arg(hook.url());

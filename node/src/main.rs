@@ -83,7 +83,7 @@ async fn run_node(settings: Settings) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("no signals can be had: {error}"), EXIT_UNAVAILABLE),
     };
-    let starting = Node::new(settings).start(&telemetry.metrics);
+    let starting = Box::pin(Node::new(settings).start(&telemetry.metrics));
     let Some((started, is_requested)) = start(starting, &mut signals).await else {
         return ExitCode::SUCCESS;
     };

@@ -31,10 +31,12 @@ mod sweep;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod waited;
 
 pub use accept::{Accepted, Claim, Key, New};
 pub use run::{Begun, Run};
 pub use tell::{Tell, Untold};
+pub use waited::WaitedEnd;
 
 const EXECUTIONS: &str = "executions/";
 const RESULTS: &str = "results/";
@@ -76,8 +78,11 @@ struct Record {
     execution: Execution,
     /// Grows each time that it is put into a queue; what an earlier one left in a queue is void.
     claim: u32,
-    /// It is not begun later, in milliseconds since 1970.
+    /// It is not begun later, or, where it is waited for, ends no later; in milliseconds since 1970.
     expires_at_ms: u64,
+    /// Whether its caller waits for it, and no queue has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_waited_for: bool,
     /// The store's key of the idempotency key that names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -201,7 +206,7 @@ impl Executions {
     ) -> Result<(Execution, Option<api::ExecutionResult>), Error> {
         let kept = self.read(space, id).await?;
         let execution = kept.ok_or_else(|| not_found(space, id))?.record.execution;
-        if execution.status != Status::Succeeded {
+        if !matches!(execution.status, Status::Succeeded | Status::Failed) {
             return Ok((execution, None));
         }
         let result = self.store.get(&result_key(space, id)).await?;

@@ -92,9 +92,8 @@ impl Invoke for Echo {
     async fn invoke(&self, _: &Function, invocation: &Invocation) -> Result<Reply, Error> {
         Ok(Reply {
             status: 200,
-            content_type: None,
-            headers: Vec::new(),
             body: invocation.payload.clone().into(),
+            ..Reply::default()
         })
     }
 }
@@ -122,6 +121,7 @@ pub(crate) fn local_state(name: &str) -> LocalState {
         is_draining: false,
         has_engine: false,
         allows_processes: true,
+        secrets: Vec::new(),
         load: Load {
             instances_max: 100,
             memory_max_mb: 100_000,
@@ -176,6 +176,10 @@ struct Heard(Mutex<Option<LocalState>>);
 impl Announce for Heard {
     fn publish(&self, state: LocalState) {
         *self.0.lock().unwrap() = Some(state);
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -222,6 +222,7 @@ fn loaded(state: &cluster::LocalState) -> api::ClusterNode {
         instances: state.load.instances,
         memory_used_mb: state.load.memory_used_mb,
         memory_max_mb: state.load.memory_max_mb,
+        secrets: state.secrets.clone(),
         hints: Vec::new(),
     }
 }

@@ -137,8 +137,15 @@ impl Api {
     fn new(options: &Options, endpoint: Endpoint, base: &Url) -> Result<Self, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(path) = &options.token_file {
-            headers.insert(AUTHORIZATION, token::bearer(path)?);
+        let login = options.login.as_ref().filter(|login| login.is_for(base));
+        let credential = match (&options.token_file, login) {
+            (Some(path), _) => Some(token::bearer(path)?),
+            (None, Some(login)) => Some(token::of_login(&login.token)?),
+            (None, None) => None,
+        };
+        let has_token = credential.is_some();
+        if let Some(credential) = credential {
+            headers.insert(AUTHORIZATION, credential);
         }
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
@@ -164,7 +171,6 @@ impl Api {
             )
             .hint("--ca-file FILE names the certificates to trust")
         })?;
-        let has_token = options.token_file.is_some();
         Ok(Self {
             http,
             base: base.clone(),

@@ -1,6 +1,6 @@
-//! `hearth cluster`: the nodes as one of them sees them.
+//! `hearth cluster`: the nodes as one of them sees them, and the secret that makes them one cluster.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use protocol::api::{Cluster, ClusterHint, ClusterNode};
 
 use crate::api::{Api, Call};
@@ -9,26 +9,45 @@ use crate::failure::Failure;
 use crate::options::Options;
 use crate::table::{short_id, table};
 
+mod rotate_secret;
+
+use rotate_secret::RotateSecretArgs;
+
 /// A store that was not heard for so long is worth a word; shorter pauses are a request on its way.
 const STALENESS_SHOWN_SECONDS: f64 = 5.0;
 
 /// Arguments of `hearth cluster`.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ClusterArgs {
     /// Show as well which functions are warm where, and with how many free slots
     #[arg(long, short)]
     verbose: bool,
+
+    #[command(subcommand)]
+    command: Option<ClusterCommand>,
 }
 
-/// Prints the cluster's nodes.
+/// What can be done with the cluster besides looking at it.
+#[derive(Debug, Clone, Subcommand)]
+enum ClusterCommand {
+    /// Replace the cluster's secret, step by step, without a restart
+    #[command(after_help = rotate_secret::AFTER_HELP)]
+    RotateSecret(RotateSecretArgs),
+}
+
+/// Prints the cluster's nodes, or runs the subcommand.
 ///
 /// # Errors
-/// When the node can not be asked, or its answer not be printed.
+/// When the node can not be asked, or its answer not be printed; and the subcommand's.
 pub(crate) async fn run(
     options: &Options,
     args: &ClusterArgs,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
+    if let Some(ClusterCommand::RotateSecret(args)) = &args.command {
+        return rotate_secret::run(options, args, console).await;
+    }
     let answer = Api::config(options)?
         .call(Call::get(&["v1", "cluster"]))
         .await?

@@ -4,17 +4,24 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::admin::{self, AdminCommand};
+use crate::backup::{self, ExportArgs, ImportArgs};
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
+use crate::credentials;
 use crate::dead_letter::{self, DeadLetterCommand};
 use crate::event_type::{self, EventTypeCommand};
 use crate::execution::{self, ExecutionCommand};
 use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
+use crate::key::{self, KeyCommand};
+use crate::login::{self, LoginArgs};
 use crate::options::Options;
 use crate::ready::{self, ReadyArgs};
 use crate::schedule::{self, ScheduleCommand};
+use crate::space::{self, SpaceCommand};
 use crate::subscription::{self, SubscriptionCommand};
+use crate::user::{self, UserCommand};
 
 /// The operator's subcommands.
 #[derive(Debug, Clone, Subcommand)]
@@ -43,6 +50,38 @@ pub enum Command {
     #[command(subcommand, after_help = EXIT_CODES)]
     DeadLetter(DeadLetterCommand),
 
+    /// Log in; the commands to come are this user's
+    #[command(after_help = EXIT_CODES)]
+    Login(LoginArgs),
+
+    /// Log out, which ends the session on every node
+    #[command(after_help = EXIT_CODES)]
+    Logout,
+
+    /// Make an account, and look after your own
+    #[command(subcommand, after_help = EXIT_CODES)]
+    User(UserCommand),
+
+    /// Make, list and revoke your API keys
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Key(KeyCommand),
+
+    /// Make the first admin, and look after all users
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Admin(AdminCommand),
+
+    /// List spaces, and set who may emit their events
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Space(SpaceCommand),
+
+    /// Write the whole configuration of the cluster into a file
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportArgs),
+
+    /// Read a whole configuration into a cluster that has none
+    #[command(after_help = EXIT_CODES)]
+    Import(ImportArgs),
+
     /// Show the cluster's nodes, as the node that is asked sees them
     #[command(after_help = EXIT_CODES)]
     Cluster(ClusterArgs),
@@ -67,19 +106,59 @@ pub async fn run(options: Options, command: Command) -> ExitCode {
 
 /// Runs a subcommand, prints its failure, and returns the exit code.
 pub(crate) async fn execute(options: &Options, command: &Command, console: &mut Console<'_>) -> u8 {
-    let outcome = match command {
+    let outcome = match log_in(options, command).await {
+        Ok(Some(options)) => perform(&options, command, console).await,
+        Ok(None) => perform(options, command, console).await,
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => report(options, &failure, console),
+    }
+}
+
+/// The options with who is logged in, where that matters.
+async fn log_in(options: &Options, command: &Command) -> Result<Option<Options>, Failure> {
+    // These need nobody, and work when a session has ended.
+    let needs_none = matches!(
+        command,
+        Command::Login(_)
+            | Command::Ready(_)
+            | Command::User(UserCommand::SignUp(_))
+            | Command::Admin(AdminCommand::Init(_))
+    );
+    if needs_none || options.token_file.is_some() {
+        return Ok(None);
+    }
+    let login = credentials::find(options).await?;
+    Ok(login.map(|login| Options {
+        login: Some(login),
+        ..options.clone()
+    }))
+}
+
+async fn perform(
+    options: &Options,
+    command: &Command,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    match command {
         Command::Function(command) => function::run(options, command, console).await,
         Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::EventType(command) => event_type::run(options, command, console).await,
         Command::Execution(command) => execution::run(options, command, console).await,
         Command::Schedule(command) => schedule::run(options, command, console).await,
         Command::DeadLetter(command) => dead_letter::run(options, command, console).await,
+        Command::Login(args) => login::login(options, args, console).await,
+        Command::Logout => login::logout(options, console).await,
+        Command::User(command) => user::run(options, command, console).await,
+        Command::Key(command) => key::run(options, command, console).await,
+        Command::Admin(command) => admin::run(options, command, console).await,
+        Command::Space(command) => space::run(options, command, console).await,
+        Command::Export(args) => backup::export(options, args, console).await,
+        Command::Import(args) => backup::import(options, args, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,
-    };
-    match outcome {
-        Ok(()) => 0,
-        Err(failure) => report(options, &failure, console),
     }
 }
 

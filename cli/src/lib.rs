@@ -3,10 +3,13 @@
 //! It knows no store, no gossip and no engine, so whatever it can do, any HTTP client can do as well. Everything it
 //! prints goes through a [`console::Console`], and it ends with one of the codes of [`EXIT_CODES`].
 
+mod admin;
 mod api;
+mod backup;
 mod cluster;
 mod command;
 mod console;
+mod credentials;
 mod dead_letter;
 mod event_type;
 mod execution;
@@ -14,13 +17,18 @@ mod failure;
 mod function;
 mod help;
 mod json;
+mod key;
+mod login;
 mod options;
+mod password;
 mod ready;
 mod schedule;
+mod space;
 mod subscription;
 mod table;
 #[cfg(test)]
 mod testing;
+mod user;
 
 pub use command::{Command, run};
 pub use failure::{EXIT_CODES, usage_error};

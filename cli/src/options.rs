@@ -7,6 +7,8 @@ use clap::Args;
 use protocol::Space;
 use url::Url;
 
+use crate::credentials::Login;
+
 /// Set on each option, not on the struct: a struct's heading would leak to whatever the binary adds after it.
 const HEADING: &str = "Options for calling the API";
 
@@ -39,7 +41,7 @@ pub struct Options {
     )]
     pub functions_api: Url,
 
-    /// File with the bearer token, for nodes that run with `--auth required`
+    /// File with the bearer token, for nodes that run with `--auth required`; it comes before who is logged in
     #[arg(
         long,
         global = true,
@@ -49,6 +51,17 @@ pub struct Options {
         value_name = "FILE"
     )]
     pub token_file: Option<PathBuf>,
+
+    /// File where `hearth login` keeps tokens, which later commands use [default: hearth/credentials.json in the user's config directory]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "HEARTH_CREDENTIALS_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub credentials_file: Option<PathBuf>,
 
     /// File with the certificates to trust, PEM, for nodes that speak HTTPS [default: those of the system]
     #[arg(
@@ -74,6 +87,10 @@ pub struct Options {
     #[arg(long, global = true,
         help_heading = HEADING, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
+
+    /// Who is logged in, which is read from the credentials file
+    #[arg(skip)]
+    pub(crate) login: Option<Login>,
 }
 
 /// Reads a base URL. A path in it is kept as a prefix, for an API behind a proxy.

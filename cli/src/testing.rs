@@ -60,8 +60,14 @@ pub(crate) fn check_ok(outcome: &Outcome, out: &str) {
 /// Runs a command line against the given base URL of both APIs.
 pub(crate) fn run_against(url: &str, line: &str, input: &str, is_terminal: bool) -> Outcome {
     install_provider();
-    let Hearth { options, command } = parse(&format!("--api {url} --functions-api {url} {line}"))
+    let Hearth {
+        mut options,
+        command,
+    } = parse(&format!("--api {url} --functions-api {url} {line}"))
         .unwrap_or_else(|error| panic!("{line}: {error}"));
+    // Who runs the tests may be logged in.
+    let nowhere = || std::env::temp_dir().join("hearth-cli-test-without-credentials.json");
+    options.credentials_file.get_or_insert_with(nowhere);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut input = input.as_bytes();
     let mut console = Console {

@@ -45,7 +45,16 @@ class Chromium {
       return result.value
     }
     await eventually(async () => assert.equal(await evaluate(() => document.readyState + ' ' + location.href), `complete ${url}`))
+    evaluate.sessionId = sessionId
     return evaluate
+  }
+
+  /** What a page looks like, as PNG. */
+  async screenshot ({ sessionId }) {
+    const view = { width: 1280, height: 1000, deviceScaleFactor: 1, mobile: false }
+    await this.#call('Emulation.setDeviceMetricsOverride', view, sessionId)
+    const { data } = await this.#call('Page.captureScreenshot', { format: 'png' }, sessionId)
+    return Buffer.from(data, 'base64')
   }
 
   async close () {

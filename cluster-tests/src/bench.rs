@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the entry; `docs/bench.md` says how to read what it prints.
 
+mod auth;
 mod cell;
 mod cold;
 mod cores;
@@ -40,6 +41,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     // Memory and start-up first, while the machine has done nothing else yet.
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
+    auth::measure(selection, &cores, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;
     queues::measure(selection, &mut report).await?;
     registry::measure(selection, &mut report).await?;

@@ -18,6 +18,7 @@ pub mod nats;
 pub mod node;
 pub mod ports;
 pub mod process;
+pub mod program;
 pub mod record;
 pub mod sandbox;
 pub mod scene;

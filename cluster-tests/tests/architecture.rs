@@ -6,10 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Our crates from left to right: each may name those in groups before its own, and none of its own group.
-const GROUPS: [&[&str]; 6] = [
+const GROUPS: [&[&str]; 7] = [
     &["protocol"],
     &["config"],
-    &["cluster", "providers", "queue", "plugins"],
+    &["vault"],
+    &[
+        "cluster",
+        "providers",
+        "queue",
+        "plugins",
+        "accounts",
+        "limits",
+    ],
     &["actors"],
     &["gateway"],
     &["node"],

@@ -1,69 +1,15 @@
 //! Clients that others wrote, against a cluster of three nodes: the programs of `clients/`, each call to another node in turn.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
+use cluster_tests::program::{self, library, run};
 use cluster_tests::{Node, Record, Sandbox, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::process::Command;
-use tokio::time::timeout;
-
-/// How long a client program may take, on a machine that is busy with other tests.
-const ENDS: Duration = Duration::from_secs(60);
 
 /// How long events may take to a function whose first instance starts, on such a machine.
 const DELIVERED: Duration = Duration::from_secs(30);
-
-/// A program of `clients/`.
-fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("clients")
-        .join(name)
-}
-
-/// What `scripts/clients.sh` has installed.
-fn library(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/clients")
-        .join(name);
-    assert!(
-        path.exists(),
-        "there is no {}: scripts/clients.sh installs it",
-        path.display()
-    );
-    path
-}
-
-/// Runs a program with the nodes as its argument and returns what it printed.
-#[expect(clippy::print_stdout, reason = "shown with --no-capture")]
-async fn run(name: &str, sandbox: &Sandbox) -> String {
-    let mut command = if name.ends_with(".js") {
-        let mut command = Command::new("node");
-        command.env("NODE_PATH", library("node_modules"));
-        command
-    } else {
-        Command::new(library("venv/bin/python"))
-    };
-    let node = |node: &Node| json!({"name": node.name(), "events": node.events_url(""), "config": node.config_url("")});
-    let nodes: Vec<_> = sandbox.nodes().iter().map(node).collect();
-    command.arg(program(name)).arg(json!(nodes).to_string());
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(ENDS, command.output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{name} did not end within {ENDS:?}"));
-    let output = output.unwrap_or_else(|error| panic!("{name}: {error}: make deps installs it"));
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{name}: {}\n{told}{errors}",
-        output.status
-    );
-    println!("{told}");
-    told
-}
 
 /// The dialect of Event Gateway 0.6 to 0.7: every method of the SDK.
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +30,7 @@ async fn the_sdk_of_event_gateway_0_11() {
 async fn cloud_events_of_both_libraries_reach_a_functions_framework_function() {
     let sandbox = Sandbox::processes(3).await;
     let framework = library("venv/bin/functions-framework");
-    let source = format!("--source={}", program("receiver.py").display());
+    let source = format!("--source={}", program::path("receiver.py").display());
     let command = [
         framework.to_str().expect("the checkout's path is UTF-8"),
         &source,

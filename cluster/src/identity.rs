@@ -1,4 +1,4 @@
-//! Who this node is to its peers: lasting id, generation, certificate, and the cluster's secret.
+//! Who this node is to its peers: lasting id, generation, certificate.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hkdf::Hkdf;
 use protocol::{Generation, NodeId};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
@@ -16,9 +15,6 @@ use crate::peer::Fingerprint;
 
 #[cfg(test)]
 mod tests;
-
-/// The fewest bytes a cluster secret may have.
-pub const SECRET_BYTES_MIN: usize = 32;
 
 /// This node, as its peers know it. Holds the lock on the data directory for as long as it lives; clones share it.
 #[derive(Clone)]
@@ -91,14 +87,6 @@ pub enum Error {
     /// The certificate could not be made.
     #[error("could not make this node's certificate")]
     Certificate(#[source] rcgen::Error),
-    /// The secret is too short to be one.
-    #[error(
-        "the cluster secret has {bytes} bytes, at least {SECRET_BYTES_MIN} are needed (white space around it does not count)"
-    )]
-    SecretTooShort {
-        /// Its length without white space around it.
-        bytes: usize,
-    },
 }
 
 impl Identity {
@@ -150,49 +138,6 @@ impl fmt::Debug for Identity {
             .field("generation", &self.0.generation)
             .field("fingerprint", &self.fingerprint())
             .finish_non_exhaustive()
-    }
-}
-
-/// The one secret an operator gives to every node of a cluster. Never printed; keys are derived from it, one for each use.
-#[derive(Clone)]
-pub struct ClusterSecret(Arc<[u8]>);
-
-impl ClusterSecret {
-    /// Takes the text of a secret file; white space around it does not count.
-    ///
-    /// # Errors
-    /// When fewer than [`SECRET_BYTES_MIN`] bytes are left.
-    pub fn new(text: &str) -> Result<Self, Error> {
-        let text = text.trim().as_bytes();
-        if text.len() < SECRET_BYTES_MIN {
-            return Err(Error::SecretTooShort { bytes: text.len() });
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// Makes a secret that nobody else has: a node with it stays alone.
-    pub fn random() -> Self {
-        Self(rand::random::<[u8; 32]>().as_slice().into())
-    }
-
-    /// Derives the key for one use in one cluster (HKDF-SHA256). Keys of different uses or clusters tell nothing of each other.
-    pub fn derive(&self, usage: &str, cluster_id: &str) -> [u8; 32] {
-        let mut info = Vec::with_capacity(16 + usage.len() + cluster_id.len());
-        for part in [usage, cluster_id] {
-            info.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            info.extend_from_slice(part.as_bytes());
-        }
-        let mut key = [0; 32];
-        Hkdf::<Sha256>::new(Some(b"hearth cluster secret"), &self.0)
-            .expand(&info, &mut key)
-            .expect("32 bytes are fewer than HKDF-SHA256 can give");
-        key
-    }
-}
-
-impl fmt::Debug for ClusterSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<redacted>")
     }
 }
 

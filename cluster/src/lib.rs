@@ -9,7 +9,7 @@ pub mod peer;
 mod test_counters;
 
 pub use hint::Hint;
-pub use identity::{ClusterSecret, Identity};
+pub use identity::Identity;
 pub use membership::{LocalState, Member, Members, Membership};
 pub use peer::client::HttpPeerClient;
 #[cfg(any(test, feature = "test-util"))]

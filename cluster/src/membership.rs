@@ -9,6 +9,7 @@ use std::time::Duration;
 use chitchat::{
     ChitchatConfig, ChitchatId, FailureDetectorConfig, ProtocolVersion, spawn_chitchat,
 };
+use config::Keyring;
 use config::settings::ClusterSettings;
 use protocol::{Generation, NodeId};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::hint::Hint;
-use crate::identity::{ClusterSecret, Identity};
+use crate::identity::Identity;
 use crate::peer::Peer;
 
 mod gossip;
@@ -72,6 +73,8 @@ pub struct LocalState {
     pub has_engine: bool,
     /// Whether `process` functions may run there.
     pub allows_processes: bool,
+    /// What names the cluster's secrets that it opens with, the one it seals with first.
+    pub secrets: Vec<String>,
     /// How busy it is.
     pub load: Load,
     /// Its most recent instance keys, most recent first: the first `hints_max` are gossiped. Of a peer: in no order.
@@ -102,8 +105,8 @@ pub struct Args<'a> {
     pub settings: &'a ClusterSettings,
     /// This node.
     pub identity: &'a Identity,
-    /// The cluster's secret.
-    pub secret: &'a ClusterSecret,
+    /// The cluster's secrets.
+    pub keyring: watch::Receiver<Keyring>,
     /// What this node says of itself at first.
     pub local: LocalState,
     /// The UDP socket to gossip on, bound already; its peer listener has the same port over TCP.
@@ -154,6 +157,8 @@ pub struct Membership {
     stop: CancellationToken,
     failed: CancellationToken,
     advertise: SocketAddr,
+    keyring: watch::Receiver<Keyring>,
+    cluster_id: String,
 }
 
 impl Membership {
@@ -165,20 +170,21 @@ impl Membership {
         let Args {
             settings,
             identity,
-            secret,
-            local,
+            keyring,
+            mut local,
             socket,
             advertise,
             shutdown,
         } = args;
         let listen_address = socket.local_addr().map_err(Error::Socket)?;
         let advertise = advertised(advertise, listen_address)?;
-        let transport =
-            SealedTransport::new(socket, secret.derive("gossip", &settings.id), &settings.id);
+        let transport = SealedTransport::new(socket, keyring.clone(), &settings.id);
         let bounds = Bounds {
             hints_max: settings.hints_max,
             images_max: settings.images_max,
         };
+        let mut said_keyring = keyring.clone();
+        local.secrets = said_keyring.borrow_and_update().ids(&settings.id);
         let entries = keys::write(&local, identity.fingerprint(), bounds);
         let handle = spawn_chitchat(
             chitchat_config(settings, identity, listen_address, advertise),
@@ -203,6 +209,8 @@ impl Membership {
             interval: settings.gossip_interval,
             entries,
             local,
+            keyring: said_keyring,
+            cluster_id: settings.id.clone(),
             members: members_sender,
             stop: stop.clone(),
             failed: failed.clone(),
@@ -216,7 +224,14 @@ impl Membership {
             stop,
             failed,
             advertise,
+            keyring,
+            cluster_id: settings.id.clone(),
         })
+    }
+
+    /// What names the cluster's secrets as this node has them, the one that seals first.
+    pub fn secrets(&self) -> Vec<String> {
+        self.keyring.borrow().ids(&self.cluster_id)
     }
 
     /// The other nodes, as they come, change, die and go.

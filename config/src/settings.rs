@@ -28,8 +28,8 @@ mod table;
 mod telemetry;
 mod tls;
 
-pub use auth::{AuthMode, AuthSettings};
-pub use cluster::ClusterSettings;
+pub use auth::{AuthMode, AuthSettings, SignUp};
+pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
 pub use error::{Error, Origin};

@@ -66,6 +66,15 @@ pub enum Write {
     Delete(String),
 }
 
+impl Write {
+    /// The key that is written.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+}
+
 /// Writes that happen together, or not at all when one precondition does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {

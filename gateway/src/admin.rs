@@ -8,111 +8,131 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Request};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::error::Error;
 use crate::surface::Shared;
-use crate::{body, headers, health};
+use crate::{body, headers, health, openapi};
 
+mod backup;
 mod cors;
 mod dead_letters;
 mod event_types;
-mod executions;
+pub(crate) mod executions;
 mod filter;
 mod functions;
 mod meters;
 mod named;
 mod schedules;
 mod spaceless;
+mod spaces;
 mod subscriptions;
 mod tags;
+mod users;
 mod view;
 
-/// All routes. `debug_kill` adds the one that kills actors.
-pub(crate) fn router(debug_kill: bool) -> Router<Arc<Shared>> {
-    let router = Router::new();
-    let router = add(router, "/v1/status", get(health::status));
-    let router = add(router, "/v1/ready", get(health::ready));
-    let router = add(router, "/v1/cluster", get(view::cluster));
-    let router = add(router, "/metrics", get(view::metrics));
-    let router = add(router, "/debug/actors", get(view::actors));
-    let router = add(router, "/debug/route", get(view::route));
-    let router = match debug_kill {
-        true => add(router, "/debug/actors/{name}/kill", post(view::kill_actor)),
-        false => router,
-    };
-    let router = add(router, "/v1/spaces", get(view::spaces));
-    let router = add_executions(add_dead_letters(router));
-    spaceless::add_to(add_records(router))
+/// All routes, and their description. `debug_kill` adds the one that kills actors.
+pub(crate) fn routes(debug_kill: bool) -> OpenApiRouter<Arc<Shared>> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(health::status))
+        .routes(routes!(health::ready))
+        .routes(routes!(view::cluster))
+        .routes(routes!(view::metrics))
+        .routes(routes!(view::actors))
+        .routes(routes!(view::route))
+        .routes(routes!(view::spaces))
+        .routes(routes!(backup::export))
+        .routes(routes!(backup::import))
+        .merge(accounts())
+        .merge(records())
+        .merge(executions())
+        .merge(dead_letters())
+        .merge(spaceless::routes())
+        .merge(openapi::routes());
+    match debug_kill {
+        true => routes.routes(routes!(view::kill_actor)),
+        false => routes,
+    }
+}
+
+/// The router of the routes.
+pub(crate) fn router(routes: OpenApiRouter<Arc<Shared>>) -> Router<Arc<Shared>> {
+    let (mut router, described) = routes.split_for_parts();
+    // The same paths with a superfluous slash.
+    for path in described
+        .paths
+        .paths
+        .keys()
+        .filter(|path| *path != openapi::PAGE)
+    {
+        router = router.route(&format!("{path}/"), any(without_slash));
+    }
+    router
         .layer(middleware::from_fn(meters::count))
         .method_not_allowed_fallback(async || Error::plain_method_not_allowed())
         .fallback(async || Error::plain_not_found())
 }
 
-/// Adds the routes of this node's dead letters.
-fn add_dead_letters(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
-    let router = add(router, "/v1/dead-letters", get(dead_letters::list));
-    let one = get(dead_letters::read).delete(dead_letters::purge);
-    let router = add(router, "/v1/dead-letters/{id}", one);
-    let redrive = post(dead_letters::redrive);
-    add(router, "/v1/dead-letters/{id}/redrive", redrive)
+/// The routes of users, and of what is set for spaces.
+fn accounts() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::read, users::change, users::delete))
+        .routes(routes!(spaces::read, spaces::change))
+        .routes(routes!(users::join, users::leave))
 }
 
-/// Adds the routes of executions, which the functions API has as well.
-pub(crate) fn add_executions(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
-    let all = get(executions::list);
-    let router = add(router, "/v1/spaces/{space}/executions", all);
-    let one = get(executions::read).delete(executions::cancel);
-    add(router, "/v1/spaces/{space}/executions/{id}", one)
+/// The routes of this node's dead letters.
+fn dead_letters() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::read, dead_letters::purge))
+        .routes(routes!(dead_letters::redrive))
 }
 
-/// Adds the routes of all records.
-fn add_records(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
-    let all = get(functions::list).post(functions::create);
-    let router = add(router, "/v1/spaces/{space}/functions", all);
-    let one = get(functions::read)
-        .put(functions::replace)
-        .delete(functions::delete);
-    let router = add(router, "/v1/spaces/{space}/functions/{id}", one);
-    let logs = get(functions::logs);
-    let router = add(router, "/v1/spaces/{space}/functions/{id}/logs", logs);
-    let all = get(subscriptions::list).post(subscriptions::create);
-    let router = add(router, "/v1/spaces/{space}/subscriptions", all);
-    let one = get(subscriptions::read)
-        .put(subscriptions::replace)
-        .delete(subscriptions::delete);
-    let router = add(router, "/v1/spaces/{space}/subscriptions/{id}", one);
-    let all = get(event_types::list).post(event_types::create);
-    let router = add(router, "/v1/spaces/{space}/eventtypes", all);
-    let one = get(event_types::read)
-        .put(event_types::replace)
-        .delete(event_types::delete);
-    let router = add(router, "/v1/spaces/{space}/eventtypes/{name}", one);
-    let all = get(cors::list).post(cors::create);
-    let router = add(router, "/v1/spaces/{space}/cors", all);
-    let one = get(cors::read).put(cors::replace).delete(cors::delete);
-    let router = add(router, "/v1/spaces/{space}/cors/{id}", one);
-    let all = get(schedules::list).post(schedules::create);
-    let router = add(router, "/v1/spaces/{space}/schedules", all);
-    let one = get(schedules::read)
-        .put(schedules::replace)
-        .delete(schedules::delete);
-    add(router, "/v1/spaces/{space}/schedules/{id}", one)
+/// The routes of executions, which the functions API has as well.
+pub(crate) fn executions() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(executions::list))
+        .routes(routes!(executions::read, executions::cancel))
 }
 
-/// Adds a path, and a redirect from the same path with a superfluous slash.
-fn add(
-    router: Router<Arc<Shared>>,
-    path: &str,
-    methods: MethodRouter<Arc<Shared>>,
-) -> Router<Arc<Shared>> {
-    router
-        .route(path, methods)
-        .route(&format!("{path}/"), any(without_slash))
+/// The routes of all records.
+fn records() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(functions::list, functions::create))
+        .routes(routes!(
+            functions::read,
+            functions::replace,
+            functions::delete
+        ))
+        .routes(routes!(functions::logs))
+        .routes(routes!(subscriptions::list, subscriptions::create))
+        .routes(routes!(
+            subscriptions::read,
+            subscriptions::replace,
+            subscriptions::delete
+        ))
+        .routes(routes!(event_types::list, event_types::create))
+        .routes(routes!(
+            event_types::read,
+            event_types::replace,
+            event_types::delete
+        ))
+        .routes(routes!(cors::list, cors::create))
+        .routes(routes!(cors::read, cors::replace, cors::delete))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(
+            schedules::read,
+            schedules::replace,
+            schedules::delete
+        ))
 }
 
 /// Event Gateway's router answers 301. To another method than GET that would turn it into a GET, so those get 307.
@@ -132,10 +152,26 @@ async fn without_slash(method: Method, uri: Uri) -> Response {
 }
 
 /// Reads a record's body, with the header fields of its request.
-async fn read_body(shared: &Shared, request: Request) -> Result<(HeaderMap, Bytes), Error> {
+pub(crate) async fn read_body(
+    shared: &Shared,
+    request: Request,
+) -> Result<(HeaderMap, Bytes), Error> {
     let (parts, mut body) = request.into_parts();
     let bytes = body::read(&parts.headers, &mut body, &shared.limits).await?;
     Ok((parts.headers, bytes))
+}
+
+/// Reads a JSON body that is as `expected`.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    shared: &Shared,
+    request: Request,
+    expected: &str,
+) -> Result<T, Error> {
+    let (_, body) = read_body(shared, request).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body can not be read, expected {expected}: {error}");
+        Error::invalid(message)
+    })
 }
 
 /// Why a record is refused, which is told from a body that is no JSON at all, whatever it says.
@@ -153,7 +189,7 @@ fn gone() -> Response {
 }
 
 /// The decoded segments of the path that its pattern names.
-struct Segments<T>(T);
+pub(crate) struct Segments<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
     type Rejection = Error;
@@ -168,7 +204,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
 }
 
 /// The parameters of the query.
-struct Query<T>(T);
+pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Error;

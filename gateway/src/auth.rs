@@ -1,31 +1,52 @@
-//! Who may call: the admin token, or, without auth, the Host of a request; and in both cases its Origin.
+//! Who may call. With auth a credential, and what its user or key may do to the space that the call is about; without, the Host of a
+//! request. In both cases its Origin.
 //!
 //! Without auth the node trusts whoever can open a loopback connection. A web page can do that too, through the browser of
 //! someone who sits there: by a plain cross-origin request, which its Origin gives away, or after rebinding a name of its own
 //! to 127.0.0.1, which its Host gives away.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
+use accounts::{Accounts, Caller, Scope, Verdict};
 use config::settings::{AuthMode, AuthSettings, Secret};
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, header};
+use protocol::function::Provider;
+use protocol::{Failure, Function, Space};
 use subtle::ConstantTimeEq;
 
 use crate::edge::Listener;
 use crate::error::Error;
+use crate::events;
+
+mod host;
+mod need;
+
+use host::{check_host, own_origins};
+pub(crate) use need::Need;
+
+/// Who may call a node.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// The administrator's token, if there is one.
+    pub admin_token: Option<Secret>,
+    /// Users and their keys.
+    pub accounts: Option<Accounts>,
+}
 
 /// The rules of one node.
 pub(crate) struct Guard {
     mode: AuthMode,
-    token: Option<Secret>,
+    access: Access,
     /// The node's own origins and the listed ones, in lower case.
     origins: Vec<String>,
 }
 
 impl Guard {
-    /// Makes the rules; with auth required and no token, nobody is let in. `own` is what web pages of the node are served by.
+    /// Makes the rules; with auth required and neither token nor accounts, nobody is let in. `own` is what web pages of the node are
+    /// served by.
     pub(crate) fn new(
         settings: &AuthSettings,
-        token: Option<Secret>,
+        access: Access,
         own: [(&'static str, SocketAddr); 2],
     ) -> Self {
         let own = own
@@ -37,7 +58,7 @@ impl Guard {
             .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
         Self {
             mode: settings.mode,
-            token,
+            access,
             origins: own.chain(listed).collect(),
         }
     }
@@ -70,25 +91,86 @@ impl Guard {
         }
     }
 
-    /// Checks the token, or without auth the Host.
+    /// Finds out who makes a request, and whether it may, before any handler sees it. What only the body tells, the handler of the
+    /// body checks: the space of a call.
     ///
     /// # Errors
-    /// When the token is missing or wrong, or the Host is no loopback name.
-    pub(crate) fn caller(
+    /// When a credential is missing, not good, or not enough; without auth, when the Host is no loopback name.
+    pub(crate) async fn admit<B>(
         &self,
         listener: Listener,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<(), Error> {
-        match self.mode {
-            // The inner listener has rules of its own, and nobody is let in there by these.
-            _ if listener == Listener::Inner => Err(Error::unknown_instance()),
-            AuthMode::Off if listener == Listener::Events => Ok(()),
-            AuthMode::Off => check_host(uri, headers),
-            AuthMode::Required if listener == Listener::Config && is_open(uri.path()) => Ok(()),
-            AuthMode::Required if self.has_token(headers) => Ok(()),
-            AuthMode::Required => Err(Error::unauthorized()),
+        request: &mut Request<B>,
+    ) -> Result<Option<Caller>, Error> {
+        // The inner listener has rules of its own, and nobody is let in there by these.
+        if listener == Listener::Inner {
+            return Err(Error::unknown_instance());
         }
+        let is_off = self.mode == AuthMode::Off;
+        if is_off && listener == Listener::Events {
+            return Ok(None);
+        }
+        if is_off {
+            check_host(request.uri(), request.headers())?;
+        }
+        let need = match listener {
+            Listener::Events => self.need_of_event(request.headers_mut())?,
+            _ => Need::of(listener, request.method(), request.uri().path()),
+        };
+        // Whose functions these are, the token tells, with auth and without.
+        let is_needed = !is_off || matches!(need, Need::Account(_) | Need::Session);
+        if need == Need::Nothing || !is_needed {
+            return Ok(is_off.then(Caller::operator));
+        }
+        let caller = self.caller(request.headers()).await?;
+        check(&need, &caller)?;
+        Ok(Some(caller))
+    }
+
+    /// What an event needs. One that names no space is for the default one; without auth it is for all.
+    fn need_of_event(&self, fields: &mut HeaderMap) -> Result<Need, Error> {
+        let named = fields.get(events::SPACE).filter(|name| !name.is_empty());
+        let space = match named {
+            Some(name) => {
+                let name = String::from_utf8_lossy(name.as_bytes());
+                let space = name.parse::<Space>();
+                space.map_err(|error| Error::invalid(format!("Space header: {error}")))?
+            }
+            None => {
+                let space = Space::default_space();
+                fields.insert(events::SPACE, HeaderValue::from_static(DEFAULT_SPACE));
+                space
+            }
+        };
+        let accounts = self.access.accounts.as_ref();
+        Ok(
+            match accounts.is_some_and(|accounts| accounts.events_are_open(&space)) {
+                true => Need::Nothing,
+                false => Need::Space(space, Scope::Emit),
+            },
+        )
+    }
+
+    /// Whose the credential of a request is.
+    async fn caller(&self, fields: &HeaderMap) -> Result<Caller, Error> {
+        let credential = token(fields).ok_or_else(Error::unauthorized)?;
+        if let Some(token) = &self.access.admin_token
+            && bool::from(credential.ct_eq(token.expose().as_bytes()))
+        {
+            return Ok(Caller::operator());
+        }
+        let Some(accounts) = &self.access.accounts else {
+            return Err(Error::unauthorized());
+        };
+        let denied = match accounts.verify(credential) {
+            Verdict::Known(caller) => return Ok(caller),
+            // In a box, so that the path of what is known carries nothing of it.
+            Verdict::Unknown => match Box::pin(accounts.ask(credential)).await {
+                Ok(caller) => return Ok(caller),
+                Err(denied) => denied,
+            },
+            Verdict::Denied(denied) => denied,
+        };
+        Err(Failure::from(denied).into())
     }
 
     /// Whether callers need a token. The `Authorization` header is the node's then, and is handed on to no function.
@@ -96,11 +178,65 @@ impl Guard {
         self.mode == AuthMode::Required
     }
 
-    fn has_token(&self, headers: &HeaderMap) -> bool {
-        match (&self.token, token(headers)) {
-            (Some(token), Some(sent)) => sent.ct_eq(token.expose().as_bytes()).into(),
-            _ => false,
+    /// The accounts of the cluster.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub(crate) fn accounts(&self) -> Result<&Accounts, Error> {
+        self.access
+            .accounts
+            .as_ref()
+            .ok_or_else(Error::unauthorized)
+    }
+
+    /// Who an instance of this node is, for handlers that ask: with auth it may call functions and emit events of its own space.
+    pub(crate) fn instance(&self, own: &Space) -> Caller {
+        match self.mode {
+            AuthMode::Required => Caller::instance(own.clone()),
+            AuthMode::Off => Caller::operator(),
         }
+    }
+}
+
+/// The space of what names none.
+const DEFAULT_SPACE: &str = "default";
+
+/// Whether the caller may do what the request needs.
+fn check(need: &Need, caller: &Caller) -> Result<(), Error> {
+    match need {
+        Need::Nothing | Need::Credential => Ok(()),
+        Need::Admin if caller.is_admin() => Ok(()),
+        Need::Admin => Err(Error::admin_needed()),
+        Need::Space(space, scope) => may(caller, space, *scope),
+        Need::Any(scope) if caller.has(*scope) => Ok(()),
+        Need::Any(scope) => Err(Error::scope_needed(*scope)),
+        Need::Account(_) | Need::Session if caller.user_id().is_none() => Err(Error::no_account()),
+        Need::Session if caller.is_key() => Err(Error::no_account()),
+        Need::Session => Ok(()),
+        Need::Account(scope) if caller.has(*scope) => Ok(()),
+        Need::Account(scope) => Err(Error::scope_needed(*scope)),
+    }
+}
+
+/// Whether a caller may do something to a space.
+///
+/// # Errors
+/// When it may not, naming both.
+pub(crate) fn may(caller: &Caller, space: &Space, scope: Scope) -> Result<(), Error> {
+    match caller.may(space, scope) {
+        true => Ok(()),
+        false => Err(Error::not_allowed(space, scope)),
+    }
+}
+
+/// Whether a caller may register a function. A process runs as the node's own user, so it is for admins.
+///
+/// # Errors
+/// When it may not.
+pub(crate) fn may_register(caller: &Caller, function: &Function) -> Result<(), Error> {
+    match &function.provider {
+        Provider::Process(_) if !caller.is_admin() => Err(Error::process_needs_admin()),
+        _ => Ok(()),
     }
 }
 
@@ -110,11 +246,6 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(value.as_bytes())
 }
 
-/// Balancers ask these without a credential.
-fn is_open(path: &str) -> bool {
-    matches!(path, "/v1/status" | "/v1/ready")
-}
-
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme
@@ -122,140 +253,9 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-/// The origins that pages served from an address have: the address itself and the loopback names.
-fn own_origins(scheme: &str, address: SocketAddr) -> Vec<String> {
-    let port = address.port();
-    let own = match address {
-        SocketAddr::V4(address) => address.ip().to_string(),
-        SocketAddr::V6(address) => format!("[{}]", address.ip()),
-    };
-    let mut hosts = vec![
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        "[::1]".to_owned(),
-    ];
-    if !address.ip().is_unspecified() && !hosts.contains(&own) {
-        hosts.push(own);
-    }
-    // A browser leaves out the port that the scheme implies.
-    let port = match (scheme, port) {
-        ("http", 80) | ("https", 443) => String::new(),
-        _ => format!(":{port}"),
-    };
-    hosts
-        .into_iter()
-        .map(|host| format!("{scheme}://{host}{port}"))
-        .collect()
-}
-
-fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-    // The target of the request may name a host as well; then both count.
-    if let Some(authority) = uri
-        .authority()
-        .filter(|authority| !is_loopback(authority.as_str()))
-    {
-        return Err(Error::host(authority.as_str()));
-    }
-    let mut values = headers.get_all(header::HOST).iter();
-    let host = values
-        .next()
-        .map_or("", |value| value.to_str().unwrap_or(""));
-    if is_loopback(host) && values.next().is_none() {
-        Ok(())
-    } else {
-        Err(Error::host(host))
-    }
-}
-
-/// Whether a host, with or without a port, is a loopback name: `localhost`, `*.localhost`, `127.0.0.0/8` or `[::1]`.
-fn is_loopback(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port),
-        _ => (host, "0"),
-    };
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return false;
-    }
-    if name.starts_with(|first: char| first.is_ascii_digit()) {
-        // What nearly every client says; reading an address costs more than the rest of the check.
-        return name == "127.0.0.1"
-            || name
-                .parse()
-                .is_ok_and(|address: Ipv4Addr| address.is_loopback());
-    }
-    const LOCALHOST: &str = "localhost";
-    let is_localhost = name
-        .len()
-        .checked_sub(LOCALHOST.len())
-        .and_then(|start| name.split_at_checked(start))
-        .is_some_and(|(labels, last)| {
-            let is_below = labels.len() > 1 && labels.ends_with('.') && !labels.starts_with('.');
-            last.eq_ignore_ascii_case(LOCALHOST) && (labels.is_empty() || is_below)
-        });
-    is_localhost || name == "[::1]"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(host: &str, expected: bool) {
-        assert_eq!(is_loopback(host), expected, "{host:?}");
-    }
-
-    #[test]
-    fn loopback_names_with_and_without_port() {
-        for host in [
-            "localhost",
-            "LocalHost:3000",
-            "a.localhost",
-            "a.b.localhost:1",
-            "127.0.0.1",
-            "127.9.8.7:80",
-        ] {
-            check(host, true);
-        }
-        check("[::1]", true);
-        check("[::1]:4001", true);
-    }
-
-    #[test]
-    fn what_a_page_may_have_rebound_is_no_loopback_name() {
-        for host in [
-            "",
-            "evil.com",
-            "evil.com:3000",
-            "localhost.evil.com",
-            "notlocalhost",
-            ".localhost",
-            "localhost.",
-        ] {
-            check(host, false);
-        }
-        for host in [
-            "127.0.0.1.evil.com",
-            "127.1",
-            "128.0.0.1",
-            "0.0.0.0",
-            "::1",
-            "[::2]",
-            "[::1",
-            "localhost:",
-            ":3000",
-        ] {
-            check(host, false);
-        }
-        for host in [
-            "localhost:80:80",
-            "localhost:http",
-            "user@localhost",
-            "a.localhost\u{0}",
-            "élocalhost",
-            "[::1]x",
-        ] {
-            check(host, false);
-        }
-    }
 
     #[test]
     fn the_bearer_scheme_is_read_without_case() {
@@ -263,24 +263,5 @@ mod tests {
         assert_eq!(bearer(b"bEARER   abc "), Some(b"abc".as_slice()));
         assert_eq!(bearer(b"Basic abc"), None);
         assert_eq!(bearer(b"Bearer"), None);
-    }
-
-    #[test]
-    fn own_origins_leave_out_the_implied_port() {
-        let origins = own_origins("http", "127.0.0.1:80".parse().unwrap());
-        assert_eq!(
-            origins,
-            ["http://localhost", "http://127.0.0.1", "http://[::1]"]
-        );
-        let origins = own_origins("https", "127.0.0.1:443".parse().unwrap());
-        assert!(
-            origins.contains(&"https://localhost".to_owned()),
-            "{origins:?}"
-        );
-        let origins = own_origins("http", "10.0.0.5:3000".parse().unwrap());
-        assert!(
-            origins.contains(&"http://10.0.0.5:3000".to_owned()),
-            "{origins:?}"
-        );
     }
 }

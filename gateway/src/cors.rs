@@ -17,7 +17,7 @@ pub(crate) fn preflight() -> Response<AnswerBody> {
     let fields = response.headers_mut();
     fields.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE"),
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
     );
     fields.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,

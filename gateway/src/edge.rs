@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use axum::Router;
 use config::Settings;
-use config::settings::{CertificateFiles, Secret, TlsSettings};
+use config::settings::{CertificateFiles, TlsSettings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Guard;
+use crate::auth::{Access, Guard};
 use crate::events::Emitter;
 use crate::inner::{Callers, Inner, InnerListener};
 use crate::invoke::Propagate;
 use crate::meters::{EventMeters, InvocationMeters};
 use crate::node::Node;
 use crate::surface::{RenderMetrics, Shared, Surface};
-use crate::{admin, functions, headers};
+use crate::{admin, deletion, functions, headers};
 
 mod connection;
 mod head_timer;
@@ -204,7 +204,7 @@ impl Edge {
         settings: &Settings,
         node: impl Node,
         emitter: Arc<Emitter>,
-        admin_token: Option<Secret>,
+        access: Access,
         render_metrics: RenderMetrics,
         propagate: Option<Propagate>,
     ) -> Self {
@@ -215,15 +215,20 @@ impl Edge {
             addresses,
             certificates,
         } = listeners;
-        let [functions_scheme, _, config_scheme] = settings.tls.schemes();
+        let [functions_scheme, events_scheme, config_scheme] = settings.tls.schemes();
         let own = [
             (functions_scheme, addresses.functions),
             (config_scheme, addresses.config),
         ];
         let shared = Arc::new(Shared {
+            places: [
+                (functions_scheme, addresses.functions.port()),
+                (events_scheme, addresses.events.port()),
+                (config_scheme, addresses.config.port()),
+            ],
             node_name: headers::text(node.name()),
             node: Arc::new(node),
-            guard: Guard::new(&settings.auth, admin_token, own),
+            guard: Guard::new(&settings.auth, access, own),
             in_flight: Semaphore::new(settings.limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
             limits: EdgeLimits::new(settings.limits.clone()),
             propagate,
@@ -232,10 +237,12 @@ impl Edge {
             events: EventMeters::new(),
             emitter,
             queued_age_max: settings.queue.max_age,
+            start_timeout: settings.node.start_timeout,
+            tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         let hsts = settings.tls.hsts();
-        let admin = admin::router(settings.node.debug_kill);
+        let admin = admin::router(admin::routes(settings.node.debug_kill));
         let listeners = [
             (
                 functions,
@@ -279,7 +286,11 @@ impl Edge {
     /// moment later, and ends each other one after the answer in flight; [`Serving::finish`] waits for that and bounds it. Instances
     /// are served until [`Serving::end`].
     pub fn serve(self, shutdown: CancellationToken, tracker: &TaskTracker) -> Serving {
-        let (clients, instances) = (Connections::default(), Connections::default());
+        let clients = Connections {
+            tasks: self.shared.tasks.clone(),
+            ..Connections::default()
+        };
+        let instances = Connections::default();
         for (listener, surface) in self.listeners {
             if let Some(certificate) = &surface.certificate {
                 let fresh = Arc::clone(certificate);
@@ -287,6 +298,11 @@ impl Edge {
                 tracker.spawn(clients.tasks.track_future(fresh));
             }
             clients.accept(listener, Arc::new(surface), tracker);
+        }
+        if let Ok(accounts) = self.shared.guard.accounts() {
+            let (shared, accounts) = (Arc::clone(&self.shared), accounts.clone());
+            let sweep = async move { deletion::sweep(&*shared.node, &accounts).await };
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(sweep));
         }
         let closing = self.shared.closing.clone();
         tracker.spawn(clients.tasks.track_future(async move {

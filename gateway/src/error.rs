@@ -5,13 +5,16 @@ use std::time::Duration;
 use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, Space, api};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
 
 use crate::body::AnswerBody;
 use crate::headers;
 
+mod access;
 mod records;
+#[cfg(test)]
+mod tests;
 
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
@@ -158,55 +161,25 @@ impl Error {
         Self::invalid(format!("the request's body can not be read: {why}"))
     }
 
-    /// The Host header names something else than this machine.
-    pub(crate) fn host(host: &str) -> Self {
-        let message = format!(
-            "host {host:?} is no loopback name; without auth only localhost, 127.0.0.1 and [::1] are served"
-        );
-        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
-    }
-
-    /// The request comes from a web page that is not listed.
-    pub(crate) fn origin(origin: &str) -> Self {
-        let message = format!("origin {origin:?} is not listed in auth.origins");
-        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
-    }
-
     /// The listener has TLS, and the request came without.
     pub(crate) fn plain_http() -> Self {
         Self::invalid("this listener speaks HTTPS: begin the URL with https://")
-    }
-
-    /// No valid token came along.
-    pub(crate) fn unauthorized() -> Self {
-        let message = "the admin token is needed: send it as Authorization: Bearer TOKEN";
-        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
-    }
-
-    /// No token of an instance came along.
-    pub(crate) fn unknown_instance() -> Self {
-        let message = "only instances of this node's functions may call here: send HEARTH_TOKEN as Authorization: Bearer TOKEN";
-        Self::refused(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
-    }
-
-    /// The token of one instance came from where another one is.
-    pub(crate) fn instance_elsewhere() -> Self {
-        let message = "this token was made for an instance at another address";
-        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
-    }
-
-    /// A function calls into a space that is not its own.
-    pub(crate) fn other_space(named: &str, own: &Space) -> Self {
-        let message = format!(
-            "space {named} is not that of the caller, {own}, and with auth it may call no other"
-        );
-        Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
     /// The functions API has no such path.
     pub(crate) fn no_such_path(path: &str) -> Self {
         let message = format!("there is nothing at {path}; functions are run with POST /invoke");
         Self::refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
+    }
+
+    /// A file of the page that describes the APIs can not be made.
+    pub(crate) fn page(why: &dyn std::error::Error) -> Self {
+        let message = format!("the page can not be shown: {why}");
+        Self::refused(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Internal,
+            message,
+        )
     }
 
     /// The path takes other methods.
@@ -229,6 +202,33 @@ impl Error {
             wording: Wording::Plain("404 page not found\n"),
             ..error
         }
+    }
+
+    /// The path takes other methods, which the router tells.
+    pub(crate) fn method_not_taken(method: &Method) -> Self {
+        let message = format!("this path does not take {method}");
+        Self::refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            message,
+        )
+    }
+
+    /// The user has a function of that name.
+    pub(crate) fn taken(name: &str) -> Self {
+        let message = format!("name is \"{name}\", and there is a function of that name");
+        Self::refused(StatusCode::CONFLICT, ErrorCode::Conflict, message)
+    }
+
+    /// What carried a request out is gone.
+    pub(crate) fn lost() -> Self {
+        let failure = Failure::new(
+            ErrorCode::Internal,
+            Component::Gateway,
+            Effect::Interrupted,
+            "the run was lost; the log of the node says why",
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure)
     }
 
     /// A path of the config API takes other methods; worded as Event Gateway's router does.
@@ -326,7 +326,7 @@ impl Error {
         let is_refused = failure.effect == Effect::Refused;
         let status = match failure.code {
             ErrorCode::PayloadTooLarge if is_refused => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::FunctionBusy | ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded | ErrorCode::Draining | ErrorCode::EngineUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -380,6 +380,12 @@ impl Error {
         };
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         let fields = response.headers_mut();
         if let Some(more) = &self.fields {
             fields.extend((**more).clone());
@@ -466,7 +472,7 @@ impl From<Failure> for Error {
                 StatusCode::BAD_GATEWAY
             }
             ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::FunctionBusy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::FunctionBusy | ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded
             | ErrorCode::Draining
             | ErrorCode::EngineUnavailable
@@ -493,79 +499,5 @@ impl IntoResponse for Error {
         *response.status_mut() = self.status;
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(code: ErrorCode, effect: Effect, expected: u16) {
-        let error = Error::from(Failure::new(code, Component::Peer, effect, "why"));
-        assert_eq!(error.status.as_u16(), expected, "{code} {effect:?}");
-    }
-
-    #[test]
-    fn every_code_has_its_status() {
-        check(ErrorCode::InvalidRequest, Effect::Refused, 400);
-        check(ErrorCode::FunctionNotFound, Effect::Refused, 404);
-        check(ErrorCode::PayloadTooLarge, Effect::Refused, 413);
-        check(ErrorCode::PayloadTooLarge, Effect::Finished, 502);
-        check(ErrorCode::FunctionBusy, Effect::Refused, 429);
-        check(ErrorCode::Overloaded, Effect::Refused, 503);
-        check(ErrorCode::Draining, Effect::Refused, 503);
-        check(ErrorCode::EngineUnavailable, Effect::Refused, 503);
-        check(ErrorCode::FunctionFailed, Effect::Finished, 502);
-        check(ErrorCode::MalformedAnswer, Effect::Finished, 502);
-        check(ErrorCode::StartFailed, Effect::Refused, 502);
-        check(ErrorCode::Unreachable, Effect::Refused, 502);
-        check(ErrorCode::Interrupted, Effect::Interrupted, 502);
-        check(ErrorCode::DeadlineExceeded, Effect::Interrupted, 504);
-        check(ErrorCode::Internal, Effect::Refused, 500);
-    }
-
-    fn message(code: ErrorCode, effect: Effect, message: &str) -> String {
-        Error::from(Failure::new(code, Component::Peer, effect, message)).functions_message()
-    }
-
-    #[test]
-    fn an_interrupted_call_says_so_once() {
-        assert_eq!(
-            message(
-                ErrorCode::Interrupted,
-                Effect::Interrupted,
-                "node n2 was lost"
-            ),
-            "node n2 was lost; the function may have run"
-        );
-        let said = "node n2 was lost, the function may have run";
-        assert_eq!(
-            message(ErrorCode::Interrupted, Effect::Interrupted, said),
-            said
-        );
-        assert_eq!(
-            message(ErrorCode::FunctionFailed, Effect::Finished, "exit code 1"),
-            "exit code 1"
-        );
-    }
-
-    #[test]
-    fn retry_after_is_whole_seconds_and_never_zero() {
-        let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");
-        let seconds = |failure: Failure| Error::from(failure).retry_after_seconds();
-        assert_eq!(seconds(error(ErrorCode::Overloaded)), Some(1));
-        assert_eq!(
-            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(2_001)),
-            Some(3)
-        );
-        assert_eq!(
-            seconds(error(ErrorCode::FunctionBusy).retry_after_ms(0)),
-            Some(1)
-        );
-        assert_eq!(seconds(error(ErrorCode::Unreachable)), None);
-        assert_eq!(
-            seconds(error(ErrorCode::Unreachable).retry_after_ms(5_000)),
-            Some(5)
-        );
     }
 }

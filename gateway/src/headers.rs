@@ -15,11 +15,17 @@ pub(crate) const START: HeaderName = HeaderName::from_static("x-hearth-start");
 pub(crate) const ROUTE: HeaderName = HeaderName::from_static("x-hearth-route");
 /// `<code>;<component>`, on errors.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-hearth-error");
+/// How a run ended whose output is the answer: `ok`, `failed` or `timeout`.
+pub(crate) const OUTCOME: HeaderName = HeaderName::from_static("x-hearth-outcome");
+/// Its exit code.
+pub(crate) const EXIT_CODE: HeaderName = HeaderName::from_static("x-hearth-exit-code");
+/// Bytes of its output that are missing at the end.
+pub(crate) const CUT: HeaderName = HeaderName::from_static("x-hearth-output-cut");
 /// The phases of an invocation, in milliseconds.
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// All of them, for pages that want to read them across origins.
-pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, server-timing, etag, location, preference-applied, retry-after";
+pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, x-hearth-outcome, x-hearth-exit-code, x-hearth-output-cut, server-timing, etag, location, preference-applied, retry-after";
 
 /// What a browser may make of an answer that is meant for programs: nothing but show it as what it says it is, alone, and forget it.
 pub(crate) const OF_DOCUMENTS: [(HeaderName, HeaderValue); 4] = [

@@ -6,15 +6,48 @@ use actors::view::Readiness;
 use axum::extract::State;
 use protocol::ErrorCode;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::admin::Line;
 use crate::error::Error;
 use crate::surface::Shared;
 
-/// `GET /v1/status`: the process answers. Always 200 and empty.
+/// Whether a balancer should send requests here.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "it is described and not made: an error of it is written elsewhere"
+)]
+pub(crate) struct Ready {
+    /// Whether it should.
+    ready: bool,
+    /// Why not.
+    why: Option<String>,
+}
+
+/// Tell that the process answers.
+#[utoipa::path(
+    get,
+    operation_id = "show_status",
+    path = "/v1/status",
+    tag = "config",
+    security(()),
+    responses((status = 200, description = "It does")),
+)]
 pub(crate) async fn status() {}
 
-/// `GET /v1/ready`: whether a balancer should send requests here.
+/// Tell whether a balancer should send requests here.
+#[utoipa::path(
+    get,
+    operation_id = "show_readiness",
+    path = "/v1/ready",
+    tag = "config",
+    security(()),
+    responses(
+        (status = 200, description = "It should", body = Ready),
+        (status = 503, description = "It should not, with the reason", body = Ready),
+    ),
+)]
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Line<Value>, Error> {
     match shared.node.readiness() {
         Readiness::Ready => Ok(Line(json!({ "ready": true }))),

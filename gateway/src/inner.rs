@@ -157,9 +157,12 @@ pub(crate) async fn answer(
     match api {
         Api::Events => events::answer(shared, id, request, true).await,
         Api::Functions if request.uri().path() == invoke::PATH => {
-            invoke::answer(shared, id, request, Some(&own)).await
+            invoke::answer(shared, id, request, invoke::By::Function(own)).await
         }
-        Api::Functions => surface.route(id, request).await,
+        Api::Functions => {
+            request.extensions_mut().insert(shared.guard.instance(&own));
+            surface.route(id, request, from).await
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use accounts::{Caller, Scope};
 use actors::invoker::{self, Completed, Failed};
 use base64::Engine;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
+use crate::auth;
 use crate::body::{self, AnswerBody};
 use crate::error::{Error, Shape};
 use crate::executions::{self, Wanted};
@@ -37,12 +39,21 @@ const ANSWER_START: &[u8] = br#"{"message":"Function invoked successfully","resu
 /// Up to this many bytes a result is copied between its braces: one short write costs less than three pieces.
 const COPY_BYTES_MAX: usize = 8 * 1024;
 
-/// Answers `POST /invoke`. `own` is the space of the function that calls, where one does.
+/// Who calls.
+#[derive(Debug)]
+pub(crate) enum By {
+    /// A client; without auth it is nobody in particular.
+    Client(Option<Caller>),
+    /// A function, of this space.
+    Function(Space),
+}
+
+/// Answers `POST /invoke`.
 pub(crate) async fn answer(
     shared: &Shared,
     id: &InvocationId,
     request: Request<Incoming>,
-    own: Option<&Space>,
+    by: By,
 ) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
     let fail = |error: &Error| error.answer(Shape::Functions, id, shared.node.name());
@@ -52,13 +63,8 @@ pub(crate) async fn answer(
         return fail(&Error::in_flight(shared.limits.in_flight_max));
     };
     let request = match body::read(&parts.headers, &mut body, &shared.limits).await {
-        Ok(body) => read_request(id, &body, own).and_then(|(request, is_async)| {
-            match own {
-                Some(own) if shared.guard.requires_token() && request.space != *own => {
-                    return Err(Error::other_space(request.space.as_str(), own));
-                }
-                _ => {}
-            }
+        Ok(body) => read_request(id, &body, by.own()).and_then(|(request, is_async)| {
+            by.check(shared, &request.space)?;
             let wanted = Wanted::read(&parts.headers, &body, is_async)?;
             Ok((request, wanted))
         }),
@@ -71,6 +77,27 @@ pub(crate) async fn answer(
             Box::pin(executions::answer(shared, request, &wanted, &parts.headers)).await
         }
         Err(error) => fail(&error),
+    }
+}
+
+impl By {
+    /// The space of a call that names none, where it is not the default one.
+    fn own(&self) -> Option<&Space> {
+        match self {
+            Self::Client(_) => None,
+            Self::Function(own) => Some(own),
+        }
+    }
+
+    /// Whether functions of a space may be called.
+    fn check(&self, shared: &Shared, space: &Space) -> Result<(), Error> {
+        match self {
+            Self::Client(Some(caller)) => auth::may(caller, space, Scope::Invoke),
+            Self::Function(own) if shared.guard.requires_token() && space != own => {
+                Err(Error::other_space(space.as_str(), own))
+            }
+            Self::Client(None) | Self::Function(_) => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod content;
 mod cors;
+mod deletion;
 mod destinations;
 mod edge;
 mod error;
@@ -22,8 +23,10 @@ mod inner;
 mod invoke;
 mod meters;
 mod node;
+mod openapi;
 mod surface;
 
+pub use auth::Access;
 pub use destinations::{Destinations, LeftUntold, Letter, Post};
 pub use edge::{Addresses, BindError, CertificateError, Edge, ListenError, Listeners, Serving};
 pub use events::{Emitter, Invocations, Scheduled};

@@ -9,7 +9,7 @@ use actors::catalog::{
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
-use actors::{Executions, Registry};
+use actors::{Backup, Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -64,6 +64,12 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As [`actors::Catalog::get`].
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error>;
+
+    /// Reads one record, and waits until it can be called here.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::known`].
+    async fn known(&self, space: &str, id: &str) -> Result<Stored, catalog::Error>;
 
     /// Reads the records of a space, by id.
     ///
@@ -248,6 +254,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::schedules`].
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error>;
 
+    /// The whole configuration, to be exported and imported.
+    fn backup(&self) -> &Backup;
+
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
 
@@ -308,6 +317,10 @@ impl Node for actors::Control {
 
     async fn get(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
         self.catalog.get(space, id).await
+    }
+
+    async fn known(&self, space: &str, id: &str) -> Result<Stored, catalog::Error> {
+        self.catalog.known(space, id).await
     }
 
     async fn list(&self, space: &str) -> Result<Vec<Stored>, catalog::Error> {
@@ -419,6 +432,10 @@ impl Node for actors::Control {
 
     fn executions(&self) -> &Executions {
         &self.executions
+    }
+
+    fn backup(&self) -> &Backup {
+        &self.backup
     }
 
     async fn create_schedule(

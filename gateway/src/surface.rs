@@ -7,11 +7,14 @@ use std::time::Duration;
 use actors::invoker::Completed;
 use actors::view::Readiness;
 use axum::Router;
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::{ErrorCode, InvocationId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::auth::Guard;
@@ -34,6 +37,8 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// What the three APIs of a node have in common.
 pub(crate) struct Shared {
     pub(crate) node: Arc<dyn Node>,
+    /// Schemes and ports of the functions, events and config API.
+    pub(crate) places: [(&'static str, u16); 3],
     /// The node's name, ready to be sent.
     pub(crate) node_name: HeaderValue,
     pub(crate) guard: Guard,
@@ -48,6 +53,10 @@ pub(crate) struct Shared {
     pub(crate) emitter: Arc<Emitter>,
     /// How old what waits in the queue may get, where its function does not say.
     pub(crate) queued_age_max: Duration,
+    /// How long an instance may take until it is ready.
+    pub(crate) start_timeout: Duration,
+    /// What goes on when its client is gone. A node that ends waits for it as for connections.
+    pub(crate) tasks: TaskTracker,
     /// Cancelled when the node stops accepting clients; answers without an end end then.
     pub(crate) closing: CancellationToken,
 }
@@ -68,6 +77,19 @@ impl Shared {
         if let Some(timing) = headers::server_timing(&completed.phases) {
             fields.insert(headers::SERVER_TIMING, timing);
         }
+    }
+}
+
+/// Where the client of a request is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let client = parts.extensions.get::<Self>().copied();
+        client.ok_or_else(Error::lost)
     }
 }
 
@@ -132,7 +154,7 @@ impl Surface {
     /// Answers one request, whatever it is. `from` is where its client is.
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         from: IpAddr,
     ) -> Response<AnswerBody> {
         let shared = &*self.shared;
@@ -150,12 +172,11 @@ impl Surface {
         let is_preflight =
             may_be_preflight && cors::is_preflight(request.method(), request.headers());
         // Browsers send no credentials with a preflight, and it makes nothing run.
-        let checked = checked.and_then(|()| match is_preflight {
-            true => Ok(()),
-            false => shared
-                .guard
-                .caller(self.listener, request.uri(), request.headers()),
-        });
+        let checked = match checked {
+            Ok(()) if is_preflight => Ok(None),
+            Ok(()) => shared.guard.admit(self.listener, &mut request).await,
+            Err(error) => Err(error),
+        };
         let checked = match self.listener == Listener::Events && self.closing.is_cancelled() {
             true => Err(Error::draining()),
             false => checked,
@@ -166,13 +187,21 @@ impl Surface {
                 body::discard(&parts.headers, &mut body).await;
                 self.render(&error, &id)
             }
-            Ok(()) if self.listener == Listener::Events => {
+            Ok(_) if self.listener == Listener::Events => {
                 let is_trusted = !is_preflight || !shared.guard.requires_token();
                 events::answer(&self.shared, &id, request, is_trusted).await
             }
-            Ok(()) if is_preflight => cors::preflight(),
-            Ok(()) if self.is_invoke(&request) => invoke::answer(shared, &id, request, None).await,
-            Ok(()) => self.route(&id, request).await,
+            Ok(_) if is_preflight => cors::preflight(),
+            Ok(caller) if self.is_invoke(&request) => {
+                let caller = invoke::By::Client(caller);
+                invoke::answer(shared, &id, request, caller).await
+            }
+            Ok(caller) => {
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
+                self.route(&id, request, from).await
+            }
         };
         self.complete(response, &id, origin)
     }
@@ -197,7 +226,9 @@ impl Surface {
     ) -> Response<AnswerBody> {
         let shared = &*self.shared;
         let fields = response.headers_mut();
-        fields.insert(headers::INVOCATION, headers::text(id.as_str()));
+        fields
+            .entry(headers::INVOCATION)
+            .or_insert_with(|| headers::text(id.as_str()));
         fields
             .entry(headers::NODE)
             .or_insert_with(|| shared.node_name.clone());
@@ -230,8 +261,10 @@ impl Surface {
     pub(crate) async fn route(
         &self,
         id: &InvocationId,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
+        from: IpAddr,
     ) -> Response<AnswerBody> {
+        request.extensions_mut().insert(Client(from));
         let request = request.map(axum::body::Body::new);
         let Ok(mut response) = self.router.clone().oneshot(request).await;
         let Some(error) = response.extensions_mut().remove::<Error>() else {
@@ -240,7 +273,15 @@ impl Surface {
             }
             return response.map(AnswerBody::Routed);
         };
-        let mut answer = self.render(&error, id);
+        // An execution is told by its own id, which its logs have as well.
+        let named = response.headers_mut().remove(headers::INVOCATION);
+        let own = named
+            .as_ref()
+            .and_then(|named| named.to_str().ok()?.parse().ok());
+        let mut answer = self.render(&error, own.as_ref().unwrap_or(id));
+        if let Some(named) = named {
+            answer.headers_mut().insert(headers::INVOCATION, named);
+        }
         // The router knows which methods a path takes.
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             answer.headers_mut().insert(header::ALLOW, allow);

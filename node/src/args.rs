@@ -53,7 +53,7 @@ pub struct NodeArguments {
     /// The host peers reach the node at; the host of --peer-listen without [setting: node.advertise].
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
-    /// The file with the cluster's secret, at least 32 bytes [setting: cluster.secret_file].
+    /// The file with the cluster's secrets, one a line, at least 32 bytes each [setting: cluster.secret_file].
     #[arg(long, value_name = "FILE")]
     pub cluster_secret_file: Option<PathBuf>,
     /// Where the functions API listens [setting: listen.functions].

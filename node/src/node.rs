@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::Accounts;
 use actors::Scheduler;
 use actors::scheduler;
 use cluster::listen::PeerSockets;
 use cluster::peer::client::{self, HttpPeerClient};
 use cluster::peer::server::{self, PeerServer};
 use cluster::{Membership, PeerClient, PeerHandler};
-use config::{Settings, Store};
-use gateway::{Edge, InnerListener, LeftUntold, Listeners, Scheduled};
+use config::{Keyring, Settings, Store};
+use gateway::{Access, Edge, InnerListener, LeftUntold, Listeners, Scheduled};
 use providers::Callers;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vault::Vault;
 
 use crate::events::{Events, Queues};
 use crate::telemetry::Metrics;
@@ -131,7 +134,8 @@ impl Node {
         let Self { settings, store } = self;
         let admin_token = settings.auth.read_admin_token()?;
         let identity = wire::identity(&settings)?;
-        let secret = wire::secret(&settings)?;
+        let keyring =
+            watch::Sender::new(Keyring::read(&settings.cluster, &settings.node.data_dir)?);
         let plugins = wire::Plugins::start(&settings.plugins).await?;
         let readable = settings.readable_listeners();
         if !readable.is_empty() {
@@ -155,12 +159,18 @@ impl Node {
             None => wire::store(&settings).await?,
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let vault = Vault::new(
+            Arc::clone(&store),
+            &settings.cluster.id,
+            keyring.subscribe(),
+        );
+        tracker.spawn(vault.clone().keep_wrapped(stop.clone()));
         let base = wire::local_state(&settings, listeners.addresses());
         let advertise = wire::advertise(&settings, sockets.address.port()).await?;
         let membership = Membership::start(cluster::membership::Args {
             settings: &settings.cluster,
             identity: &identity,
-            secret: &secret,
+            keyring: keyring.subscribe(),
             local: base.clone(),
             socket: sockets.gossip,
             advertise,
@@ -169,6 +179,11 @@ impl Node {
         .await
         .map_err(wire::cluster_error)?;
         let membership = Arc::new(membership);
+        tracker.spawn(Keyring::keep_fresh(
+            settings.cluster.clone(),
+            keyring,
+            stop.clone(),
+        ));
         let queues = Queues::open(&settings, &identity, &membership).await?;
         let outbound = wire::outbound(&settings, &membership);
         let destinations = wire::destinations(&settings, outbound.clone())?;
@@ -216,18 +231,32 @@ impl Node {
             node_id: identity.node_id().clone(),
             node_name: settings.node.name.as_str().into(),
             generation: identity.generation(),
-            store,
+            store: Arc::clone(&store),
             registry: running.control.registry.clone(),
             members: membership.members(),
             fire: Arc::new(Scheduled::new(Arc::clone(&events.emitter))),
             clock: scheduler::wall_ms,
         });
+        let accounts = Accounts::start(accounts::Args {
+            store,
+            vault,
+            settings: settings.auth.clone(),
+            cluster_id: settings.cluster.id.as_str().into(),
+            node: settings.node.name.as_str().into(),
+            data_dir: settings.node.data_dir.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        })
+        .await;
         let edge = Edge::new(
             listeners,
             &settings,
             running.control.clone(),
             Arc::clone(&events.emitter),
-            admin_token,
+            Access {
+                admin_token,
+                accounts: Some(accounts),
+            },
             metrics.render(),
             metrics.request_context(),
         )

@@ -7,7 +7,7 @@ use actors::executor::{Journal, Launchers};
 use actors::supervisor::Parts;
 use async_trait::async_trait;
 use bytesize::ByteSize;
-use cluster::identity::{ClusterSecret, Identity};
+use cluster::identity::Identity;
 use cluster::{LocalState, Membership, PeerClient};
 use config::settings::PluginsSettings;
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
@@ -73,14 +73,6 @@ pub(crate) fn identity(settings: &Settings) -> Result<Identity, StartError> {
     };
     std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
     Identity::load(path).map_err(|error| failed(chain(&error)))
-}
-
-/// The cluster's secret; a node without one makes its own, so that nobody joins it.
-pub(crate) fn secret(settings: &Settings) -> Result<ClusterSecret, StartError> {
-    match settings.cluster.read_secret()? {
-        Some(secret) => ClusterSecret::new(secret.expose()).map_err(cluster_error),
-        None => Ok(ClusterSecret::random()),
-    }
 }
 
 pub(crate) async fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
@@ -158,6 +150,7 @@ pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) ->
         is_draining: false,
         has_engine: false,
         allows_processes: settings.process.allow,
+        secrets: Vec::new(),
         load: cluster::membership::Load::default(),
         hints: Vec::new(),
         images: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::cors::CorsRecord;
 use crate::destination::Destination;
@@ -14,15 +15,19 @@ use crate::id::{FunctionId, Space};
 use crate::schedule::ScheduleRecord;
 use crate::subscription::Subscription;
 
+mod owned;
+
+pub use owned::{FunctionCreated, FunctionDeleted, OwnedFunction, OwnedFunctionDetail};
+
 /// An error of the events and config APIs, in Event Gateway's shape. Exactly one element is ever sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Errors {
     /// The errors.
     pub errors: Vec<ErrorMessage>,
 }
 
 /// One element of [`Errors`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorMessage {
     /// What went wrong.
     pub message: String,
@@ -40,7 +45,7 @@ impl Errors {
 }
 
 /// An error of `/invoke` and of `/api/v1`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InvokeError {
     /// What went wrong.
     pub error: String,
@@ -55,7 +60,7 @@ pub struct InvokeError {
 }
 
 /// The body of `POST /invoke`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct InvokeRequest<'a> {
     /// The function's id.
     pub function_name: std::borrow::Cow<'a, str>,
@@ -64,6 +69,7 @@ pub struct InvokeRequest<'a> {
     pub space: Option<Space>,
     /// The payload, any JSON, handed on as it was written; `null` when absent.
     #[serde(default, borrow)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub payload: Option<&'a RawValue>,
     /// Whether the answer is not waited for.
     #[serde(default, rename = "async")]
@@ -71,21 +77,21 @@ pub struct InvokeRequest<'a> {
 }
 
 /// `GET /v1/spaces/{space}/functions`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Functions {
     /// The functions of the space, by id.
     pub functions: Vec<Function>,
 }
 
 /// `GET /v1/spaces/{space}/subscriptions`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Subscriptions {
     /// The subscriptions of the space.
     pub subscriptions: Vec<Subscription>,
 }
 
 /// `GET /v1/spaces/{space}/eventtypes`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventTypes {
     /// The event types of the space, by name.
@@ -93,21 +99,21 @@ pub struct EventTypes {
 }
 
 /// `GET /v1/spaces/{space}/cors`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AllCors {
     /// The CORS configurations of the space, by id.
     pub cors: Vec<CorsRecord>,
 }
 
 /// `GET /v1/spaces/{space}/schedules`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Schedules {
     /// The schedules of the space, by id.
     pub schedules: Vec<Schedule>,
 }
 
 /// A schedule, and when it was and will be due.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Schedule {
     /// The record.
     #[serde(flatten)]
@@ -121,7 +127,7 @@ pub struct Schedule {
 }
 
 /// A slot that was fired.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FiredSlot {
     /// When it was due.
     pub slot: String,
@@ -132,7 +138,7 @@ pub struct FiredSlot {
 }
 
 /// `GET /v1/dead-letters`: those that the answering node keeps, oldest first.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetters {
     /// The name of the answering node.
@@ -144,7 +150,7 @@ pub struct DeadLetters {
 }
 
 /// A delivery that ended without success.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     /// The delivery's id.
@@ -183,11 +189,12 @@ pub struct DeadLetter {
     pub answer: String,
     /// The event, as an envelope; of a single dead letter only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub event: Option<Box<RawValue>>,
 }
 
 /// `202` to an asynchronous invocation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Accepted {
     /// The execution's id.
     pub execution: ExecutionId,
@@ -197,7 +204,7 @@ pub struct Accepted {
 }
 
 /// `GET /v1/spaces/{space}/executions`: newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Executions {
     /// The executions of this page.
     pub executions: Vec<Execution>,
@@ -206,7 +213,7 @@ pub struct Executions {
 }
 
 /// `GET /v1/spaces/{space}/executions/{id}`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ExecutionDetail {
     /// The execution.
     #[serde(flatten)]
@@ -219,7 +226,7 @@ pub struct ExecutionDetail {
 }
 
 /// What a function answered to an asynchronous invocation, as far as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionResult {
     /// The status of the answer.
@@ -233,6 +240,7 @@ pub struct ExecutionResult {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
     /// JSON as it is, other text as a string, other bytes as base64.
+    #[schema(value_type = serde_json::Value)]
     pub value: Box<RawValue>,
     /// `base64` where the value is that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,14 +248,14 @@ pub struct ExecutionResult {
 }
 
 /// `GET /v1/spaces`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Spaces {
     /// The spaces that hold something, by name.
     pub spaces: Vec<Space>,
 }
 
 /// `GET /v1/cluster`: the cluster as the answering node sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cluster {
     /// The id of the cluster.
@@ -263,7 +271,7 @@ pub struct Cluster {
 }
 
 /// One node of [`Cluster`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterNode {
     /// The `--name` of the node.
@@ -286,12 +294,15 @@ pub struct ClusterNode {
     pub memory_used_mb: u64,
     /// Memory instances may have in all, in MiB.
     pub memory_max_mb: u64,
+    /// What names the cluster's secrets that it opens gossip with, the one it seals with first ([`crate::secret_id`]).
+    #[serde(default)]
+    pub secrets: Vec<String>,
     /// What it says of its most recent instance keys.
     pub hints: Vec<ClusterHint>,
 }
 
 /// What a node says of one instance key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterHint {
     /// The instance key.
@@ -309,7 +320,7 @@ pub struct ClusterHint {
 }
 
 /// `GET /debug/actors`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Actors {
     /// The node's actors, supervisor first.
@@ -317,7 +328,7 @@ pub struct Actors {
 }
 
 /// One actor of [`Actors`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActorStatus {
     /// `supervisor`, `registry_cache`, `executor` or `router`.
@@ -337,7 +348,7 @@ pub struct ActorStatus {
 }
 
 /// `GET /debug/route`: what `pick()` would choose now, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
     /// `local`, `peer`, `wait`, `cold` or `shed`.

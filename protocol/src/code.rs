@@ -26,6 +26,8 @@ pub enum ErrorCode {
     PayloadTooLarge,
     /// The function's own limit (its slots and waiters) is reached.
     FunctionBusy,
+    /// More came than a rate or quota of the caller, the function or the space allows.
+    RateLimited,
     /// The node's own limit (memory, instances, calls in flight) is reached everywhere.
     Overloaded,
     /// The node is draining and admits nothing new.
@@ -75,6 +77,7 @@ impl ErrorCode {
             Self::Conflict => "conflict",
             Self::PayloadTooLarge => "payload_too_large",
             Self::FunctionBusy => "function_busy",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::FunctionFailed => "function_failed",

@@ -6,21 +6,26 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::id::Space;
 use crate::subscription::{METHOD_TAG, Method, PATH_BYTES_MAX, escape_segment};
 
 /// A registered CORS configuration. Metadata that was not set is absent from answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CorsRecord {
     /// Its space.
+    #[schema(required = false)]
     pub space: Space,
     /// Its id within the space, made of method and path.
+    #[schema(required = false)]
     pub cors_id: CorsId,
     /// The method of the requests.
+    #[schema(required = false)]
     pub method: Method,
     /// The path of the requests, a pattern as those of subscriptions.
+    #[schema(required = false)]
     pub path: String,
     /// The origins that may call; `*` is any, and one `*` inside stands for any characters.
     pub allowed_origins: Vec<String>,
@@ -39,6 +44,8 @@ pub struct CorsRecord {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CorsId(Arc<str>);
+
+crate::schema::text_schema!(CorsId);
 
 impl CorsId {
     /// An id as it came in a URL; whether there is such a configuration is another matter.

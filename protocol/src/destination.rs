@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::api::ExecutionResult;
 use crate::execution::{ExecutionId, Status, Trouble};
@@ -21,7 +22,7 @@ pub const DEPTH: &str = "hearthdepth";
 const URL_LEN_MAX: usize = 2_048;
 
 /// Where an end is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase", try_from = "Members")]
 pub enum Destination {
     /// A function of the same space is called.
@@ -144,7 +145,7 @@ pub struct Content {
 }
 
 /// An end that was put into a queue for its destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Told {
     /// Where it is told.
     pub destination: Destination,

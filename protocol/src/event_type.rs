@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::event::{SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX};
 use crate::id::{FunctionId, Space};
 use crate::subscription::EventType;
 
 /// A registered event type. A field that was not set is absent from answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventTypeRecord {
     /// Its space.
+    #[schema(required = false)]
     pub space: Space,
     /// Its name within the space; never a pattern.
+    #[schema(required = false)]
     pub name: EventType,
     /// The function of the space that is asked before an event of this type is delivered to a typed subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]

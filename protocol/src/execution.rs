@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::code::Failure;
 use crate::destination::Told;
@@ -21,7 +22,7 @@ pub struct ExecutionId(uuid::Uuid);
 pub struct InvalidExecutionId(String);
 
 /// What is told of an execution. Moments are in milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Execution {
     /// Its name.
@@ -58,7 +59,7 @@ pub struct Execution {
 }
 
 /// How far an execution is. The last four are ends, and an execution has one of them once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// On its way into a queue; no client was told of it yet.
@@ -78,7 +79,7 @@ pub enum Status {
 }
 
 /// One time that an execution was begun.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// The name of the node where it ran; while it runs, of the node that called.
@@ -100,7 +101,7 @@ pub struct Attempt {
 }
 
 /// Why something came to nothing, as it is told and kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Trouble {
     /// The error code.
     pub code: String,
@@ -168,6 +169,8 @@ impl From<&Failure> for Trouble {
         }
     }
 }
+
+crate::schema::text_schema!(ExecutionId);
 
 impl ExecutionId {
     /// Makes a new name for an execution that is accepted at this moment.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::destination::Destination;
 use crate::id::{FunctionId, InstanceKey, Space};
 
 mod aws;
 mod parse;
+mod schema;
 
 pub use aws::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
@@ -69,7 +71,7 @@ pub enum Provider {
 }
 
 /// The form in which a function gets events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventFormat {
     /// Event Gateway's JSON object; the answer to an `http` event is its response object.
@@ -83,7 +85,7 @@ pub enum EventFormat {
 }
 
 /// `provider` of type `container`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ContainerProvider {
     /// The image reference as the user gave it.
     pub image: String,
@@ -105,7 +107,7 @@ pub struct ContainerProvider {
 }
 
 /// `provider` of type `process`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProcessProvider {
     /// Program and arguments; the program is found on `PATH` or is an absolute path.
     pub command: Vec<String>,
@@ -118,14 +120,14 @@ pub struct ProcessProvider {
 }
 
 /// `provider` of type `http`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HttpProvider {
     /// The absolute URL that invocations are posted to.
     pub url: String,
 }
 
 /// How the code of a pooled function meets an invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Contract {
     /// The instance listens on `$PORT`; an invocation is a `POST /`, 2xx is success.
@@ -135,7 +137,7 @@ pub enum Contract {
 }
 
 /// `limits` as they were set; each absent field has its default.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitsSpec {
     /// Memory of an instance in MiB.
@@ -156,7 +158,7 @@ pub struct LimitsSpec {
 }
 
 /// `scaling` as it was set; each absent field has its default.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingSpec {
     /// Instances that are kept up.
@@ -171,7 +173,7 @@ pub struct ScalingSpec {
 }
 
 /// `delivery` as it was set.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySpec {
     /// The function may run twice for one invocation, so an interrupted one is retried.
@@ -208,7 +210,7 @@ impl DeliverySpec {
 }
 
 /// `sandbox` as it was set; each absent field has its default.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxSpec {
     /// The root file system can not be written; false when absent.

@@ -72,6 +72,8 @@ macro_rules! text_id {
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        crate::schema::text_schema!($name);
     };
 }
 
@@ -151,6 +153,13 @@ impl Space {
     }
 }
 
+impl FunctionId {
+    /// Makes a new random function id.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string().into())
+    }
+}
+
 impl NodeId {
     /// Makes a new random node id.
     pub fn random() -> Self {
@@ -180,6 +189,8 @@ impl fmt::Display for Generation {
 /// Hash of everything that shapes an instance: two instances with equal keys are interchangeable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey([u8; 16]);
+
+crate::schema::text_schema!(InstanceKey);
 
 impl InstanceKey {
     /// Hashes the parts, each with its length, with SHA-256 and keeps the first 16 bytes.

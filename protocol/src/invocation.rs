@@ -10,10 +10,12 @@ use crate::id::{FunctionId, InvocationId, NodeId, Space};
 mod body;
 mod call;
 mod deadline;
+mod ended;
 
 pub use body::{Body, BodyStream};
 pub use call::{AnswerRule, Call, is_hop_by_hop};
 pub use deadline::Deadline;
+pub use ended::{Ended, Outcome};
 
 /// A function's run, as every layer passes it on.
 #[derive(Debug, Clone)]
@@ -70,10 +72,12 @@ pub struct Reply {
     pub headers: Vec<(String, Bytes)>,
     /// The body, whole and within the answer's limit, or as it comes.
     pub body: Body,
+    /// How the run ended, where [`AnswerRule::Output`] asks for all that it printed.
+    pub ended: Option<Box<Ended>>,
 }
 
 /// How long each phase of an invocation took, in microseconds; a phase that did not happen is absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Phases {
     /// Waiting for a slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,7 +137,7 @@ impl Phases {
 }
 
 /// Whether the invocation found an instance that was up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StartKind {
     /// It took a slot of an instance that was already up.

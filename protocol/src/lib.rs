@@ -15,6 +15,8 @@ pub mod invocation;
 pub mod path;
 pub mod peer;
 pub mod schedule;
+mod schema;
+pub mod secret_id;
 pub mod subscription;
 
 pub use code::{Answered, Component, Effect, ErrorCode, Failure};
@@ -28,4 +30,5 @@ pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, Node
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};
 pub use path::PathTree;
 pub use schedule::{ScheduleId, ScheduleRecord};
+pub use secret_id::secret_id;
 pub use subscription::{Subscription, SubscriptionId};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Failure;
 use crate::id::{FunctionId, InstanceKey, InvocationId, NodeId, Space};
-use crate::invocation::{Call, Phases, StartKind, TraceContext};
+use crate::invocation::{Call, Ended, Phases, StartKind, TraceContext};
 
 /// The version in the path of every peer request. It changes only when old heads can no longer be read.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -93,6 +93,9 @@ pub enum ReplyOutcome {
         headers: Vec<(String, Bytes)>,
         /// Whether it ran on an instance that was up.
         start: StartKind,
+        /// How the run ended, where the call asked for all that it printed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<Box<Ended>>,
     },
     /// It did not; the failure says whether it may have run.
     Failed(Failure),
@@ -158,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::code::{Component, Effect, ErrorCode};
-    use crate::invocation::AnswerRule;
+    use crate::invocation::{AnswerRule, Outcome};
 
     fn invoke_heads() -> impl Strategy<Value = InvokeHead> {
         let ids = (
@@ -214,15 +217,29 @@ mod tests {
         })
     }
 
+    fn ended() -> impl Strategy<Value = Ended> {
+        let parts = any::<(bool, Option<i64>, Option<String>, u64)>();
+        parts.prop_map(|(is_over, exit_code, why, cut_bytes)| Ended {
+            outcome: match is_over {
+                true => Outcome::Timeout,
+                false => Outcome::Failed,
+            },
+            exit_code,
+            why,
+            cut_bytes,
+        })
+    }
+
     fn reply_heads() -> impl Strategy<Value = ReplyHead> {
         let outcomes = prop_oneof![
             (
                 any::<u16>(),
                 any::<Option<String>>(),
                 headers(),
-                any::<bool>()
+                any::<bool>(),
+                proptest::option::of(ended())
             )
-                .prop_map(|(status, content_type, headers, is_warm)| {
+                .prop_map(|(status, content_type, headers, is_warm, ended)| {
                     let start = if is_warm {
                         StartKind::Warm
                     } else {
@@ -233,6 +250,7 @@ mod tests {
                         content_type,
                         headers,
                         start,
+                        ended: ended.map(Box::new),
                     }
                 }),
             any::<(String, Option<u64>)>().prop_map(|(message, retry_after_ms)| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::id::{FunctionId, Space};
 use crate::subscription::EventType;
@@ -24,12 +25,14 @@ pub const FIRED: &str = "hearth.schedule.fired";
 pub const DEFAULT_ZONE: &str = "UTC";
 
 /// A registered schedule. A field that was not set is absent from answers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduleRecord {
     /// Its space.
+    #[schema(required = false)]
     pub space: Space,
     /// Its id within the space.
+    #[schema(required = false)]
     pub schedule_id: ScheduleId,
     /// The cron expression of its slots; either this or `every` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +46,7 @@ pub struct ScheduleRecord {
         skip_serializing_if = "Option::is_none",
         with = "humantime_text"
     )]
+    #[schema(value_type = Option<String>, example = "15m")]
     pub every: Option<Duration>,
     /// The only function that gets the event, if there is one; else it goes to all that subscribed to its type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,10 +56,13 @@ pub struct ScheduleRecord {
     pub event_type: Option<EventType>,
     /// What the event says: JSON as it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub data: Option<Box<RawValue>>,
     /// What becomes of slots that nobody could fire in time.
+    #[schema(required = false)]
     pub missed: Missed,
     /// Whether it fires at all.
+    #[schema(required = false)]
     pub enabled: bool,
     /// What its owner notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,7 +70,7 @@ pub struct ScheduleRecord {
 }
 
 /// What becomes of slots that nobody could fire in time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Missed {
     /// They are passed over.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::event::{SYSTEM_PREFIX, TYPED_SYSTEM_PREFIX};
 use crate::id::{FunctionId, InvalidId, Space};
@@ -50,7 +51,7 @@ pub struct Subscription {
 }
 
 /// How a typed subscription gets its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The client waits, and the function's answer is the client's; one for each method, path and event type.
@@ -60,7 +61,7 @@ pub enum Mode {
 }
 
 /// A value of a filter: a text, or several of which one must fit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany {
     /// The one value.
@@ -70,8 +71,9 @@ pub enum OneOrMany {
 }
 
 /// `delivery` as it was set; what is absent is as the function says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SubscriptionDelivery)]
 pub struct DeliverySpec {
     /// How often an event is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,8 +84,9 @@ pub struct DeliverySpec {
 }
 
 /// The CORS settings of an `http` subscription.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SubscriptionCors)]
 pub struct Cors {
     /// The origins that may call; `*` is any, and one `*` inside stands for any characters.
     pub origins: Vec<String>,
@@ -99,7 +102,9 @@ pub struct Cors {
 pub const HTTP_REQUEST: &str = "http.request";
 
 /// A method that can be subscribed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the names say all")]
 pub enum Method {
@@ -198,6 +203,8 @@ impl fmt::Display for Method {
         f.write_str(self.as_str())
     }
 }
+
+crate::schema::text_schema!(EventType);
 
 impl EventType {
     /// The name or pattern.

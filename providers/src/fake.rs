@@ -248,8 +248,8 @@ fn reply(body: Body) -> Reply {
     Reply {
         status: 200,
         content_type: Some("application/json".into()),
-        headers: Vec::new(),
         body,
+        ..Reply::default()
     }
 }
 

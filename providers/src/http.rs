@@ -183,6 +183,7 @@ impl Webhook {
             content_type: answer.content_type,
             headers: answer.headers,
             body: Body::Whole(body),
+            ended: None,
         };
         Ok((reply, rest))
     }

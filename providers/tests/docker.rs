@@ -321,6 +321,19 @@ async fn a_stdio_function_runs_once_an_invocation() {
 }
 
 #[tokio::test]
+async fn a_run_can_answer_with_all_that_it_printed_however_it_ended() {
+    let cluster = Cluster::new().await;
+    let docker = cluster.provider(1).await;
+    let function = container("stdio", "stdio", json!({"limits": {"timeoutMs": 2000}}));
+    program::check_outputs(&docker, &function).await;
+    eventually("nothing is left", || async {
+        cluster.containers().await.is_empty().then_some(())
+    })
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn memory_is_bounded_and_the_error_says_so() {
     let cluster = Cluster::new().await;
     let docker = cluster.provider(1).await;

@@ -273,6 +273,12 @@ async fn a_stdio_function_runs_once_an_invocation() {
 }
 
 #[tokio::test]
+async fn a_run_can_answer_with_all_that_it_printed_however_it_ended() {
+    let function = process("stdio", "stdio", json!({"timeoutMs": 2000}));
+    program::check_outputs(&provider(&outputs()), &function).await;
+}
+
+#[tokio::test]
 async fn memory_is_bounded_and_the_error_says_so() {
     let process_provider = provider(&outputs());
     let function: Arc<Function> = process("stdio", "stdio", json!({"memoryMb": 32}));

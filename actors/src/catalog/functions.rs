@@ -153,6 +153,17 @@ impl Catalog {
         }
     }
 
+    /// Reads one record, and waits until this node's registry has it: what another node registered a moment ago can be called here then.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn known(&self, space: &str, id: &str) -> Result<Stored, Error> {
+        let stored = self.get(space, id).await?;
+        self.applied(stored.revision, |registry| registry.functions_revision)
+            .await;
+        Ok(stored)
+    }
+
     /// Reads the records of a space, by id, from the store, or from this node's registry while the store is away.
     ///
     /// # Errors

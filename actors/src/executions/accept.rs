@@ -257,6 +257,7 @@ impl Executions {
             },
             claim: 1,
             expires_at_ms: millis(new.expires_at),
+            is_waited_for: false,
             key: key.map(|(key, _)| key.clone()),
             is_untold: false,
         };

@@ -18,11 +18,11 @@ const ATTEMPTS_KEPT: usize = 10;
 /// An execution that was begun on this node, until it is dropped.
 #[derive(Debug)]
 pub struct Run {
-    id: ExecutionId,
-    space: Space,
+    pub(super) id: ExecutionId,
+    pub(super) space: Space,
     claim: u32,
     /// Which attempt it is, from 1.
-    attempt: u32,
+    pub(super) attempt: u32,
     cancelled: CancellationToken,
     place: u64,
     running: Arc<Mutex<RunningHere>>,
@@ -40,6 +40,11 @@ pub enum Begun {
 }
 
 impl Run {
+    /// The execution's name.
+    pub fn id(&self) -> ExecutionId {
+        self.id
+    }
+
     /// Waits until somebody ends the execution.
     pub async fn cancelled(&self) {
         self.cancelled.cancelled().await;
@@ -105,7 +110,8 @@ impl Executions {
     ) -> Result<(bool, Option<Untold>), Error> {
         let result = serde_json::to_vec(result).expect("a result has texts for keys");
         let result = Bytes::from(result);
-        let ended = self.close(run, |record| {
+        let patience = self.settings.record_timeout;
+        let ended = self.close(run, patience, |record| {
             let execution = &mut record.execution;
             end(execution, Status::Succeeded, now_ms());
             record.is_untold = is_heard || execution.callback.is_some();
@@ -134,7 +140,8 @@ impl Executions {
         failure: &Failure,
         phases: Phases,
     ) -> Result<bool, Error> {
-        let closed = self.close(run, |record| {
+        let patience = self.settings.record_timeout;
+        let closed = self.close(run, patience, |record| {
             let execution = &mut record.execution;
             execution.status = Status::Queued;
             if let Some(attempt) = execution.attempts.last_mut() {
@@ -188,12 +195,12 @@ impl Executions {
     }
 
     /// Changes the record of what runs, if it is still this run's; says how it is then, and whether it was changed.
-    async fn close(
+    pub(super) async fn close(
         &self,
         run: &Run,
+        patience: Duration,
         change: impl Fn(&mut Record) -> Vec<Write>,
     ) -> Result<Option<(Record, bool)>, Error> {
-        let patience = self.settings.record_timeout;
         let changed = self.change(&run.space, run.id, patience, |record| {
             let is_own = record.execution.status == Status::Running
                 && record.claim == run.claim
@@ -203,7 +210,7 @@ impl Executions {
         changed.await
     }
 
-    fn enter(&self, space: &Space, id: ExecutionId, claim: u32) -> Run {
+    pub(super) fn enter(&self, space: &Space, id: ExecutionId, claim: u32) -> Run {
         let cancelled = CancellationToken::new();
         let mut running = self.running();
         let place = running.next;
@@ -222,7 +229,7 @@ impl Executions {
 }
 
 impl Record {
-    fn begin(&mut self, node: &str, now: u64) {
+    pub(super) fn begin(&mut self, node: &str, now: u64) {
         let execution = &mut self.execution;
         let last = execution.attempts.last_mut();
         if let Some(lost) = last.filter(|last| last.ended_at_ms.is_none()) {

@@ -168,7 +168,12 @@ impl Executions {
                         }
                     }
                     (_, None) => {
-                        if is_older(record.expires_at_ms, LOST_AFTER) {
+                        let patience = match record.is_waited_for {
+                            // Its end may take that long to be written down.
+                            true => self.settings.record_timeout + ACCEPTED_MAX,
+                            false => LOST_AFTER,
+                        };
+                        if is_older(record.expires_at_ms, patience) {
                             all.lost.push(seen(record.expires_at_ms));
                         }
                     }
@@ -201,22 +206,35 @@ impl Executions {
         let Some(mut record) = parse(&entry).filter(|_| entry.revision == seen.revision) else {
             return Ok(false);
         };
-        end(&mut record.execution, Status::Expired, now);
-        // Whether anybody is to hear of it the next sweep finds out.
-        record.is_untold = true;
+        let (status, code, component, message) = match record.is_waited_for {
+            true => (
+                Status::Failed,
+                ErrorCode::Interrupted,
+                Component::Gateway,
+                "the node that ran it was lost",
+            ),
+            false => (
+                Status::Expired,
+                ErrorCode::Expired,
+                Component::Queue,
+                "nothing was heard of it for too long: the queue that had it is lost",
+            ),
+        };
+        end(&mut record.execution, status, now);
+        // Whether anybody is to hear of it the next sweep finds out; who waited for it knows.
+        record.is_untold = !record.is_waited_for;
         record.execution.error = Some(Trouble {
-            code: ErrorCode::Expired.to_string(),
-            component: Component::Queue.to_string(),
-            message: "nothing was heard of it for too long: the queue that had it is lost"
-                .to_owned(),
+            code: code.to_string(),
+            component: component.to_string(),
+            message: message.to_owned(),
             status: None,
             answer: String::new(),
         });
         let at = Some(Precondition::At(seen.revision));
         let is_ended = is_done(self.store.put(&key, record.write(), at).await)?;
         if is_ended {
-            count(Status::Expired);
-            tracing::warn!(execution = %seen.id, space = %seen.space, "an execution was lost with the queue that had it, and is expired now");
+            count(status);
+            tracing::warn!(execution = %seen.id, space = %seen.space, %status, "an execution is ended of which nothing is heard any more: {message}");
         }
         Ok(is_ended)
     }

@@ -11,6 +11,7 @@ use super::sweep::Swept;
 use super::*;
 
 mod told;
+mod waited;
 
 /// The bound on every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -131,12 +131,14 @@ impl Invoker {
                 content_type,
                 headers,
                 start,
+                ended,
             } => Step::Done(Completed {
                 reply: Reply {
                     status,
                     content_type,
                     headers,
                     body,
+                    ended,
                 },
                 node: Arc::from(peer),
                 start,

@@ -59,12 +59,14 @@ impl Invoker {
                     content_type,
                     headers,
                     body,
+                    ended,
                 } = reply;
                 let outcome = ReplyOutcome::Replied {
                     status,
                     content_type,
                     headers,
                     start,
+                    ended,
                 };
                 (outcome, body)
             }

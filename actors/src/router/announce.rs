@@ -15,11 +15,18 @@ use crate::snapshot::Reader;
 pub trait Announce: Send + Sync + fmt::Debug + 'static {
     /// Replaces what was said before; cheap, so that it may be called often.
     fn publish(&self, state: LocalState);
+
+    /// What names the cluster's secrets as this node has them, the one that seals first.
+    fn secrets(&self) -> Vec<String>;
 }
 
 impl Announce for Membership {
     fn publish(&self, state: LocalState) {
         Membership::publish(self, state);
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        Membership::secrets(self)
     }
 }
 
@@ -64,6 +71,7 @@ impl Announcer {
             is_draining: self.is_draining.load(Ordering::Acquire),
             has_engine: self.launchers.can_run(Kind::Container),
             allows_processes: self.launchers.can_run(Kind::Process),
+            secrets: self.announce.secrets(),
             load: Load {
                 in_flight: self.in_flight.count(),
                 instances: used.instances,

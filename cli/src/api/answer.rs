@@ -76,7 +76,7 @@ impl Answer {
         }
         if self.status == StatusCode::UNAUTHORIZED && !self.has_token {
             failure = failure.hint(
-                "--token-file FILE or HEARTH_TOKEN_FILE names the file with the node's admin token",
+                "`hearth login EMAIL` logs in; --token-file FILE or HEARTH_TOKEN_FILE names a file with an API key or the node's admin token",
             );
         }
         if let Some(seconds) = self

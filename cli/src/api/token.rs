@@ -1,4 +1,4 @@
-//! The bearer token of a request, read from a file so that it stands in no process list and no shell history.
+//! The bearer token of a request: of a login, or read from a file so that it stands in no process list and no shell history.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,6 +10,21 @@ use crate::failure::Failure;
 
 /// No token is longer; the file is something else.
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
+
+/// The value of the header for the token of a login.
+///
+/// # Errors
+/// When no header can carry it, as when the credentials file was edited.
+pub(super) fn of_login(token: &str) -> Result<HeaderValue, Failure> {
+    match HeaderValue::from_str(&format!("Bearer {token}")) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            Ok(value)
+        }
+        Err(_) => Err(Failure::usage("the credentials file does not hold a token")
+            .hint("`hearth login` writes it anew")),
+    }
+}
 
 /// Reads the file and returns the value of the `Authorization` header. White space around the token is passed over.
 ///

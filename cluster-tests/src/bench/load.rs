@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::response::Parts;
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
@@ -32,6 +32,8 @@ pub(super) struct Subject {
     pub(super) body: Bytes,
     /// The event that the request emits, if it is one. A node that has no room for it says 503, and that ends no run.
     pub(super) event: Option<&'static str>,
+    /// The credential that is sent along.
+    pub(super) authorization: Option<HeaderValue>,
 }
 
 /// How it is called.
@@ -200,6 +202,7 @@ impl Subject {
             path,
             body,
             event: None,
+            authorization: None,
         }
     }
 
@@ -212,6 +215,9 @@ impl Subject {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(event) = self.event {
             headers.insert("event", HeaderValue::from_static(event));
+        }
+        if let Some(value) = &self.authorization {
+            headers.insert(AUTHORIZATION, value.clone());
         }
         request
     }

@@ -60,31 +60,3 @@ fn a_foreign_file_is_named_and_kept() {
     assert!(error.to_string().contains("node-id"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "not a / node id");
 }
-
-#[test]
-fn a_secret_has_at_least_32_bytes_without_white_space() {
-    assert!(ClusterSecret::new(&"x".repeat(32)).is_ok());
-    let error = ClusterSecret::new(&format!("{}{}", "x".repeat(31), " \n".repeat(20))).unwrap_err();
-    assert!(
-        matches!(error, Error::SecretTooShort { bytes: 31 }),
-        "{error}"
-    );
-}
-
-#[test]
-fn keys_differ_by_secret_use_and_cluster() {
-    let secret = ClusterSecret::new(&"s".repeat(32)).unwrap();
-    let same = ClusterSecret::new(&format!("  {}\n", "s".repeat(32))).unwrap();
-    let key = secret.derive("gossip", "hearth");
-    assert_eq!(key, same.derive("gossip", "hearth"));
-    assert_ne!(key, secret.derive("gossip", "other"));
-    assert_ne!(key, secret.derive("goss", "iphearth"));
-    assert_ne!(
-        key,
-        ClusterSecret::new(&"t".repeat(32))
-            .unwrap()
-            .derive("gossip", "hearth")
-    );
-    assert_ne!(key, ClusterSecret::random().derive("gossip", "hearth"));
-    assert_eq!(format!("{secret:?}"), "<redacted>");
-}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatHandle, ChitchatId, NodeState};
+use config::Keyring;
 use protocol::{Generation, NodeId};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -26,6 +27,8 @@ pub(super) struct Gossip {
     /// What chitchat was told last.
     pub(super) entries: BTreeMap<String, String>,
     pub(super) local: watch::Receiver<LocalState>,
+    pub(super) keyring: watch::Receiver<Keyring>,
+    pub(super) cluster_id: String,
     pub(super) members: watch::Sender<Arc<Members>>,
     pub(super) stop: CancellationToken,
     pub(super) failed: CancellationToken,
@@ -50,6 +53,7 @@ impl Gossip {
                 }
                 Ok(()) = live.changed() => self.refresh(&mut seen).await,
                 _ = forget.tick() => self.refresh(&mut seen).await,
+                Ok(()) = self.keyring.changed() => self.say().await,
                 () = changed_from(&mut self.local, publish_from) => {
                     self.say().await;
                     publish_from = Instant::now() + self.interval;
@@ -63,11 +67,11 @@ impl Gossip {
 
     /// Tells chitchat what changed.
     async fn say(&mut self) {
-        let entries = keys::write(
-            &self.local.borrow_and_update(),
-            self.identity.fingerprint(),
-            self.bounds,
-        );
+        let local = LocalState {
+            secrets: self.keyring.borrow_and_update().ids(&self.cluster_id),
+            ..self.local.borrow_and_update().clone()
+        };
+        let entries = keys::write(&local, self.identity.fingerprint(), self.bounds);
         let chitchat = self.handle.chitchat();
         let mut chitchat = chitchat.lock().await;
         let said = chitchat.self_node_state();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `about` | JSON: name, version, protocol version, certificate fingerprint; never changes while the node runs |
 //! | `addresses` | JSON: where its APIs are reached |
-//! | `status` | JSON: draining, engine, processes |
+//! | `status` | JSON: draining, engine, processes, ids of the cluster's secrets |
 //! | `load` | JSON: how busy it is |
 //! | `hint:<instance key>` | `<free slots>/<instances>` |
 //! | `img:<digest>` | empty |
@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use config::settings::SECRETS_MAX;
 use protocol::InstanceKey;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,8 @@ const IMAGE: &str = "img:";
 const READ_MAX: usize = 4096;
 /// The longest name and version that are read of a peer.
 const NAME_BYTES_MAX: usize = 128;
+/// The longest name of a secret that is read of a peer.
+const SECRET_ID_BYTES_MAX: usize = 64;
 /// The longest digest that is gossiped or read.
 const DIGEST_BYTES_MAX: usize = 256;
 
@@ -57,6 +60,7 @@ struct Status {
     draining: bool,
     engine: bool,
     processes: bool,
+    secrets: Vec<String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -105,6 +109,7 @@ pub(super) fn write(
                 draining: state.is_draining,
                 engine: state.has_engine,
                 processes: state.allows_processes,
+                secrets: state.secrets.clone(),
             }),
         ),
         (
@@ -151,7 +156,7 @@ pub(super) fn read<'a>(
             match key {
                 ABOUT => about = counted("about", read_about(value)),
                 ADDRESSES => addresses = counted::<Addresses>("addresses", parse(value)),
-                STATUS => status = counted::<Status>("status", parse(value)),
+                STATUS => status = counted("status", read_status(value)),
                 LOAD => load = counted::<LoadValue>("load", parse(value)),
                 _ => {} // of a later version
             }
@@ -169,6 +174,7 @@ pub(super) fn read<'a>(
         is_draining: status.draining,
         has_engine: status.engine,
         allows_processes: status.processes,
+        secrets: status.secrets,
         load: Load {
             in_flight: load.in_flight,
             instances: load.instances,
@@ -198,6 +204,16 @@ fn read_about(value: &str) -> Option<(About, Fingerprint)> {
     let mut fingerprint = [0; 32];
     hex::decode_to_slice(&about.fingerprint, &mut fingerprint).ok()?;
     Some((about, Fingerprint(fingerprint)))
+}
+
+fn read_status(value: &str) -> Option<Status> {
+    let status: Status = parse(value)?;
+    let is_right = status.secrets.len() <= SECRETS_MAX
+        && status
+            .secrets
+            .iter()
+            .all(|id| id.len() <= SECRET_ID_BYTES_MAX);
+    is_right.then_some(status)
 }
 
 fn is_digest(text: &str) -> bool {

@@ -20,7 +20,9 @@ use anyhow::Context;
 use async_trait::async_trait;
 use chitchat::ChitchatEnvelope;
 use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport, UdpTransport};
+use config::Keyring;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 mod seal;
@@ -39,15 +41,19 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Opens the one sealed socket of a node over a socket that is bound already.
 pub(super) struct SealedTransport {
     outside: Mutex<Option<std::net::UdpSocket>>,
-    key: [u8; 32],
+    keyring: watch::Receiver<Keyring>,
     cluster_id: String,
 }
 
 impl SealedTransport {
-    pub(super) fn new(outside: std::net::UdpSocket, key: [u8; 32], cluster_id: &str) -> Self {
+    pub(super) fn new(
+        outside: std::net::UdpSocket,
+        keyring: watch::Receiver<Keyring>,
+        cluster_id: &str,
+    ) -> Self {
         Self {
             outside: Mutex::new(Some(outside)),
-            key,
+            keyring,
             cluster_id: cluster_id.to_owned(),
         }
     }
@@ -67,11 +73,15 @@ impl SealedTransport {
         ready_to_send(&outside).await?;
         let inner = UdpTransport.open((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let shim = shim(inner.local_addr()?).await?;
+        let mut keyring = self.keyring.clone();
+        let keys = gossip_keys(&keyring.borrow_and_update(), &self.cluster_id);
         Ok(SealedSocket {
             outside,
             inner,
             shim,
-            sessions: Sessions::new(&self.key, &self.cluster_id),
+            sessions: Sessions::new(&keys, &self.cluster_id),
+            keyring,
+            cluster_id: self.cluster_id.clone(),
             buffer: vec![0; DATAGRAM_BYTES_MAX].into(),
             handed_over: None,
             warned: None,
@@ -118,6 +128,9 @@ struct SealedSocket {
     inner: Box<dyn Socket>,
     shim: UdpSocket,
     sessions: Sessions,
+    /// What the sessions' keys are made from; looked at before each datagram.
+    keyring: watch::Receiver<Keyring>,
+    cluster_id: String,
     buffer: Box<[u8]>,
     /// The message that is on its way from the shim to the inner socket: one at a time, so that its sender is known when it
     /// comes out there. It is part of the socket and not of `recv`'s future, which may be dropped at any await.
@@ -148,6 +161,7 @@ impl Socket for SealedSocket {
         let outcome = self.inner.send(self.shim.local_addr()?, envelope).await?;
         match timeout(HANDOVER_TIMEOUT, self.shim.recv(&mut self.buffer)).await {
             Ok(Ok(bytes)) => {
+                self.take_new_keys();
                 let datagrams = self.sessions.outgoing(to, &self.buffer[..bytes]);
                 self.send_out(to, &datagrams);
             }
@@ -201,7 +215,16 @@ impl SealedSocket {
         Ok(None)
     }
 
+    /// Seals and opens with the secrets that the cluster has now.
+    fn take_new_keys(&mut self) {
+        if self.keyring.has_changed().unwrap_or(false) {
+            let keys = gossip_keys(&self.keyring.borrow_and_update(), &self.cluster_id);
+            self.sessions.set_keys(&keys);
+        }
+    }
+
     fn accept(&mut self, bytes: usize, from: SocketAddr) {
+        self.take_new_keys();
         match self.sessions.incoming(from, &self.buffer[..bytes]) {
             Incoming::Deliver(message) => match self.shim.try_send(&message) {
                 Ok(_) => {
@@ -246,6 +269,14 @@ impl SealedSocket {
             tracing::warn!(%from, "gossip is dropped: it is sealed with another cluster secret or cluster id");
         }
     }
+}
+
+/// The keys that gossip is sealed with, the first one, and opened with.
+fn gossip_keys(keyring: &Keyring, cluster_id: &str) -> Vec<[u8; 32]> {
+    let secrets = keyring.secrets().iter();
+    secrets
+        .map(|secret| secret.derive("gossip", cluster_id))
+        .collect()
 }
 
 fn count(dropped: Dropped) {

@@ -16,6 +16,7 @@ const BOUND: Duration = Duration::from_secs(10);
 struct Node {
     identity: Identity,
     membership: Membership,
+    keyring: watch::Sender<Keyring>,
     data_dir: TempDir,
     listens_at: SocketAddr,
 }
@@ -58,10 +59,11 @@ impl<'a> Start<'a> {
             seeds,
             ..ClusterSettings::default()
         };
+        let keyring = watch::Sender::new(Keyring::with(&[self.secret]));
         let membership = Membership::start(Args {
             settings: &settings,
             identity: &identity,
-            secret: &ClusterSecret::new(self.secret).unwrap(),
+            keyring: keyring.subscribe(),
             local: state(self.name),
             socket: sockets.gossip,
             advertise: self.advertise.unwrap_or(sockets.address),
@@ -72,6 +74,7 @@ impl<'a> Start<'a> {
         Node {
             identity,
             membership,
+            keyring,
             data_dir: self.data_dir,
             listens_at: sockets.address,
         }
@@ -131,6 +134,7 @@ fn state(name: &str) -> LocalState {
         is_draining: false,
         has_engine: false,
         allows_processes: true,
+        secrets: Keyring::with(&[SECRET]).ids("hearth"),
         load: Load::default(),
         hints: vec![],
         images: vec![],
@@ -247,6 +251,43 @@ async fn hundreds_of_hints_and_images_arrive() {
     // A newcomer gets all of it too.
     let three = Start::new("n3", &[&one]).run().await;
     three.sees(two.id(), "full", full).await;
+}
+
+/// What an operator does to all nodes in three steps: the new secret opens, then seals, then is the only one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_secret_is_replaced_and_no_node_is_lost() {
+    const NEW: &str = "the new secret of this test, also of 32 bytes";
+    let one = Start::new("n1", &[]).run().await;
+    let two = Start::new("n2", &[&one]).run().await;
+    let three = Start::new("n3", &[&one]).run().await;
+    let nodes = [&one, &two, &three];
+    for (node, other) in [(&one, &two), (&two, &three), (&three, &one)] {
+        node.sees_alive(other).await;
+    }
+    let mut seen: Vec<_> = nodes.iter().map(|node| node.membership.members()).collect();
+    for texts in [&[SECRET, NEW][..], &[NEW, SECRET], &[NEW]] {
+        let ids = Keyring::with(texts).ids("hearth");
+        for node in nodes {
+            node.keyring.send_replace(Keyring::with(texts));
+            assert_eq!(node.membership.secrets(), ids);
+            // One node after the other: those between have other secrets, and hear each other all the same.
+            for other in nodes.iter().filter(|other| other.id() != node.id()) {
+                let says = |member: &Member| member.state.secrets == ids;
+                other.sees(node.id(), "with these secrets", says).await;
+            }
+        }
+    }
+    for members in &mut seen {
+        let members = members.borrow();
+        assert!(members.len() == 2 && members.values().all(|member| member.is_alive));
+    }
+    let late = Start {
+        secret: NEW,
+        ..Start::new("n4", &[&one])
+    };
+    let (late, stranger) = (late.run().await, Start::new("n5", &[&one]).run().await);
+    three.sees_alive(&late).await;
+    assert!(stranger.membership.members().borrow().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -397,7 +438,7 @@ async fn an_address_that_is_none_is_not_advertised() {
     let started = Membership::start(Args {
         settings: &ClusterSettings::default(),
         identity: &Identity::load(data_dir.path()).unwrap(),
-        secret: &ClusterSecret::random(),
+        keyring: watch::channel(Keyring::with(&[SECRET])).1,
         local: state("n1"),
         socket: sockets.gossip,
         advertise: ([0, 0, 0, 0], 7400).into(),

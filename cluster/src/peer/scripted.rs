@@ -57,6 +57,7 @@ impl Step {
             content_type: None,
             headers: Vec::new(),
             start: protocol::invocation::StartKind::Warm,
+            ended: None,
         };
         Self::answer(
             ReplyHead {

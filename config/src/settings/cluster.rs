@@ -7,14 +7,23 @@ use super::error::{above_zero, is_host_and_port, is_name, require};
 use super::field::section;
 use super::{Error, Secret, secret};
 
+/// The fewest bytes a cluster secret has.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// The most secrets a cluster has at once. A change needs two.
+pub const SECRETS_MAX: usize = 4;
+
 section! {
     /// Gossip and peers.
     pub struct ClusterSettings {
         /// The cluster's id: nodes of another one are not heard.
         pub id: String = "hearth".into(),
-        /// The file with the cluster's secret: any text of at least 32 bytes, surrounding white space ignored. Without one the node
-        /// makes its own and stays alone.
+        /// The file with the cluster's secrets, one a line, each of at least 32 bytes, surrounding white space ignored: the first
+        /// seals, all open (see `hearth cluster rotate-secret`). Without a file the node makes its own and stays alone.
         pub secret_file: Option<PathBuf> = None,
+        /// How often that file is looked at: what was changed is used without a restart.
+        #[serde(with = "humantime_serde")]
+        pub secret_reload_interval: Duration = Duration::from_secs(2),
         /// Peer addresses, `HOST:PORT`, to find the cluster by.
         pub seeds: Vec<String> = Vec::new(),
         /// How often a node gossips; use 500 ms from 20 nodes on.
@@ -46,7 +55,7 @@ section! {
 
 impl ClusterSettings {
     pub(super) fn check(&self) -> Result<(), Error> {
-        above_zero!("cluster", self: gossip_interval, dead_node_grace, hints_max, images_max, probe_interval, probe_misses_max,
+        above_zero!("cluster", self: secret_reload_interval, gossip_interval, dead_node_grace, hints_max, images_max, probe_interval, probe_misses_max,
             connect_timeout, idle_connections_max, peer_connections_max);
         let name = "a name of letters, digits, '.', '-' and '_', 64 at most, that begins with a letter or digit";
         require(
@@ -73,11 +82,17 @@ impl ClusterSettings {
         Ok(())
     }
 
-    /// Reads the cluster's secret from its file; none when no file is set.
+    /// Reads the cluster's secrets from their file, the one that seals first; none when no file is set.
     ///
     /// # Errors
-    /// When the file can not be read, is no UTF-8 text, or holds fewer than 32 bytes besides surrounding white space.
-    pub fn read_secret(&self) -> Result<Option<Secret>, Error> {
-        secret::read(self.secret_file.as_deref(), "cluster.secret_file", 32)
+    /// When the file can not be read, is no UTF-8 text, or holds no secret, more than [`SECRETS_MAX`], one twice, or one of fewer than
+    /// 32 bytes besides surrounding white space.
+    pub fn read_secrets(&self) -> Result<Vec<Secret>, Error> {
+        secret::read_lines(
+            self.secret_file.as_deref(),
+            "cluster.secret_file",
+            SECRET_BYTES_MIN,
+            SECRETS_MAX,
+        )
     }
 }

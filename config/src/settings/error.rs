@@ -34,7 +34,7 @@ pub enum Origin {
 }
 
 impl Error {
-    pub(super) fn new(
+    pub(crate) fn new(
         key: impl Into<String>,
         value: impl fmt::Display,
         expected: impl Into<String>,

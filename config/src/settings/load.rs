@@ -147,7 +147,7 @@ impl Settings {
         if let (AuthMode::Off, Some((key, address))) = (self.auth.mode, exposed) {
             let expected = format!(
                 "required, because {key} is {address}, which others can reach: \
-                 start with --auth required --admin-token-file FILE, or listen on 127.0.0.1"
+                 start with --auth required, or listen on 127.0.0.1"
             );
             return Err(Error::new("auth.mode", "off", expected));
         }

@@ -47,13 +47,7 @@ pub(super) fn read(
     len_min: usize,
 ) -> Result<Option<Secret>, Error> {
     let Some(file) = file else { return Ok(None) };
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Error::new(
-            key,
-            file.display(),
-            format!("a file with a secret text that can be read: {error}"),
-        )
-    })?;
+    let text = read_text(file, key)?;
     let text = text.trim();
     if text.len() < len_min {
         let expected = format!(
@@ -63,6 +57,57 @@ pub(super) fn read(
         return Err(Error::new(key, file.display(), expected));
     }
     Ok(Some(Secret::new(text)))
+}
+
+/// Reads the secrets that a setting names the file of, one a line; empty lines do not count. None where no file is set.
+pub(super) fn read_lines(
+    file: Option<&Path>,
+    key: &str,
+    len_min: usize,
+    count_max: usize,
+) -> Result<Vec<Secret>, Error> {
+    let Some(file) = file else {
+        return Ok(Vec::new());
+    };
+    let text = read_text(file, key)?;
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let wrong = |expected: String| Err(Error::new(key, file.display(), expected));
+    if lines.is_empty() || lines.len() > count_max {
+        let found = lines.len();
+        return wrong(format!(
+            "a file with 1 to {count_max} secrets, one a line, found {found}"
+        ));
+    }
+    for (position, line) in lines.iter().enumerate() {
+        let number = position + 1;
+        if line.len() < len_min {
+            let found = line.len();
+            return wrong(format!(
+                "a file with secrets of at least {len_min} bytes, one a line, found {found} in secret {number}"
+            ));
+        }
+        if let Some(other) = lines[..position].iter().position(|other| other == line) {
+            let other = other + 1;
+            return wrong(format!(
+                "a file with each secret once, found secret {number} to be secret {other}"
+            ));
+        }
+    }
+    Ok(lines.into_iter().map(Secret::new).collect())
+}
+
+fn read_text(file: &Path, key: &str) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(|error| {
+        Error::new(
+            key,
+            file.display(),
+            format!("a file with a secret text that can be read: {error}"),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -79,6 +124,41 @@ mod tests {
             .unwrap();
         assert_eq!(secret.expose(), "s".repeat(32));
         assert_eq!(format!("{secret:?}"), "<redacted>");
+    }
+
+    #[test]
+    fn several_secrets_stand_in_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secrets");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            read_lines(Some(&file), "cluster.secret_file", 4, 2)
+        };
+        let texts = |text| {
+            let secrets: Vec<Secret> = read(text).unwrap();
+            secrets
+                .iter()
+                .map(|secret| secret.expose().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(texts(" abcd \n\n\tefgh\r\n"), ["abcd", "efgh"]);
+        assert_eq!(texts("ab cd"), ["ab cd"]);
+        let error = |text| read(text).unwrap_err().to_string();
+        for (text, expected) in [
+            ("", "1 to 2 secrets, one a line, found 0"),
+            ("\n \n", "found 0"),
+            ("abcd\nefgh\nijkl", "found 3"),
+            (
+                "abcd\nefg",
+                "at least 4 bytes, one a line, found 3 in secret 2",
+            ),
+            ("abcd\nabcd", "found secret 2 to be secret 1"),
+        ] {
+            let error = error(text);
+            assert!(error.contains(expected), "{text:?}: {error}");
+            assert!(!error.contains("efg"), "{error}");
+        }
+        assert_eq!(read_lines(None, "cluster.secret_file", 4, 2), Ok(vec![]));
     }
 
     #[test]

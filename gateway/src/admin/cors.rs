@@ -7,7 +7,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
 use http::{HeaderMap, StatusCode};
-use protocol::{CorsId, CorsRecord, api};
+use protocol::api::{self, AllCors, Errors};
+use protocol::{CorsId, CorsRecord, Space};
 
 use super::filter::MetadataFilter;
 use super::named::Named;
@@ -15,7 +16,19 @@ use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
 use crate::surface::Shared;
 
-/// `POST /v1/spaces/{space}/cors`
+/// Register a CORS configuration.
+#[utoipa::path(
+    post,
+    operation_id = "create_cors",
+    path = "/v1/spaces/{space}/cors",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space")),
+    request_body = CorsRecord,
+    responses(
+        (status = 201, description = "Registered", body = CorsRecord),
+        (status = 409, description = "There is one of that id", body = Errors),
+    ),
+)]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -26,7 +39,15 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
 
-/// `GET /v1/spaces/{space}/cors[?metadata.<key>=<value>]`
+/// List the CORS configurations of a space.
+#[utoipa::path(
+    get,
+    operation_id = "list_cors",
+    path = "/v1/spaces/{space}/cors",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = AllCors)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -42,7 +63,18 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/spaces/{space}/cors/{id}`
+/// Read a CORS configuration.
+#[utoipa::path(
+    get,
+    operation_id = "read_cors",
+    path = "/v1/spaces/{space}/cors/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = CorsId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The record", body = CorsRecord),
+        (status = 404, description = "There is none", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Named { space, id }: Named<CorsId>,
@@ -50,7 +82,21 @@ pub(super) async fn read(
     Ok(record(shared.node.cors(&space, &id).await?))
 }
 
-/// `PUT /v1/spaces/{space}/cors/{id}`
+/// Replace a CORS configuration.
+#[utoipa::path(
+    put,
+    operation_id = "replace_cors",
+    path = "/v1/spaces/{space}/cors/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = CorsId, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    request_body = CorsRecord,
+    responses(
+        (status = 200, description = "The record", body = CorsRecord),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Named { space, id }: Named<CorsId>,
@@ -62,7 +108,20 @@ pub(super) async fn replace(
     Ok(record(shared.node.update_cors(&id, cors, at).await?))
 }
 
-/// `DELETE /v1/spaces/{space}/cors/{id}`
+/// Remove a CORS configuration.
+#[utoipa::path(
+    delete,
+    operation_id = "delete_cors",
+    path = "/v1/spaces/{space}/cors/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = CorsId, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
     Named { space, id }: Named<CorsId>,

@@ -5,10 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use http::StatusCode;
-use protocol::{Event, Failure, api};
+use protocol::api::{self, DeadLetters, Errors};
+use protocol::{Event, Failure};
 use queue::{DeadLetter, DeliveryId, Origin};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::IntoParams;
 
 use super::{Line, Query, Segments};
 use crate::destinations::Notice;
@@ -19,14 +21,26 @@ use crate::surface::Shared;
 const PAGE_LEN: usize = 100;
 const PAGE_LEN_MAX: usize = 1_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// How many; 100 where it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// Only those after this position; `next` of the page before.
     #[serde(default)]
     after: u64,
 }
 
-/// `GET /v1/dead-letters?limit=&after=`
+/// List the dead letters of this node, the oldest first.
+#[utoipa::path(
+    get,
+    operation_id = "list_dead_letters",
+    path = "/v1/dead-letters",
+    tag = "config",
+    params(Page),
+    responses((status = 200, description = "A page of them", body = DeadLetters)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Query(page): Query<Page>,
@@ -47,7 +61,18 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/dead-letters/{id}`
+/// Read a dead letter, with its event.
+#[utoipa::path(
+    get,
+    operation_id = "read_dead_letter",
+    path = "/v1/dead-letters/{id}",
+    tag = "config",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The dead letter", body = api::DeadLetter),
+        (status = 404, description = "This node has none of that id", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,
@@ -63,7 +88,18 @@ pub(super) async fn read(
     Ok(Line(api::DeadLetter { event, ..letter }))
 }
 
-/// `POST /v1/dead-letters/{id}/redrive`
+/// Deliver a dead letter once more.
+#[utoipa::path(
+    post,
+    operation_id = "redrive_dead_letter",
+    path = "/v1/dead-letters/{id}/redrive",
+    tag = "config",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 204, description = "It waits to be delivered"),
+        (status = 404, description = "This node has none of that id", body = Errors),
+    ),
+)]
 pub(super) async fn redrive(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,
@@ -72,7 +108,18 @@ pub(super) async fn redrive(
     done(&shared, &id, is_redriven)
 }
 
-/// `DELETE /v1/dead-letters/{id}`
+/// Forget a dead letter.
+#[utoipa::path(
+    delete,
+    operation_id = "purge_dead_letter",
+    path = "/v1/dead-letters/{id}",
+    tag = "config",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 204, description = "Forgotten"),
+        (status = 404, description = "This node has none of that id", body = Errors),
+    ),
+)]
 pub(super) async fn purge(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,

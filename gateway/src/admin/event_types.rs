@@ -7,14 +7,28 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
 use http::{HeaderMap, StatusCode};
-use protocol::{EventTypeRecord, api};
+use protocol::api::{self, Errors, EventTypes};
+use protocol::subscription::EventType;
+use protocol::{EventTypeRecord, Space};
 
 use super::filter::MetadataFilter;
 use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
 use crate::surface::Shared;
 
-/// `POST /v1/spaces/{space}/eventtypes`
+/// Register an event type.
+#[utoipa::path(
+    post,
+    operation_id = "create_event_type",
+    path = "/v1/spaces/{space}/eventtypes",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space")),
+    request_body = EventTypeRecord,
+    responses(
+        (status = 201, description = "Registered", body = EventTypeRecord),
+        (status = 409, description = "There is one of that name", body = Errors),
+    ),
+)]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -26,7 +40,15 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
 
-/// `GET /v1/spaces/{space}/eventtypes[?metadata.<key>=<value>]`
+/// List the event types of a space.
+#[utoipa::path(
+    get,
+    operation_id = "list_event_types",
+    path = "/v1/spaces/{space}/eventtypes",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = EventTypes)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -42,7 +64,18 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/spaces/{space}/eventtypes/{name}`
+/// Read an event type.
+#[utoipa::path(
+    get,
+    operation_id = "read_event_type",
+    path = "/v1/spaces/{space}/eventtypes/{name}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("name" = EventType, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "The record", body = EventTypeRecord),
+        (status = 404, description = "There is none", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Segments((space, name)): Segments<(String, String)>,
@@ -50,7 +83,21 @@ pub(super) async fn read(
     Ok(record(shared.node.event_type(&space, &name).await?))
 }
 
-/// `PUT /v1/spaces/{space}/eventtypes/{name}`
+/// Replace an event type.
+#[utoipa::path(
+    put,
+    operation_id = "replace_event_type",
+    path = "/v1/spaces/{space}/eventtypes/{name}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("name" = EventType, Path, description = "Its name"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    request_body = EventTypeRecord,
+    responses(
+        (status = 200, description = "The record", body = EventTypeRecord),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Segments((space, name)): Segments<(String, String)>,
@@ -62,7 +109,20 @@ pub(super) async fn replace(
     Ok(record(shared.node.update_event_type(event_type, at).await?))
 }
 
-/// `DELETE /v1/spaces/{space}/eventtypes/{name}`
+/// Remove an event type.
+#[utoipa::path(
+    delete,
+    operation_id = "delete_event_type",
+    path = "/v1/spaces/{space}/eventtypes/{name}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("name" = EventType, Path, description = "Its name"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
     Segments((space, name)): Segments<(String, String)>,

@@ -2,34 +2,62 @@
 
 use std::sync::Arc;
 
+use accounts::Caller;
 use actors::catalog::{self, Stored};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use protocol::{Function, api};
+use protocol::api::{self, Errors, Functions};
+use protocol::{Function, FunctionId, Space};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::filter::MetadataFilter;
 use super::{Line, Query, Segments, gone, read_body, refused, tags};
+use crate::auth;
 use crate::error::Error;
 use crate::surface::Shared;
 
-/// `POST /v1/spaces/{space}/functions`
+/// Register a function.
+#[utoipa::path(
+    post,
+    operation_id = "create_function",
+    path = "/v1/spaces/{space}/functions",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space")),
+    request_body = Function,
+    responses(
+        (status = 201, description = "Registered", body = Function),
+        (status = 404, description = "Its image is nowhere", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+    ),
+)]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
     let (_, body) = read_body(&shared, request).await?;
     let function = parse(&space, None, &body)?;
+    auth::may_register(&caller, &function)?;
     let stored = shared.node.create(function).await?;
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
 
-/// `GET /v1/spaces/{space}/functions[?metadata.<key>=<value>]`
+/// List the functions of a space.
+#[utoipa::path(
+    get,
+    operation_id = "list_functions",
+    path = "/v1/spaces/{space}/functions",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = Functions)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -45,7 +73,18 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/spaces/{space}/functions/{id}`
+/// Read a function.
+#[utoipa::path(
+    get,
+    operation_id = "read_function",
+    path = "/v1/spaces/{space}/functions/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = FunctionId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The record", body = Function),
+        (status = 404, description = "There is none", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
@@ -53,19 +92,48 @@ pub(super) async fn read(
     Ok(record(shared.node.get(&space, &id).await?))
 }
 
-/// `PUT /v1/spaces/{space}/functions/{id}`
+/// Replace a function.
+#[utoipa::path(
+    put,
+    operation_id = "replace_function",
+    path = "/v1/spaces/{space}/functions/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = FunctionId, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    request_body = Function,
+    responses(
+        (status = 200, description = "The record", body = Function),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
     let (fields, body) = read_body(&shared, request).await?;
     let function = parse(&space, Some(&id), &body)?;
+    auth::may_register(&caller, &function)?;
     let at = expected_revision(&shared, &space, &id, &fields).await?;
     Ok(record(shared.node.update(function, at).await?))
 }
 
-/// `DELETE /v1/spaces/{space}/functions/{id}`
+/// Remove a function.
+#[utoipa::path(
+    delete,
+    operation_id = "delete_function",
+    path = "/v1/spaces/{space}/functions/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = FunctionId, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
@@ -76,10 +144,13 @@ pub(super) async fn delete(
     Ok(gone())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogsQuery {
+    /// Whether the answer goes on with what is written from now on.
     #[serde(default)]
     follow: bool,
+    /// Only what was written while this invocation ran.
     invocation: Option<String>,
 }
 
@@ -90,7 +161,18 @@ struct LineOf<'a> {
     invocations: Vec<std::borrow::Cow<'a, str>>,
 }
 
-/// `GET /v1/spaces/{space}/functions/{id}/logs[?follow=true][&invocation=ID]`: one JSON object a line.
+/// Read what a function wrote: one JSON object a line.
+#[utoipa::path(
+    get,
+    operation_id = "read_function_logs",
+    path = "/v1/spaces/{space}/functions/{id}/logs",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = FunctionId, Path, description = "Its id"), LogsQuery),
+    responses(
+        (status = 200, description = "The lines", body = String, content_type = "application/x-ndjson"),
+        (status = 404, description = "There is no such function", body = Errors),
+    ),
+)]
 pub(super) async fn logs(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,

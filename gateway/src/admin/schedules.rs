@@ -8,15 +8,28 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
 use http::{HeaderMap, StatusCode};
+use protocol::api::{self, Errors, Schedule, Schedules};
 use protocol::event::rfc3339;
-use protocol::{ScheduleRecord, api};
+use protocol::{ScheduleRecord, Space};
 
 use super::filter::MetadataFilter;
 use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
 use crate::surface::Shared;
 
-/// `POST /v1/spaces/{space}/schedules`
+/// Register a schedule.
+#[utoipa::path(
+    post,
+    operation_id = "create_schedule",
+    path = "/v1/spaces/{space}/schedules",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space")),
+    request_body = ScheduleRecord,
+    responses(
+        (status = 201, description = "Registered", body = Schedule),
+        (status = 409, description = "There is one of that id", body = Errors),
+    ),
+)]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -28,7 +41,15 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
 
-/// `GET /v1/spaces/{space}/schedules[?metadata.<key>=<value>]`
+/// List the schedules of a space.
+#[utoipa::path(
+    get,
+    operation_id = "list_schedules",
+    path = "/v1/spaces/{space}/schedules",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = Schedules)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -44,7 +65,18 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/spaces/{space}/schedules/{id}`
+/// Read a schedule.
+#[utoipa::path(
+    get,
+    operation_id = "read_schedule",
+    path = "/v1/spaces/{space}/schedules/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The record", body = Schedule),
+        (status = 404, description = "There is none", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
@@ -52,7 +84,21 @@ pub(super) async fn read(
     Ok(record(shared.node.schedule(&space, &id).await?))
 }
 
-/// `PUT /v1/spaces/{space}/schedules/{id}`
+/// Replace a schedule.
+#[utoipa::path(
+    put,
+    operation_id = "replace_schedule",
+    path = "/v1/spaces/{space}/schedules/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = String, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    request_body = ScheduleRecord,
+    responses(
+        (status = 200, description = "The record", body = Schedule),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,
@@ -64,7 +110,20 @@ pub(super) async fn replace(
     Ok(record(shared.node.update_schedule(schedule, at).await?))
 }
 
-/// `DELETE /v1/spaces/{space}/schedules/{id}`
+/// Remove a schedule.
+#[utoipa::path(
+    delete,
+    operation_id = "delete_schedule",
+    path = "/v1/spaces/{space}/schedules/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = String, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
     Segments((space, id)): Segments<(String, String)>,

@@ -4,19 +4,23 @@
 
 use std::sync::Arc;
 
+use accounts::Caller;
 use actors::catalog;
-use axum::Router;
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
 use http::{HeaderMap, Uri};
 use protocol::subscription::{self, escape_segment};
 use protocol::{Function, Subscription, SubscriptionId};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::filter::MetadataFilter;
 use super::functions::expected_revision;
-use super::{Line, Segments, add, gone, read_body, tags};
+use super::{Line, Segments, gone, read_body, tags};
+use crate::auth;
 use crate::error::Error;
 use crate::surface::Shared;
 
@@ -27,6 +31,17 @@ const RENAMED: [(&str, &str); 1] = [("awsAccessKeyID", "awsAccessKeyId")];
 
 /// An error in the shape of these routes.
 struct Spaceless(Error);
+
+/// How these routes tell an error.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "it is described and not made: gateway/src/error.rs writes it"
+)]
+struct SpacelessError {
+    /// What is wrong.
+    error: String,
+}
 
 impl<E: Into<Error>> From<E> for Spaceless {
     fn from(error: E) -> Self {
@@ -40,35 +55,48 @@ impl IntoResponse for Spaceless {
     }
 }
 
-/// Adds the routes.
-pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
-    let all = get(list_functions).post(create_function);
-    let router = add(router, "/v1/functions", all);
-    let one = get(read_function)
-        .put(replace_function)
-        .delete(delete_function);
-    let router = add(router, "/v1/functions/{id}", one);
-    let all = get(list_subscriptions).post(create_subscription);
-    let router = add(router, "/v1/subscriptions", all);
-    add(
-        router,
-        "/v1/subscriptions/{id}",
-        delete(delete_subscription),
-    )
+/// The routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_functions, create_function))
+        .routes(routes!(read_function, replace_function, delete_function))
+        .routes(routes!(list_subscriptions, create_subscription))
+        .routes(routes!(delete_subscription))
 }
 
+/// Register a function of the space `default`.
+#[utoipa::path(
+    post,
+    operation_id = "spaceless_create_function",
+    path = "/v1/functions",
+    tag = "spaceless",
+    request_body = serde_json::Value,
+    responses((status = 200, description = "The record", body = serde_json::Value)),
+)]
 async fn create_function(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Spaceless> {
     let (_, body) = read_body(&shared, request).await?;
-    let stored = shared.node.create(parse_function(None, &body)?).await?;
+    let function = parse_function(None, &body)?;
+    auth::may_register(&caller, &function)?;
+    let stored = shared.node.create(function).await?;
     Ok(tags::tagged(
         function_record(&stored.function),
         stored.revision,
     ))
 }
 
+/// List the functions of the space `default`.
+#[utoipa::path(
+    get,
+    operation_id = "spaceless_list_functions",
+    path = "/v1/functions",
+    tag = "spaceless",
+    params(("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = serde_json::Value)),
+)]
 async fn list_functions(
     State(shared): State<Arc<Shared>>,
     filter: MetadataFilter,
@@ -82,6 +110,18 @@ async fn list_functions(
     Ok(Line(json!({ "functions": functions })).into_response())
 }
 
+/// Read a function of the space `default`.
+#[utoipa::path(
+    get,
+    operation_id = "spaceless_read_function",
+    path = "/v1/functions/{id}",
+    tag = "spaceless",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The record", body = serde_json::Value),
+        (status = 404, description = "There is none", body = SpacelessError),
+    ),
+)]
 async fn read_function(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,
@@ -93,9 +133,25 @@ async fn read_function(
     ))
 }
 
+/// Replace a function of the space `default`.
+#[utoipa::path(
+    put,
+    operation_id = "spaceless_replace_function",
+    path = "/v1/functions/{id}",
+    tag = "spaceless",
+    params(("id" = String, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    request_body = serde_json::Value,
+    responses(
+        (status = 200, description = "The record", body = serde_json::Value),
+        (status = 404, description = "There is none", body = SpacelessError),
+        (status = 409, description = "Others change it at the same time", body = SpacelessError),
+        (status = 412, description = "`if-match` names another revision", body = SpacelessError),
+    ),
+)]
 async fn replace_function(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Spaceless> {
     let (fields, body) = read_body(&shared, request).await?;
@@ -103,6 +159,7 @@ async fn replace_function(
     // Whether it is there was asked before whether it validates.
     shared.node.get(SPACE, &id).await?;
     let function = parse_function(Some(&id), &body)?;
+    auth::may_register(&caller, &function)?;
     let at = expected_revision(&shared, SPACE, &id, &fields).await?;
     let stored = shared.node.update(function, at).await?;
     Ok(tags::tagged(
@@ -111,6 +168,20 @@ async fn replace_function(
     ))
 }
 
+/// Remove a function of the space `default`.
+#[utoipa::path(
+    delete,
+    operation_id = "spaceless_delete_function",
+    path = "/v1/functions/{id}",
+    tag = "spaceless",
+    params(("id" = String, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = SpacelessError),
+        (status = 409, description = "Others change it at the same time", body = SpacelessError),
+        (status = 412, description = "`if-match` names another revision", body = SpacelessError),
+    ),
+)]
 async fn delete_function(
     State(shared): State<Arc<Shared>>,
     Segments(id): Segments<String>,
@@ -121,6 +192,15 @@ async fn delete_function(
     Ok(gone())
 }
 
+/// Subscribe a function of the space `default`.
+#[utoipa::path(
+    post,
+    operation_id = "spaceless_create_subscription",
+    path = "/v1/subscriptions",
+    tag = "spaceless",
+    request_body = serde_json::Value,
+    responses((status = 200, description = "The record", body = serde_json::Value)),
+)]
 async fn create_subscription(
     State(shared): State<Arc<Shared>>,
     request: Request,
@@ -147,6 +227,15 @@ async fn create_subscription(
     }
 }
 
+/// List the subscriptions of the space `default`.
+#[utoipa::path(
+    get,
+    operation_id = "spaceless_list_subscriptions",
+    path = "/v1/subscriptions",
+    tag = "spaceless",
+    params(("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = serde_json::Value)),
+)]
 async fn list_subscriptions(
     State(shared): State<Arc<Shared>>,
     filter: MetadataFilter,
@@ -160,6 +249,18 @@ async fn list_subscriptions(
     Ok(Line(json!({ "subscriptions": subscriptions })).into_response())
 }
 
+/// Remove a subscription of the space `default`.
+#[utoipa::path(
+    delete,
+    operation_id = "spaceless_delete_subscription",
+    path = "/v1/subscriptions/{id}",
+    tag = "spaceless",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = SpacelessError),
+    ),
+)]
 async fn delete_subscription(
     State(shared): State<Arc<Shared>>,
     uri: Uri,

@@ -7,7 +7,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::Revision;
 use http::{HeaderMap, StatusCode};
-use protocol::{Subscription, SubscriptionId, api};
+use protocol::api::{self, Errors, Subscriptions};
+use protocol::{Space, Subscription, SubscriptionId};
 
 use super::filter::MetadataFilter;
 use super::named::Named;
@@ -15,7 +16,19 @@ use super::{Line, Segments, gone, read_body, refused, tags};
 use crate::error::Error;
 use crate::surface::Shared;
 
-/// `POST /v1/spaces/{space}/subscriptions`
+/// Register a subscription.
+#[utoipa::path(
+    post,
+    operation_id = "create_subscription",
+    path = "/v1/spaces/{space}/subscriptions",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space")),
+    request_body = Subscription,
+    responses(
+        (status = 201, description = "Registered", body = Subscription),
+        (status = 409, description = "There is one of that id", body = Errors),
+    ),
+)]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -27,7 +40,15 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, record(stored)).into_response())
 }
 
-/// `GET /v1/spaces/{space}/subscriptions[?metadata.<key>=<value>]`
+/// List the subscriptions of a space.
+#[utoipa::path(
+    get,
+    operation_id = "list_subscriptions",
+    path = "/v1/spaces/{space}/subscriptions",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("metadata.KEY" = Option<String>, Query, description = "Only records whose metadata has this key with this value")),
+    responses((status = 200, description = "All of them", body = Subscriptions)),
+)]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Segments(space): Segments<String>,
@@ -43,7 +64,18 @@ pub(super) async fn list(
     }))
 }
 
-/// `GET /v1/spaces/{space}/subscriptions/{id}`
+/// Read a subscription.
+#[utoipa::path(
+    get,
+    operation_id = "read_subscription",
+    path = "/v1/spaces/{space}/subscriptions/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = SubscriptionId, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "The record", body = Subscription),
+        (status = 404, description = "There is none", body = Errors),
+    ),
+)]
 pub(super) async fn read(
     State(shared): State<Arc<Shared>>,
     Named { space, id }: Named<SubscriptionId>,
@@ -51,7 +83,21 @@ pub(super) async fn read(
     Ok(record(shared.node.subscription(&space, &id).await?))
 }
 
-/// `PUT /v1/spaces/{space}/subscriptions/{id}`
+/// Replace a subscription.
+#[utoipa::path(
+    put,
+    operation_id = "replace_subscription",
+    path = "/v1/spaces/{space}/subscriptions/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = SubscriptionId, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    request_body = Subscription,
+    responses(
+        (status = 200, description = "The record", body = Subscription),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Named { space, id }: Named<SubscriptionId>,
@@ -64,7 +110,20 @@ pub(super) async fn replace(
     Ok(record(stored.await?))
 }
 
-/// `DELETE /v1/spaces/{space}/subscriptions/{id}`
+/// Remove a subscription.
+#[utoipa::path(
+    delete,
+    operation_id = "delete_subscription",
+    path = "/v1/spaces/{space}/subscriptions/{id}",
+    tag = "config",
+    params(("space" = Space, Path, description = "The space"), ("id" = SubscriptionId, Path, description = "Its id"), ("if-match" = Option<String>, Header, description = "Only if the record has this `ETag`")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = Errors),
+        (status = 409, description = "Others change it at the same time", body = Errors),
+        (status = 412, description = "`if-match` names another revision", body = Errors),
+    ),
+)]
 pub(super) async fn delete(
     State(shared): State<Arc<Shared>>,
     Named { space, id }: Named<SubscriptionId>,

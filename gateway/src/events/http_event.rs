@@ -297,7 +297,7 @@ pub(super) fn tell(
     let reply = std::mem::take(&mut completed.reply);
     let outcome = match rule {
         AnswerRule::Whole => response::whole(reply, fields.clone(), is_of_head),
-        AnswerRule::Envelope | AnswerRule::Success => {
+        AnswerRule::Envelope | AnswerRule::Success | AnswerRule::Output => {
             response::from_object(reply.body.whole(), fields.clone())
         }
     };

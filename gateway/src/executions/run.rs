@@ -250,8 +250,8 @@ mod tests {
             reply: Reply {
                 status: 200,
                 content_type: content_type.map(str::to_owned),
-                headers: Vec::new(),
                 body: Body::Whole(body.into()),
+                ..Reply::default()
             },
             node: Arc::from("n1"),
             start: StartKind::Warm,

@@ -222,7 +222,6 @@ async fn unknown_routes_and_methods_are_plain_text() {
     for path in [
         "/",
         "/v1",
-        "/v1/spaces/default",
         "/v1/nothing",
         "//v1/status",
         "/debug/actors/router/kill",

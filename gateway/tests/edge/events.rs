@@ -94,6 +94,7 @@ fn run(request: Request) -> Result<Completed, Box<Failed>> {
                     header("x-hearth-node", "evil"),
                 ],
                 body: request.payload.into(),
+                ..Reply::default()
             };
             Ok(Completed {
                 reply,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use config::Settings;
 use config::settings::Secret;
-use gateway::{Addresses, Edge, InnerListener, Listeners, Serving};
+use gateway::{Access, Addresses, Edge, InnerListener, Listeners, Serving};
 use protocol::NodeId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -50,20 +50,28 @@ impl Sandbox {
         change: impl FnOnce(&mut Settings),
         propagate: Option<gateway::Propagate>,
     ) -> Self {
-        Self::with_all(change, propagate, None)
+        Self::with_all(change, propagate, None, None)
     }
 
     pub(crate) fn with_hooks(
         change: impl FnOnce(&mut Settings),
         hooks: Option<Arc<dyn ::plugins::Hooks>>,
     ) -> Self {
-        Self::with_all(change, None, hooks)
+        Self::with_all(change, None, hooks, None)
+    }
+
+    pub(crate) fn with_accounts(
+        change: impl FnOnce(&mut Settings),
+        accounts: ::accounts::Accounts,
+    ) -> Self {
+        Self::with_all(change, None, None, Some(accounts))
     }
 
     fn with_all(
         change: impl FnOnce(&mut Settings),
         propagate: Option<gateway::Propagate>,
         hooks: Option<Arc<dyn ::plugins::Hooks>>,
+        accounts: Option<::accounts::Accounts>,
     ) -> Self {
         let mut settings = Settings::default();
         for address in [
@@ -77,13 +85,16 @@ impl Sandbox {
         let node = ScriptedNode::new();
         let (queues, emitter) = Queues::start(&settings, &node, hooks);
         let render = Arc::new(|| "hearth_up 1\n".to_owned());
-        let token = Some(Secret::new("0123456789abcdef"));
+        let access = Access {
+            admin_token: Some(Secret::new("0123456789abcdef")),
+            accounts,
+        };
         let edge = Edge::new(
             Listeners::bind(&settings).unwrap(),
             &settings,
             node.clone(),
             emitter,
-            token,
+            access,
             render,
             propagate,
         );

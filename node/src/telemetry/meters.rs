@@ -59,6 +59,8 @@ const CHANGES: &[&str] = &[
     "given_up",
     "lost",
 ];
+const DENIED: &[&str] = &["invalid", "expired", "ended", "unavailable", "busy"];
+const LOGINS: &[&str] = &["succeeded", "wrong", "slowed", "busy", "failed"];
 const ACTORS: &[&str] = &["registry_cache", "executor", "router"];
 
 /// Spaces are not known at the start, so these series appear with their first event.
@@ -166,6 +168,24 @@ pub const METERS: &[Meter] = &[
             "since the store was last heard; 0 while it answers",
         )
     },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_accounts_staleness_seconds",
+            &[],
+            "since this node last heard of revoked tokens and keys; until it hears of them it lets them in",
+        )
+    },
+    counter(
+        "hearth_credentials_denied_total",
+        &[("reason", DENIED)],
+        "tokens and keys refused: `unavailable` are too new for the node while the store is away, `busy` beyond `auth.asks_max`",
+    ),
+    counter(
+        "hearth_logins_total",
+        &[("outcome", LOGINS)],
+        "logins; `slowed` are refused before the password is looked at, `busy` beyond `auth.hashes_waiting_max`",
+    ),
     counter(
         "hearth_store_watch_reconnects_total",
         &[],

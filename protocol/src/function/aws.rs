@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `provider` of type `awslambda`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AwsLambdaProvider {
     /// The function's ARN.
     pub arn: String,
@@ -17,7 +18,7 @@ pub struct AwsLambdaProvider {
 }
 
 /// `provider` of type `awskinesis`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsKinesisProvider {
     /// The stream's name.
@@ -30,7 +31,7 @@ pub struct AwsKinesisProvider {
 }
 
 /// `provider` of type `awsfirehose`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsFirehoseProvider {
     /// The delivery stream's name.
@@ -43,7 +44,7 @@ pub struct AwsFirehoseProvider {
 }
 
 /// `provider` of type `awssqs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsSqsProvider {
     /// The queue's URL.
@@ -56,7 +57,7 @@ pub struct AwsSqsProvider {
 }
 
 /// Credentials of an AWS type: used when the first two are set, absent from answers when empty.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsCredentials {
     /// The id of the access key.

@@ -34,13 +34,15 @@ pub enum AnswerRule {
     Envelope,
     /// Any status; it is told with all headers and the body.
     Whole,
+    /// All that a `stdio` run printed, to stdout and stderr, however it ended; elsewhere as [`AnswerRule::Success`].
+    Output,
 }
 
 impl AnswerRule {
     /// Whether an answer with this status counts as one.
     pub fn takes(self, status: u16) -> bool {
         match self {
-            Self::Success => (200..300).contains(&status),
+            Self::Success | Self::Output => (200..300).contains(&status),
             Self::Envelope => status != 500,
             Self::Whole => true,
         }

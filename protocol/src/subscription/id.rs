@@ -16,6 +16,8 @@ use crate::id::{FunctionId, ScheduleId};
 #[serde(transparent)]
 pub struct SubscriptionId(Arc<str>);
 
+crate::schema::text_schema!(SubscriptionId);
+
 impl SubscriptionId {
     /// An id as it came in a URL; whether there is such a subscription is another matter.
     pub fn from_url(segment: &str) -> Self {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::{Cors, DeliverySpec, EventType, Method, Mode, OneOrMany, Subscription, SubscriptionId};
 use crate::id::{FunctionId, Space};
@@ -45,10 +47,13 @@ fn set<R: SerializeStruct>(
     }
 }
 
-#[derive(Deserialize)]
+/// A subscription, in one of two dialects: with `event`, or, *typed*, with `type` and `eventType`.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Record {
+    #[schema(required = false)]
     space: Space,
+    #[schema(required = false)]
     subscription_id: SubscriptionId,
     #[serde(rename = "type")]
     mode: Option<Mode>,
@@ -58,11 +63,25 @@ struct Record {
     event_type: Option<EventType>,
     function_id: FunctionId,
     method: Option<Method>,
+    #[schema(required = false)]
     path: String,
     cors: Option<Cors>,
     metadata: Option<BTreeMap<String, String>>,
     filter: Option<BTreeMap<String, OneOrMany>>,
     delivery: Option<DeliverySpec>,
+}
+
+/// As it is read, so that both dialects are described.
+impl PartialSchema for Subscription {
+    fn schema() -> RefOr<Schema> {
+        Record::schema()
+    }
+}
+
+impl ToSchema for Subscription {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Record::schemas(schemas);
+    }
 }
 
 impl<'de> Deserialize<'de> for Subscription {

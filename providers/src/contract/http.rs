@@ -148,6 +148,7 @@ impl Shared {
             content_type: answer.content_type,
             headers: answer.headers,
             body,
+            ended: None,
         })
     }
 

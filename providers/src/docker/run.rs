@@ -15,7 +15,6 @@ use super::Docker;
 use super::engine::CallError;
 use super::image::micros;
 use super::launch::{self, Created};
-use crate::contract::headers::timed_out;
 use crate::contract::stdio;
 use crate::output::{Running, Writer};
 use crate::{Error, LaunchSpec};
@@ -42,10 +41,16 @@ async fn run_in(
     let began = Instant::now();
     let until = (began + spec.function.limits().timeout)
         .min(Instant::from_std(invocation.deadline.moment()));
-    let converse = converse(docker, spec, invocation, &created.id, attached);
+    let running = Arc::new(Running::default());
+    let _run = running.enter(&invocation.id);
+    let setup = &docker.shared.setup;
+    let short: String = created.id.as_str().chars().take(12).collect();
+    let writer = Writer::new(&setup.outputs, &spec.function, &short, Arc::clone(&running));
+    let mut run = stdio::Run::new(invocation, setup.answer_limits.whole, writer);
+    let converse = converse(docker, invocation, &created.id, attached, &mut run);
     let outcome = match tokio::time::timeout_at(until, converse).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(timed_out(until - began)),
+        Ok(ended) => ended.and_then(|(exit_code, note)| run.finish(exit_code, note)),
+        Err(_) => run.stop(until - began),
     };
     phases.run = Some(micros(began));
     // Dropping the guard has a task remove the container; the answer does not wait for that.
@@ -80,27 +85,18 @@ async fn begin(
     Ok((created, attached))
 }
 
+/// Hands the payload over and reads what is printed, until the end; says the exit code, and why it was killed, if it was.
 async fn converse(
     docker: &Docker,
-    spec: &LaunchSpec,
     invocation: &Invocation,
     id: &InstanceId,
     attached: AttachContainerResults,
-) -> Result<Reply, Error> {
+    run: &mut stdio::Run,
+) -> Result<(i64, Option<&'static str>), Error> {
     let AttachContainerResults {
         mut output,
         mut input,
     } = attached;
-    let running = Arc::new(Running::default());
-    let _run = running.enter(&invocation.id);
-    let short: String = id.as_str().chars().take(12).collect();
-    let writer = Writer::new(
-        &docker.shared.setup.outputs,
-        &spec.function,
-        &short,
-        Arc::clone(&running),
-    );
-    let mut run = stdio::Run::new(docker.shared.setup.answer_limits.whole, writer);
     let hand_over = async {
         // A function may end without reading its input; then the write fails, and the exit code tells the outcome.
         let _ = input.write_all(&invocation.payload).await;
@@ -127,16 +123,14 @@ async fn converse(
     read?;
     let exit_code = wait(docker, id).await?;
     if exit_code == 0 {
-        return run.finish(0, None);
+        return Ok((0, None));
     }
     let inspected = launch::inspect(docker, id).await.ok();
     let state = inspected
         .and_then(|inspected| inspected.state)
         .unwrap_or_default();
-    run.finish(
-        exit_code,
-        (state.oom_killed == Some(true)).then_some("out of memory"),
-    )
+    let note = (state.oom_killed == Some(true)).then_some("out of memory");
+    Ok((exit_code, note))
 }
 
 /// Waits for the container's end and returns its exit code.

@@ -8,8 +8,7 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::Instant;
 
 use super::Process;
-use super::launch::{self, Spawned, micros, wait};
-use crate::contract::headers::timed_out;
+use super::launch::{self, Spawned, State, micros, wait};
 use crate::contract::stdio;
 use crate::output::{Running, Writer};
 use crate::{Error, LaunchSpec};
@@ -38,28 +37,7 @@ pub(super) async fn run(
     let began = Instant::now();
     let until = (began + spec.function.limits().timeout)
         .min(Instant::from_std(invocation.deadline.moment()));
-    // The handle is dropped with the future, and the command is then killed.
-    let converse = converse(process, spec, invocation, spawned);
-    let outcome = match tokio::time::timeout_at(until, converse).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(timed_out(until - began)),
-    };
-    phases.run = Some(micros(began));
-    (phases, outcome)
-}
-
-async fn converse(
-    process: &Process,
-    spec: &LaunchSpec,
-    invocation: &Invocation,
-    spawned: Spawned,
-) -> Result<Reply, Error> {
     let setup = &process.shared.setup;
-    let Spawned {
-        handle,
-        stdout,
-        stderr,
-    } = spawned;
     let running = Arc::new(Running::default());
     let _run = running.enter(&invocation.id);
     let id = process.next_id();
@@ -69,17 +47,37 @@ async fn converse(
         id.as_str(),
         Arc::clone(&running),
     );
-    let mut run = stdio::Run::new(setup.answer_limits.whole, writer);
-    let ((), read) = tokio::join!(
-        handle.write(&invocation.payload),
-        read(stdout, stderr, &mut run)
-    );
+    let mut run = stdio::Run::new(invocation, setup.answer_limits.whole, writer);
+    // The handle is dropped with the future, and the command is then killed.
+    let converse = converse(invocation, spawned, &mut run);
+    let outcome = match tokio::time::timeout_at(until, converse).await {
+        Ok(ended) => {
+            ended.and_then(|end| run.finish(end.exit_code.unwrap_or(-1), end.note.as_deref()))
+        }
+        Err(_) => run.stop(until - began),
+    };
+    phases.run = Some(micros(began));
+    (phases, outcome)
+}
+
+/// Hands the payload over and reads what is printed, until the end; says how that was.
+async fn converse(
+    invocation: &Invocation,
+    spawned: Spawned,
+    run: &mut stdio::Run,
+) -> Result<State, Error> {
+    let Spawned {
+        handle,
+        stdout,
+        stderr,
+    } = spawned;
+    let ((), read) = tokio::join!(handle.write(&invocation.payload), read(stdout, stderr, run));
     read?;
     let end = wait(&mut handle.state(), |state| state.exit_code.is_some()).await;
     if let (None, Some(why)) = (end.group, &end.note) {
         return Err(Error::StartFailed { why: why.clone() });
     }
-    run.finish(end.exit_code.unwrap_or(-1), end.note.as_deref())
+    Ok(end)
 }
 
 async fn read(

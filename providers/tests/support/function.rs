@@ -110,6 +110,19 @@ fn run_once() {
             std::process::exit(rest.parse().expect("a code"));
         }
         "sleep" => std::thread::sleep(Duration::from_millis(rest.parse().expect("milliseconds"))),
+        // What is written at once to both may come in any order.
+        "talk" => {
+            println!("one");
+            std::thread::sleep(Duration::from_millis(200));
+            eprintln!("two");
+            std::thread::sleep(Duration::from_millis(200));
+            println!("three");
+            match rest {
+                "and fail" => std::process::exit(7),
+                "and stay" => std::thread::sleep(Duration::from_secs(600)),
+                _ => {}
+            }
+        }
         "flood" => loop {
             println!("{}", "x".repeat(1000));
         },

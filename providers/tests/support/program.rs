@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::invocation::TraceContext;
+use protocol::invocation::{AnswerRule, Call, Ended, Outcome, TraceContext};
 use protocol::{Deadline, Function, Hop, Invocation, InvocationId};
-use providers::LaunchSpec;
+use providers::{Launch, LaunchSpec};
 
 /// Compiles the test function once and returns its path.
 pub(crate) fn build() -> PathBuf {
@@ -70,6 +70,61 @@ pub(crate) fn invocation(function: &Function, payload: &str) -> Invocation {
         hop: Hop::Direct,
         trace: TraceContext::default(),
     }
+}
+
+/// Runs a `stdio` function for each end that a run may have, and holds that all that it printed is the answer.
+pub(crate) async fn check_outputs(provider: &impl Launch, function: &Arc<Function>) {
+    let talk = "one\ntwo\nthree\n";
+    for (payload, expected, outcome, exit_code, why) in [
+        ("talk", talk, Outcome::Ok, Some(0), None),
+        (
+            "talk and fail",
+            talk,
+            Outcome::Failed,
+            Some(7),
+            Some("exit code 7"),
+        ),
+        (
+            "talk and stay",
+            talk,
+            Outcome::Timeout,
+            None,
+            Some("the function ran longer than its limit of 2000 ms and was stopped"),
+        ),
+    ] {
+        let (output, ended) = run_for_output(provider, function, payload).await;
+        assert_eq!(output, expected, "{payload}");
+        let expected = Ended {
+            outcome,
+            exit_code,
+            why: why.map(str::to_owned),
+            cut_bytes: 0,
+        };
+        assert_eq!(ended, expected, "{payload}");
+    }
+    // What does not end and prints more than there is room for is read on until its time is over.
+    let (output, ended) = run_for_output(provider, function, "flood").await;
+    assert_eq!((output.len(), ended.outcome), (1 << 20, Outcome::Timeout));
+    assert!(ended.cut_bytes > 0, "{ended:?}");
+}
+
+async fn run_for_output(
+    provider: &impl Launch,
+    function: &Arc<Function>,
+    payload: &str,
+) -> (String, Ended) {
+    let call = Call {
+        answer: AnswerRule::Output,
+        ..Call::default()
+    };
+    let invocation = Invocation {
+        call: Some(Arc::new(call)),
+        ..invocation(function, payload)
+    };
+    let (_, reply) = provider.run(spec(function), &invocation).await;
+    let reply = reply.unwrap();
+    let output = String::from_utf8(reply.body.whole().to_vec()).unwrap();
+    (output, *reply.ended.unwrap())
 }
 
 pub(crate) fn within(duration: Duration) -> Deadline {

@@ -116,6 +116,7 @@ fn streaming_peer() -> (
             content_type: None,
             headers: Vec::new(),
             start: StartKind::Warm,
+            ended: None,
         };
         let head = ReplyHead {
             outcome,

@@ -17,6 +17,7 @@ fn state() -> LocalState {
         is_draining: true,
         has_engine: true,
         allows_processes: false,
+        secrets: vec!["0123456789abcdef".into()],
         load: Load {
             in_flight: 3,
             instances: 2,

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The nonce of XChaCha20-Poly1305 is session and counter: a session is 16 random bytes made at start, and its counter never
-//! comes back, so no nonce is used twice under the cluster's key. Version and cluster id are bound as additional data.
+//! comes back, so no nonce is used twice, under whichever of the cluster's keys. Version and cluster id are bound as additional data.
 
 use std::fmt;
 
@@ -93,24 +93,30 @@ pub(super) enum Unopened {
     Malformed,
 }
 
-/// The cluster's key, and this incarnation's session and counter.
+/// The cluster's keys, and this incarnation's session and counter.
 pub(super) struct Seal {
-    cipher: XChaCha20Poly1305,
+    /// The first one seals, all open. Never empty.
+    ciphers: Vec<XChaCha20Poly1305>,
     bound: Vec<u8>,
     session: Session,
     counter: u64,
 }
 
 impl Seal {
-    pub(super) fn new(key: &[u8; 32], cluster_id: &str) -> Self {
+    pub(super) fn new(keys: &[[u8; 32]], cluster_id: &str) -> Self {
         let mut bound = vec![VERSION];
         bound.extend_from_slice(cluster_id.as_bytes());
         Self {
-            cipher: XChaCha20Poly1305::new(key.into()),
+            ciphers: ciphers(keys),
             bound,
             session: Session::random(),
             counter: 0,
         }
+    }
+
+    /// Takes other keys; session and counter go on.
+    pub(super) fn set_keys(&mut self, keys: &[[u8; 32]]) {
+        self.ciphers = ciphers(keys);
     }
 
     /// This incarnation.
@@ -134,7 +140,7 @@ impl Seal {
         inner.push(kind.code());
         inner.extend_from_slice(&to.0);
         inner.extend_from_slice(payload);
-        self.cipher
+        self.ciphers[0]
             .encrypt_in_place(&nonce(self.session, counter), &self.bound, &mut inner)
             .expect("a datagram is far shorter than the cipher's limit");
         let mut datagram = Vec::with_capacity(HEADER_BYTES + inner.len());
@@ -161,16 +167,16 @@ impl Seal {
         let mut counter = [0; 8];
         counter.copy_from_slice(&header[1 + SESSION_BYTES..]);
         let counter = u64::from_be_bytes(counter);
+        let nonce = nonce(from, counter);
+        let payload = || Payload {
+            msg: sealed,
+            aad: &self.bound,
+        };
         let inner = self
-            .cipher
-            .decrypt(
-                &nonce(from, counter),
-                Payload {
-                    msg: sealed,
-                    aad: &self.bound,
-                },
-            )
-            .map_err(|_| Unopened::Key)?;
+            .ciphers
+            .iter()
+            .find_map(|cipher| cipher.decrypt(&nonce, payload()).ok())
+            .ok_or(Unopened::Key)?;
         let (inner_header, payload) = inner
             .split_first_chunk::<INNER_BYTES>()
             .ok_or(Unopened::Malformed)?;
@@ -196,6 +202,13 @@ impl fmt::Debug for Seal {
     }
 }
 
+fn ciphers(keys: &[[u8; 32]]) -> Vec<XChaCha20Poly1305> {
+    assert!(!keys.is_empty(), "a keyring has at least one secret");
+    keys.iter()
+        .map(|key| XChaCha20Poly1305::new(key.into()))
+        .collect()
+}
+
 fn nonce(session: Session, counter: u64) -> XNonce {
     let mut nonce = [0; 24];
     nonce[..SESSION_BYTES].copy_from_slice(&session.0);
@@ -211,7 +224,7 @@ mod tests {
 
     fn check_unopened(datagram: &[u8], expected: Unopened) {
         assert_eq!(
-            Seal::new(&[1; 32], "hearth").open(datagram).unwrap_err(),
+            Seal::new(&[[1; 32]], "hearth").open(datagram).unwrap_err(),
             expected
         );
     }
@@ -219,41 +232,58 @@ mod tests {
     #[test]
     fn what_can_not_be_opened_says_why() {
         let (_, datagram) =
-            Seal::new(&[1; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
+            Seal::new(&[[1; 32]], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
         check_unopened(b"", Unopened::Short);
         check_unopened(&datagram[..OVERHEAD_BYTES - 1], Unopened::Short);
         check_unopened(&datagram[..datagram.len() - 1], Unopened::Key);
         check_unopened(&[&[9], &datagram[1..]].concat(), Unopened::Version);
         let (_, other_secret) =
-            Seal::new(&[2; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
+            Seal::new(&[[2; 32]], "hearth").seal(Kind::Whole, Session::UNKNOWN, b"hello");
         check_unopened(&other_secret, Unopened::Key);
         let (_, other_cluster) =
-            Seal::new(&[1; 32], "hearts").seal(Kind::Whole, Session::UNKNOWN, b"hello");
+            Seal::new(&[[1; 32]], "hearts").seal(Kind::Whole, Session::UNKNOWN, b"hello");
         check_unopened(&other_cluster, Unopened::Key);
+    }
+
+    #[test]
+    fn the_first_key_seals_and_all_open() {
+        let (old, new) = ([1; 32], [2; 32]);
+        let opens =
+            |datagram: &[u8], keys: &[[u8; 32]]| Seal::new(keys, "hearth").open(datagram).is_ok();
+        let mut seal = Seal::new(&[old, new], "hearth");
+        let (first, datagram) = seal.seal(Kind::Whole, Session::UNKNOWN, b"hello");
+        assert!(opens(&datagram, &[old]) && opens(&datagram, &[new, old]));
+        assert!(!opens(&datagram, &[new]));
+        let session = seal.session();
+        seal.set_keys(&[new, old]);
+        let (second, datagram) = seal.seal(Kind::Whole, Session::UNKNOWN, b"hello");
+        assert!(opens(&datagram, &[new]) && opens(&datagram, &[old, new]));
+        assert!(!opens(&datagram, &[old]));
+        assert_eq!((seal.session(), second), (session, first + 1));
     }
 
     proptest! {
         #[test]
         fn what_is_sealed_opens(payload: Vec<u8>, to: [u8; 16]) {
-            let mut seal = Seal::new(&[1; 32], "hearth");
+            let mut seal = Seal::new(&[[1; 32]], "hearth");
             seal.seal(Kind::Hello, Session::UNKNOWN, b"");
             let (counter, datagram) = seal.seal(Kind::First, Session(to), &payload);
             prop_assert_eq!(datagram.len(), payload.len() + OVERHEAD_BYTES);
-            let opened = Seal::new(&[1; 32], "hearth").open(&datagram).unwrap();
+            let opened = Seal::new(&[[1; 32]], "hearth").open(&datagram).unwrap();
             prop_assert_eq!(opened, Opened { from: seal.session(), counter, kind: Kind::First, to: Session(to), payload });
         }
 
         #[test]
         fn any_bytes_are_refused_without_a_panic(datagram: Vec<u8>) {
-            prop_assert!(Seal::new(&[1; 32], "hearth").open(&datagram).is_err());
+            prop_assert!(Seal::new(&[[1; 32]], "hearth").open(&datagram).is_err());
         }
 
         #[test]
         fn an_altered_datagram_is_refused(payload: Vec<u8>, position: prop::sample::Index, change in 1_u8..) {
-            let (_, mut datagram) = Seal::new(&[1; 32], "hearth").seal(Kind::Whole, Session::UNKNOWN, &payload);
+            let (_, mut datagram) = Seal::new(&[[1; 32]], "hearth").seal(Kind::Whole, Session::UNKNOWN, &payload);
             let position = position.index(datagram.len());
             datagram[position] ^= change;
-            prop_assert!(Seal::new(&[1; 32], "hearth").open(&datagram).is_err());
+            prop_assert!(Seal::new(&[[1; 32]], "hearth").open(&datagram).is_err());
         }
     }
 }

@@ -114,13 +114,18 @@ struct Route {
 }
 
 impl Sessions {
-    pub(super) fn new(key: &[u8; 32], cluster_id: &str) -> Self {
+    pub(super) fn new(keys: &[[u8; 32]], cluster_id: &str) -> Self {
         Self {
-            seal: Seal::new(key, cluster_id),
+            seal: Seal::new(keys, cluster_id),
             senders: HashMap::new(),
             routes: HashMap::new(),
             uses: 0,
         }
+    }
+
+    /// Takes other keys, the first of which seals.
+    pub(super) fn set_keys(&mut self, keys: &[[u8; 32]]) {
+        self.seal.set_keys(keys);
     }
 
     /// Seals a message for an address: one datagram, or two when it does not fit into one.

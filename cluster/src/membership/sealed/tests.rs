@@ -4,12 +4,12 @@ use tokio::time::sleep;
 use super::*;
 use crate::test_counters;
 
-const KEY: [u8; 32] = [3; 32];
 const BOUND: Duration = Duration::from_secs(10);
 
 async fn sealed() -> SealedSocket {
     let outside = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    SealedTransport::new(outside, KEY, "hearth")
+    let keyring = Keyring::with(&["a secret of these tests"]);
+    SealedTransport::new(outside, watch::channel(keyring).1, "hearth")
         .open_sealed()
         .await
         .unwrap()

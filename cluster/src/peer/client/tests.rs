@@ -72,6 +72,7 @@ impl PeerHandler for Scenario {
             content_type: None,
             headers: Vec::new(),
             start: StartKind::Warm,
+            ended: None,
         };
         let reply = ReplyHead {
             outcome,
@@ -158,6 +159,7 @@ fn member(peer: &Peer, is_alive: bool) -> Arc<Members> {
         is_draining: false,
         has_engine: false,
         allows_processes: false,
+        secrets: Vec::new(),
         load: crate::membership::Load::default(),
         hints: vec![],
         images: vec![],

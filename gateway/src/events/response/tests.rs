@@ -152,6 +152,7 @@ fn a_whole_answer_keeps_status_headers_and_body() {
             header("content-length", "7"),
         ],
         body: Bytes::from_static(b"x").into(),
+        ended: None,
     };
     let response = whole(reply(), fields(), false).unwrap();
     let headers = "access-control-allow-origin: http://a; content-type: a/b; set-cookie: a=1; set-cookie: b=2; vary: accept";

@@ -4,8 +4,8 @@ use super::*;
 
 fn ends() -> (Sessions, Sessions) {
     (
-        Sessions::new(&[7; 32], "hearth"),
-        Sessions::new(&[7; 32], "hearth"),
+        Sessions::new(&[[7; 32]], "hearth"),
+        Sessions::new(&[[7; 32]], "hearth"),
     )
 }
 
@@ -96,7 +96,7 @@ fn a_replayed_datagram_is_dropped() {
 fn a_datagram_recorded_before_a_restart_is_dropped_after_it() {
     let (mut one, mut other) = acquainted();
     let recorded = one.outgoing(address(2), b"news").remove(0);
-    let mut restarted = Sessions::new(&[7; 32], "hearth");
+    let mut restarted = Sessions::new(&[[7; 32]], "hearth");
     let Incoming::Dropped(Dropped::Stale, Some(hello)) = restarted.incoming(address(1), &recorded)
     else {
         panic!("a restarted end takes nothing that was meant for its former self");
@@ -123,7 +123,7 @@ fn a_hello_never_answers_a_hello() {
     let Incoming::Send(_, hello) = other.incoming(address(1), &first) else {
         panic!("a first contact is answered")
     };
-    let mut restarted = Sessions::new(&[7; 32], "hearth");
+    let mut restarted = Sessions::new(&[[7; 32]], "hearth");
     assert_eq!(
         restarted.incoming(address(2), &hello[0]),
         Incoming::Dropped(Dropped::Stale, None)
@@ -188,10 +188,10 @@ fn a_node_reached_at_another_address_than_it_sends_from_is_heard() {
 
 #[test]
 fn more_senders_than_are_remembered_open_no_door_for_replays() {
-    let mut node = Sessions::new(&[7; 32], "hearth");
+    let mut node = Sessions::new(&[[7; 32]], "hearth");
     let mut first_of_all = None;
     for _ in 0..=SENDERS_MAX {
-        let mut sender = Sessions::new(&[7; 32], "hearth");
+        let mut sender = Sessions::new(&[[7; 32]], "hearth");
         let syn = sender.outgoing(address(2), b"syn").remove(0);
         let Incoming::Send(_, hello) = node.incoming(address(1), &syn) else {
             panic!("a first contact is answered")
@@ -244,7 +244,7 @@ proptest! {
         let mut sent: u32 = 0;
         for (step, (index, action)) in script.into_iter().enumerate() {
             if step == restart_at {
-                other = Sessions::new(&[7; 32], "hearth");
+                other = Sessions::new(&[[7; 32]], "hearth");
             }
             if action == 0 || recorded.is_empty() {
                 recorded.extend(one.outgoing(address(2), &sent.to_be_bytes()));

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use config::recurring::{Due, Recurring};
+use config::store::patience::{self, list_until_done};
 use config::store::{Listing, WatchEvent};
-use config::{Revision, Store};
-use tokio::time::Instant;
+use config::Revision;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,9 +15,6 @@ use crate::{Accounts, clock};
 
 /// How long the store may take at the start before the disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
-
-/// The longest pause between attempts to list the store.
-const LIST_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How often the metric of staleness is set.
 const STALENESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -105,7 +101,7 @@ fn take_snapshot(accounts: &Accounts, snapshot: disk::Snapshot) {
 
 async fn follow(accounts: Accounts, kind: Kind) {
     loop {
-        let listing = list_until_done(&*accounts.inner.store, kind).await;
+        let listing = list_until_done(&*accounts.inner.store, kind.prefix()).await;
         let mut watch = accounts.inner.store.watch(kind.prefix(), listing.revision);
         on_listing(&accounts, kind, &listing);
         let mut events = Vec::new();
@@ -118,7 +114,7 @@ async fn follow(accounts: Accounts, kind: Kind) {
             prefix = kind.prefix(),
             "the store's watch ended; listing anew"
         );
-        tokio::time::sleep(LIST_PAUSE_MAX).await;
+        tokio::time::sleep(patience::PAUSE_MAX).await;
     }
 }
 
@@ -145,27 +141,5 @@ fn on_event(accounts: &Accounts, kind: Kind, event: WatchEvent) {
                 .reached
                 .send_modify(|reached| reached.revisions[kind as usize] = revision);
         }
-    }
-}
-
-async fn list_until_done(store: &dyn Store, kind: Kind) -> Listing {
-    let mut pause = Duration::from_millis(50);
-    let mut failing = Recurring::default();
-    loop {
-        match store.list(kind.prefix()).await {
-            Ok(listing) => {
-                if let Some(seconds) = failing.end(Instant::now()) {
-                    tracing::info!(prefix = kind.prefix(), seconds, "the config store answers");
-                }
-                return listing;
-            }
-            Err(error) => {
-                if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
-                    tracing::warn!(prefix = kind.prefix(), %error, times, seconds, "records of accounts can not be listed; trying again");
-                }
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LIST_PAUSE_MAX);
     }
 }

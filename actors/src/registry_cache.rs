@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::recurring::{Due, Recurring};
+use config::store::patience::{self, list_until_done};
 use config::store::{Listing, WatchEvent};
 use config::{Revision, Store};
 use futures_util::future::join_all;
@@ -51,9 +51,6 @@ pub const SCHEDULES_PREFIX: &str = "schedules/";
 
 /// How long the store may take at the start before the snapshot on disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
-
-/// The longest pause between attempts to list the store.
-const LIST_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Events of the watch that are applied together, so that a burst of changes is published a few times only.
 const EVENTS_AT_ONCE: usize = 256;
@@ -286,7 +283,7 @@ impl Incarnation {
 /// Lists the store and follows its changes; reads the snapshot on disk when the store takes too long.
 async fn follow(args: Args, mailbox: Mailbox<Message>) {
     let listings = {
-        let list = join_all(Kind::ALL.map(|kind| list_until_done(&*args.store, kind)));
+        let list = join_all(Kind::ALL.map(|kind| list_until_done(&*args.store, kind.prefix())));
         tokio::pin!(list);
         match tokio::time::timeout(STORE_PATIENCE, &mut list).await {
             Ok(listings) => listings,
@@ -325,29 +322,7 @@ async fn follow_kind(args: &Args, mailbox: &Mailbox<Message>, kind: Kind, mut li
             return;
         }
         tracing::error!("the store's watch ended; listing anew");
-        tokio::time::sleep(LIST_PAUSE_MAX).await;
-        listing = list_until_done(&*args.store, kind).await;
-    }
-}
-
-async fn list_until_done(store: &dyn Store, kind: Kind) -> Listing {
-    let mut pause = Duration::from_millis(50);
-    let mut failing = Recurring::default();
-    loop {
-        match store.list(kind.prefix()).await {
-            Ok(listing) => {
-                if let Some(seconds) = failing.end(Instant::now()) {
-                    tracing::info!(prefix = kind.prefix(), seconds, "the config store answers");
-                }
-                return listing;
-            }
-            Err(error) => {
-                if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
-                    tracing::warn!(prefix = kind.prefix(), %error, times, seconds, "records can not be listed; trying again");
-                }
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LIST_PAUSE_MAX);
+        tokio::time::sleep(patience::PAUSE_MAX).await;
+        listing = list_until_done(&*args.store, kind.prefix()).await;
     }
 }

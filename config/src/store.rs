@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod memory;
+pub mod patience;
 mod records;
 
 pub use embedded::EmbeddedStore;

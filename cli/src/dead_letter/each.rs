@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::{Method, StatusCode};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::{ChosenArgs, PAGE_LEN, pages};
@@ -61,10 +62,13 @@ pub(super) async fn run(
     let api = Api::config(options)?;
     let ids = chosen(&api, args).await?;
     let bar = bar(what, ids.len(), console.is_watched);
+    // Taken before the first is asked for, since one that comes before that would end the process without a word.
+    let interrupts = signal(SignalKind::interrupt());
     let stop = async {
-        // Where no handler can be installed Ctrl-C ends the process, as ever.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        match interrupts {
+            Ok(mut interrupts) => drop(interrupts.recv().await),
+            // Where no handler can be installed Ctrl-C ends the process, as ever.
+            Err(_) => std::future::pending().await,
         }
     };
     let tally = each(&api, what, &ids, args.all, &bar, stop).await;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use config::Revision;
 use config::store::patience::{self, list_until_done};
 use config::store::{Listing, WatchEvent};
-use config::Revision;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

@@ -95,7 +95,7 @@ async fn list(
     tag = "users",
     params(("id" = String, Path, description = "The key's id")),
     responses(
-        (status = 200, description = "It is good no more, on any node", body = Message),
+        (status = 200, description = "It is good no more: here at once, on every node that reaches the config store within a second", body = Message),
         (status = 404, description = "The caller has no such key", body = InvokeError),
     ),
 )]

@@ -185,7 +185,7 @@ async fn refresh(State(shared): State<Arc<Shared>>, request: Request) -> Result<
     path = "/api/v1/users/logout",
     operation_id = "logout",
     tag = "users",
-    responses((status = 200, description = "The token is good no more, on any node", body = Message)),
+    responses((status = 200, description = "The token is good no more: here at once, on every node that reaches the config store within a second", body = Message)),
 )]
 async fn logout(
     State(shared): State<Arc<Shared>>,
@@ -214,7 +214,7 @@ async fn me(Extension(caller): Extension<Caller>) -> Result<Json<Me>, Error> {
 
 /// Delete the caller's account.
 ///
-/// Each of its tokens and keys is refused on every node when this answers; its functions are removed, and their containers drained, after.
+/// Each of its tokens and keys is refused by this node when it answers, and within a second by all that reach the config store; its functions are removed, and their containers drained, after.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/me",

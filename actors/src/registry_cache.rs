@@ -18,7 +18,6 @@ use protocol::{
     EventTypeRecord, Function, FunctionId, InstanceKey, ScheduleId, ScheduleRecord, Space,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 

@@ -22,7 +22,8 @@ function execute (operation, body) {
           field.dispatchEvent(new Event('input', { bubbles: true }))
           field.dispatchEvent(new Event('change', { bubbles: true }))
         }
-        setTimeout(() => { button.click(); resolve() }, 100)
+        // What was filled in is the page's own when it has drawn it.
+        requestAnimationFrame(() => requestAnimationFrame(() => { button.click(); resolve() }))
       } else if (Date.now() > end) reject(new Error('the operation does not open'))
       else setTimeout(tick, 50)
     }
@@ -81,7 +82,7 @@ main(async () => {
         field.dispatchEvent(new Event('input', { bubbles: true }))
         field.dispatchEvent(new Event('change', { bubbles: true }))
       }, token)
-      await new Promise(resolve => setTimeout(resolve, 100))
+      await page(() => new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve))))
       await page(() => document.querySelector('.auth-btn-wrapper .authorize').click())
       await page(() => document.querySelector('.auth-btn-wrapper .btn-done').click())
     })

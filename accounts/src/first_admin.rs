@@ -25,17 +25,17 @@ struct Record {
 }
 
 impl Accounts {
-    /// Logs a one-time token where nobody could administer the cluster otherwise. A node that starts again makes a new one.
-    pub(crate) async fn offer_admin(&self) -> Result<(), Error> {
+    /// Whether nobody can administer the cluster.
+    pub(crate) fn is_admin_needed(&self) -> bool {
         let settings = &self.inner.settings;
-        let is_needed = settings.mode == AuthMode::Required && settings.admin_token_file.is_none();
-        let has_admin = || {
+        settings.mode == AuthMode::Required && settings.admin_token_file.is_none() && {
             let known = self.known();
-            known.users.values().any(|user| user.role == Role::Admin)
-        };
-        if !is_needed || has_admin() {
-            return Ok(());
+            !known.users.values().any(|user| user.role == Role::Admin)
         }
+    }
+
+    /// Logs a one-time token with which one who can is made. A node that starts again makes a new one.
+    pub(crate) async fn offer_admin(&self) -> Result<(), Error> {
         let entry = self.read(ADMIN_INIT).await?;
         let precondition = match &entry {
             None => Precondition::Absent,

@@ -52,9 +52,14 @@ impl Accounts {
 
     async fn sweep(&self, has_offered: &mut bool) -> Result<(), Error> {
         self.keep_signing_keys().await?;
-        if !*has_offered {
-            self.offer_admin().await?;
+        // One offer for each time that there is none: the last admin may go.
+        if self.is_admin_needed() {
+            if !*has_offered {
+                self.offer_admin().await?;
+            }
             *has_offered = true;
+        } else {
+            *has_offered = false;
         }
         let ended = self.ended();
         for keys in ended.chunks(AT_ONCE) {

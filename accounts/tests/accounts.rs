@@ -491,6 +491,44 @@ async fn a_new_signing_key_logs_nobody_out() {
     }
 }
 
+/// Waits until there is a one-time token.
+async fn offered(store: &Arc<dyn Store>) {
+    let offered = async {
+        while store.get("admin/init").await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), offered)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_whose_last_admin_is_one_no_more_gets_a_new_one_time_token() {
+    let store = store();
+    let settings = AuthSettings {
+        mode: AuthMode::Required,
+        sweep_interval: Duration::from_millis(1),
+        ..settings()
+    };
+    let node = node(&store, settings).await;
+    offered(&store).await;
+    let user = sign_up(&node.accounts, EMAIL).await;
+    store.delete("admin/init", None).await.unwrap();
+    let offered_again = async {
+        // The node has to see that there is an admin before there is none again, and it looks when it likes.
+        while store.get("admin/init").await.unwrap().is_none() {
+            for role in [Role::Admin, Role::Member] {
+                node.accounts.set_role(&user.id, role).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), offered_again)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn the_first_admin_is_made_with_the_one_time_token_and_no_other() {
     let store = store();
@@ -501,14 +539,7 @@ async fn the_first_admin_is_made_with_the_one_time_token_and_no_other() {
     };
     let node = node(&store, settings).await;
     let accounts = &node.accounts;
-    let offered = async {
-        while store.get("admin/init").await.unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), offered)
-        .await
-        .unwrap();
+    offered(&store).await;
     let (password, wrong) = (Secret::new(PASSWORD), Secret::new("guessed"));
     let closed = accounts.sign_up(None, EMAIL, &password).await;
     assert!(matches!(closed, Err(Error::SignUpClosed)));

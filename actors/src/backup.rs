@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use accounts::records::{key, space, user};
 use config::Store;
 use config::store::{self, Precondition, Transaction, Write};
 use protocol::{
@@ -22,10 +23,10 @@ use crate::registry_cache::{
 
 /// The kinds of records, in the order that they are written in: what others name comes before them.
 const KINDS: [Kind; 9] = [
-    Kind::account("users/"),
-    Kind::account("emails/"),
-    Kind::account("keys/"),
-    Kind::of("spaces/", is_object),
+    Kind::account(user::PREFIX),
+    Kind::account(user::EMAILS_PREFIX),
+    Kind::account(key::PREFIX),
+    Kind::of(space::PREFIX, is_object),
     Kind::of(FUNCTIONS_PREFIX, reads::<Function>),
     Kind::of(EVENT_TYPES_PREFIX, reads::<EventTypeRecord>),
     Kind::of(SUBSCRIPTIONS_PREFIX, reads::<Subscription>),

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::recurring::{Due, Recurring};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -34,9 +35,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long an idle connection outlives the listener: a request that was on its way meanwhile is still answered.
 const CLOSE_DELAY: Duration = Duration::from_millis(100);
 
-/// How often the log says that clients wait for a connection, or get none.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Accepts until the edge closes. At `limits.connections_max` it stops accepting until one ends: the kernel lets further clients wait.
 pub(super) async fn accept(
     listener: TcpListener,
@@ -62,9 +60,9 @@ pub(super) async fn accept(
         let surface = Arc::clone(&surface);
         let Some(counted) = addresses.admit(from) else {
             surface.meters.connections_refused.increment(1);
-            if refused.is_news() {
+            if let Some(Due { times, .. }) = refused.note(Instant::now()) {
                 tracing::warn!(
-                    listener = key, %from,
+                    listener = key, %from, times,
                     "an address has limits.connections_per_address_max connections, further ones of it are closed"
                 );
             }
@@ -88,9 +86,12 @@ pub(super) async fn accept(
     };
     let mut full = Recurring::default();
     loop {
-        if permits.available_permits() == 0 && full.is_news() {
+        if permits.available_permits() == 0
+            && let Some(Due { times, .. }) = full.note(Instant::now())
+        {
             tracing::warn!(
                 listener = key,
+                times,
                 "limits.connections_max is reached, further clients wait"
             );
         }
@@ -148,20 +149,6 @@ struct Client {
     /// Given back when the connection ends.
     _permit: OwnedSemaphorePermit,
     _counted: Counted,
-}
-
-/// Something that is told now and then while it goes on.
-#[derive(Debug, Default)]
-struct Recurring(Option<Instant>);
-
-impl Recurring {
-    fn is_news(&mut self) -> bool {
-        let is_news = (self.0).is_none_or(|moment| moment.elapsed() > WARN_INTERVAL);
-        if is_news {
-            self.0 = Some(Instant::now());
-        }
-        is_news
-    }
 }
 
 /// Whether requests of a connection are answered, or told how to come.

@@ -3,7 +3,7 @@
 //! It holds no password and no hash of a refresh token. Each session and key has a flag that is cleared as soon as what was
 //! known of it is no longer so; the cache of checked credentials holds the flag, and so needs to know of nothing else.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,10 +106,15 @@ pub(crate) struct SessionEnd(pub(crate) Millis);
 
 type Owned<T> = HashMap<UserId, HashMap<String, Held<T>>>;
 
+/// Deleted users that are remembered, the last ones.
+const GONE_MAX: usize = 1_000;
+
 /// All that is known.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) users: HashMap<UserId, Member>,
+    /// Users that went while this node knew of them, the last [`GONE_MAX`].
+    pub(crate) gone: VecDeque<UserId>,
     pub(crate) sessions: Owned<SessionEnd>,
     pub(crate) keys: Owned<key::Record>,
     pub(crate) signing: BTreeMap<u64, signing::Record>,
@@ -247,7 +252,10 @@ impl Known {
             Kind::Users => {
                 if let Ok(id) = name.parse() {
                     self.renew(&id);
-                    self.users.remove(&id);
+                    if let Some((id, _)) = self.users.remove_entry(&id) {
+                        self.gone.truncate(GONE_MAX - 1);
+                        self.gone.push_front(id);
+                    }
                 }
             }
             Kind::Sessions => forget_owned(&mut self.sessions, name),

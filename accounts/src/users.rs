@@ -232,6 +232,11 @@ impl Accounts {
         deleting.map(|(id, _)| id.clone()).collect()
     }
 
+    /// The last users that went while this node knew of them: a call of theirs that it had let in before may still make something.
+    pub fn gone(&self) -> Vec<UserId> {
+        self.known().gone.iter().cloned().collect()
+    }
+
     pub(crate) async fn user_record(&self, id: &UserId) -> Result<(Entry, Record), Error> {
         let entry = self.read(&id.record_key()).await?;
         let entry = entry.ok_or_else(|| Error::NoUser { id: id.to_string() })?;

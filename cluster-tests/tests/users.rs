@@ -12,6 +12,8 @@ use cluster_tests::node::hearth;
 use cluster_tests::{Node, Record, Sandbox, until};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// The bound on every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -359,6 +361,48 @@ async fn another_node_finishes_the_deletion_of_a_user() {
     assert_eq!(sign_up().await, 409, "the user is still being deleted");
     until("the others finish it", PATIENCE, || async {
         listed().await == 0 && sign_up().await == 201
+    })
+    .await;
+}
+
+/// A call that a node let in before the deletion, and whose body is slow to come, makes a function when nobody looks for any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deleted_user_makes_late_is_removed_too() {
+    let sandbox = Sandbox::processes(2).await;
+    let round = Round::new(&sandbox);
+    round.sign_up("ada@example.com").await;
+    let (token, _) = round.login("ada@example.com", "password123").await;
+    let me = round.call(Api::Functions, "GET users/me", &token, Value::Null);
+    let (_, me) = me.await;
+    let functions = format!("spaces/u-{}/functions", me["userId"].as_str().unwrap());
+    let node = sandbox.node(0);
+    let authority = node.config_url("").replace("http://", "");
+    let body = Record::command("late", ["cat"]).stdio().json().to_string();
+    let (begun, rest) = body.split_at(10);
+    let length = body.len();
+    let mut stream = TcpStream::connect(&authority).await.unwrap();
+    let head = format!(
+        "POST /v1/{functions} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {token}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{begun}"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+
+    let deleted = round.call(Api::Functions, "DELETE users/me", &token, Value::Null);
+    assert_eq!(deleted.await.0, 200);
+    until("the user is gone", PATIENCE, || async {
+        let body = credentials("ada@example.com", "password123");
+        let made = round.call(Api::Functions, "POST users", "", body);
+        made.await.0 == 201
+    })
+    .await;
+
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    until("what it made is removed", PATIENCE, || async {
+        let line = format!("GET {functions}");
+        let (_, listed) = round.call(Api::Config, &line, "", Value::Null).await;
+        listed["functions"] == json!([])
     })
     .await;
 }

@@ -10,9 +10,6 @@ use tokio::time::Instant;
 
 use crate::node::Node;
 
-/// How often a node looks for users whose deletion nobody finished. Nothing is asked of the store while there are none.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Why a deletion is not finished.
 #[derive(Debug, thiserror::Error)]
 enum Unfinished {
@@ -22,23 +19,32 @@ enum Unfinished {
     Accounts(#[from] accounts::Error),
 }
 
-/// Goes on until dropped.
-pub(crate) async fn sweep(node: &dyn Node, accounts: &Accounts) {
+/// Goes on until dropped. Nothing is asked of the store while deleted users have nothing.
+pub(crate) async fn sweep(node: &dyn Node, accounts: &Accounts, interval: Duration) {
     let mut failing = Recurring::default();
     loop {
         // Two nodes that remove the same at once do no harm: what is gone is removed.
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        for user in accounts.deleting() {
-            match try_remove(node, accounts, &user).await {
-                Ok(()) => {}
-                Err(error) => {
-                    if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
-                        tracing::warn!(%user, %error, times, seconds, "what deleted users had can not be removed; trying again");
-                    }
-                }
+        tokio::time::sleep(interval).await;
+        let mut has_failed = false;
+        let mut tell = |user, done: Result<(), Unfinished>| {
+            let Err(error) = done else { return };
+            has_failed = true;
+            if let Some(Due { times, seconds }) = failing.note(Instant::now()) {
+                tracing::warn!(%user, %error, times, seconds, "what deleted users had can not be removed; trying again");
             }
+        };
+        for user in accounts.deleting() {
+            let done = try_remove(node, accounts, &user).await;
+            tell(user, done);
         }
-        if accounts.deleting().is_empty() {
+        let spaces = node.spaces();
+        let mut gone = accounts.gone();
+        gone.retain(|user| spaces.contains(&user.own_space()));
+        for user in gone {
+            let done = remove_late(node, accounts, &user).await;
+            tell(user, done);
+        }
+        if !has_failed {
             failing.end(Instant::now());
         }
     }
@@ -63,6 +69,23 @@ async fn try_remove(node: &dyn Node, accounts: &Accounts, user: &UserId) -> Resu
     accounts.finish_delete(user).await?;
     tracing::info!(%user, "a user is deleted, and what it had");
     Ok(())
+}
+
+/// Removes what a call made that a node let in before the deletion, and that was slow to come.
+async fn remove_late(
+    node: &dyn Node,
+    accounts: &Accounts,
+    user: &UserId,
+) -> Result<(), Unfinished> {
+    match accounts.user(user).await {
+        // Only what the store says is deleted: a user may be in a backup that was imported since.
+        Err(accounts::Error::NoUser { .. }) => {
+            empty(node, user.own_space().as_str()).await?;
+            tracing::info!(%user, "removed what a deleted user made while it was deleted");
+            Ok(())
+        }
+        found => found.map(drop).map_err(Unfinished::from),
+    }
 }
 
 async fn empty(node: &dyn Node, space: &str) -> Result<(), catalog::Error> {

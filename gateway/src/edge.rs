@@ -74,6 +74,7 @@ pub struct Edge {
     addresses: Addresses,
     shared: Arc<Shared>,
     reload_interval: Duration,
+    deletion_interval: Duration,
 }
 
 /// Where the edge listens, with the ports that the system chose.
@@ -266,6 +267,7 @@ impl Edge {
             addresses,
             shared,
             reload_interval: settings.tls.reload_interval,
+            deletion_interval: settings.auth.deletion_interval,
         }
     }
 
@@ -301,7 +303,8 @@ impl Edge {
         }
         if let Ok(accounts) = self.shared.guard.accounts() {
             let (shared, accounts) = (Arc::clone(&self.shared), accounts.clone());
-            let sweep = async move { deletion::sweep(&*shared.node, &accounts).await };
+            let interval = self.deletion_interval;
+            let sweep = async move { deletion::sweep(&*shared.node, &accounts, interval).await };
             tracker.spawn(shutdown.clone().run_until_cancelled_owned(sweep));
         }
         let closing = self.shared.closing.clone();

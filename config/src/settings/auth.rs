@@ -57,6 +57,9 @@ section! {
         /// How often a node looks for what has ended: sessions, signing keys, failed logins.
         #[serde(with = "humantime_serde")]
         pub sweep_interval: Duration = Duration::from_secs(60),
+        /// How often a node looks for what deleted users left: a deletion that another node began, or what a call made that was let in before.
+        #[serde(with = "humantime_serde")]
+        pub deletion_interval: Duration = Duration::from_secs(5),
     }
 }
 
@@ -98,7 +101,7 @@ impl AuthSettings {
         above_zero!("auth", self: token_ttl, refresh_ttl, signing_key_age, tokens_cached_max, asks_max);
         above_zero!("auth", self: sessions_per_user_max, keys_per_user_max, hashes_max, hashes_waiting_max);
         above_zero!("auth", self: login_failures_max, login_delay, login_delay_max, login_memory, login_subjects_max);
-        above_zero!("auth", self: sweep_interval);
+        above_zero!("auth", self: sweep_interval, deletion_interval);
         for (key, value) in [
             ("auth.sessions_per_user_max", self.sessions_per_user_max),
             ("auth.keys_per_user_max", self.keys_per_user_max),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::backup::Backup;
 use crate::catalog::Catalog;
 use crate::executions::Executions;
 use crate::invoker::Invoker;
@@ -21,6 +22,8 @@ pub struct Control {
     pub registry: Reader<Registry>,
     /// Reads and changes the cluster's records.
     pub catalog: Catalog,
+    /// The whole configuration.
+    pub backup: Backup,
     /// Asynchronous invocations.
     pub executions: Executions,
     /// What functions wrote, on every node.

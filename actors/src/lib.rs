@@ -1,5 +1,6 @@
 //! One node's control plane: four actors, the snapshots they publish, and the warm path that reads them.
 
+pub mod backup;
 pub mod catalog;
 pub mod control;
 pub mod executions;
@@ -22,6 +23,7 @@ mod tasks;
 pub mod testing;
 pub mod view;
 
+pub use backup::Backup;
 pub use catalog::Catalog;
 pub use control::Control;
 pub use executions::Executions;

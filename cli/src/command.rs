@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::admin::{self, AdminCommand};
+use crate::backup::{self, ExportArgs, ImportArgs};
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
 use crate::credentials;
@@ -72,6 +73,14 @@ pub enum Command {
     /// List spaces, and set who may emit their events
     #[command(subcommand, after_help = EXIT_CODES)]
     Space(SpaceCommand),
+
+    /// Write the whole configuration of the cluster into a file
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportArgs),
+
+    /// Read a whole configuration into a cluster that has none
+    #[command(after_help = EXIT_CODES)]
+    Import(ImportArgs),
 
     /// Show the cluster's nodes, as the node that is asked sees them
     #[command(after_help = EXIT_CODES)]
@@ -146,6 +155,8 @@ async fn perform(
         Command::Key(command) => key::run(options, command, console).await,
         Command::Admin(command) => admin::run(options, command, console).await,
         Command::Space(command) => space::run(options, command, console).await,
+        Command::Export(args) => backup::export(options, args, console).await,
+        Command::Import(args) => backup::import(options, args, console).await,
         Command::Cluster(args) => cluster::run(options, args, console).await,
         Command::Ready(args) => ready::run(options, args, console).await,
     }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod api;
+mod backup;
 mod cluster;
 mod command;
 mod console;

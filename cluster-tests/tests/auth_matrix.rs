@@ -169,7 +169,6 @@ fn with_signature(token: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "the matrix is shown with --no-capture")]
 async fn no_operation_takes_a_credential_that_is_not_good() {
     let sandbox = Sandbox::builder()
         .nodes(3)

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::surface::Shared;
 use crate::{body, headers, health, openapi};
 
+mod backup;
 mod cors;
 mod dead_letters;
 mod event_types;
@@ -46,6 +47,8 @@ pub(crate) fn routes(debug_kill: bool) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(view::actors))
         .routes(routes!(view::route))
         .routes(routes!(view::spaces))
+        .routes(routes!(backup::export))
+        .routes(routes!(backup::import))
         .merge(accounts())
         .merge(records())
         .merge(executions())

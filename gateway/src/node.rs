@@ -9,7 +9,7 @@ use actors::catalog::{
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
-use actors::{Executions, Registry};
+use actors::{Backup, Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -254,6 +254,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::schedules`].
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error>;
 
+    /// The whole configuration, to be exported and imported.
+    fn backup(&self) -> &Backup;
+
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
 
@@ -429,6 +432,10 @@ impl Node for actors::Control {
 
     fn executions(&self) -> &Executions {
         &self.executions
+    }
+
+    fn backup(&self) -> &Backup {
+        &self.backup
     }
 
     async fn create_schedule(

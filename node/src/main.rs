@@ -1,12 +1,14 @@
 //! The binary `hearth`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use config::Settings;
 use node::args::{Arguments, Command, original};
+use node::shutdown::Signals;
 use node::telemetry::Telemetry;
-use node::{Node, dev, shutdown};
+use node::{Node, dev};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -68,30 +70,56 @@ async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
+/// How long a start may go on that was told to end.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
 async fn run_node(settings: Settings) -> ExitCode {
     let telemetry = match Telemetry::install(&settings) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&format!("{error:#}"), EXIT_SETTINGS),
     };
-    let handle = match Node::new(settings).start(&telemetry.metrics).await {
+    // Before the node starts: its last step is to let clients in, and who is in is drained.
+    let mut signals = match Signals::take() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("no signals can be had: {error}"), EXIT_UNAVAILABLE),
+    };
+    let starting = Box::pin(Node::new(settings).start(&telemetry.metrics));
+    let Some((started, is_requested)) = start(starting, &mut signals).await else {
+        return ExitCode::SUCCESS;
+    };
+    let handle = match started {
         Ok(handle) => handle,
         Err(error) if error.is_of_settings() => return fail(&error.to_string(), EXIT_SETTINGS),
         Err(error) => return fail(&error.to_string(), EXIT_UNAVAILABLE),
     };
     let has_failed = tokio::select! {
-        requested = shutdown::requested() => requested.is_err(),
+        () = std::future::ready(()), if is_requested => false,
+        () = signals.next() => false,
         () = handle.failed() => true,
     };
     tokio::select! {
         () = handle.stop() => {}
         // A second signal means now.
-        _ = shutdown::requested() => return ExitCode::FAILURE,
+        () = signals.next() => return ExitCode::FAILURE,
     }
     telemetry.shutdown().await;
     if has_failed {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+/// What became of a start, and whether the node was told to end meanwhile; nothing when it waited for something then, and nobody has got in.
+async fn start<T>(starting: impl Future<Output = T>, signals: &mut Signals) -> Option<(T, bool)> {
+    let mut starting = std::pin::pin!(starting);
+    tokio::select! {
+        biased;
+        started = &mut starting => Some((started, false)),
+        () = signals.next() => {
+            let started = tokio::time::timeout(START_PATIENCE, starting).await;
+            started.ok().map(|started| (started, true))
+        }
     }
 }
 

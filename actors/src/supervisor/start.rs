@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::board::{Board, Depths, Name};
 use super::{Args, Handle, Supervisor};
+use crate::backup::Backup;
 use crate::catalog::Catalog;
 use crate::control::Control;
 use crate::executions::Executions;
@@ -211,6 +212,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         settings.executions.clone(),
         Arc::clone(&node_name),
     );
+    let backup = Backup::new(Arc::clone(&parts.store));
     let view = View::new(view::Parts {
         cluster_id: settings.cluster.id.clone(),
         node_name: Arc::clone(&node_name),
@@ -233,6 +235,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         invoker,
         registry: registry.reader(),
         catalog,
+        backup,
         executions,
         output,
         view,

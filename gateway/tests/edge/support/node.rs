@@ -11,7 +11,7 @@ use actors::catalog::{
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
-use actors::{Executions, Registry};
+use actors::{Backup, Executions, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -49,6 +49,7 @@ pub(crate) struct Script {
     pub(crate) registry: Mutex<Arc<Registry>>,
     records: OnceCell<TestCatalog>,
     executions: Executions,
+    backup: Backup,
 }
 
 impl fmt::Debug for ScriptedNode {
@@ -82,6 +83,7 @@ impl ScriptedNode {
                 ..Registry::default()
             })),
             records: OnceCell::new(),
+            backup: Backup::new(Arc::new(MemoryStore::new())),
             executions: Executions::new(
                 Arc::new(MemoryStore::new()),
                 ExecutionsSettings::default(),
@@ -353,6 +355,10 @@ impl Node for ScriptedNode {
 
     fn executions(&self) -> &Executions {
         &self.0.executions
+    }
+
+    fn backup(&self) -> &Backup {
+        &self.0.backup
     }
 
     async fn create_schedule(

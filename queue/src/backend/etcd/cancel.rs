@@ -11,7 +11,7 @@ use super::answered;
 use super::keys::SessionId;
 use super::look::{Ask, View};
 use super::shared::{Job, Shared, State, unavailable};
-use super::transaction::{Changes, Op};
+use super::transaction::{Changes, Guard, Op};
 use crate::backend::{Change, DeliveryId, Error};
 
 /// How often the answers are looked at.
@@ -50,11 +50,11 @@ impl Shared {
         }
         let ask = rand::random();
         let asked = Op::PutForNow(self.keys.ask(ask), Ask::write(id, session));
-        self.write_now(asked).await?;
+        self.write_now(None, asked).await?;
         let found = self.answers(ask, session).await;
         // It goes with the session if it can not be removed now.
         let _ = self
-            .write_now(Op::DeleteAll(self.keys.whole_ask(ask)))
+            .write_now(None, Op::DeleteAll(self.keys.whole_ask(ask)))
             .await;
         found
     }
@@ -93,7 +93,13 @@ impl Shared {
                 Ok(found) => {
                     let answer = if found { Ask::YES } else { Ask::NO };
                     let key = self.keys.answer(*number, session);
-                    self.write_now(Op::PutForNow(key, answer.to_vec())).await
+                    // Who asked may have taken its question back by now: then an answer would lie there until this session ends.
+                    let asked = Guard {
+                        key: self.keys.ask(*number),
+                        revision: ask.revision,
+                    };
+                    self.write_now(Some(asked), Op::PutForNow(key, answer.to_vec()))
+                        .await
                 }
                 Err(error) => Err(error),
             };
@@ -103,10 +109,11 @@ impl Shared {
         }
     }
 
-    async fn write_now(&self, op: Op) -> Result<(), Error> {
+    /// Writes at once, if what the guard names has not been changed.
+    async fn write_now(&self, guard: Option<Guard>, op: Op) -> Result<(), Error> {
         let job = Job {
             changes: Changes {
-                guards: Vec::new(),
+                guards: guard.into_iter().collect(),
                 ops: vec![op],
             },
             batches: Vec::new(),

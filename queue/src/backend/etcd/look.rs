@@ -60,6 +60,8 @@ pub(super) struct Owner {
 pub(super) struct Ask {
     pub(super) id: Option<DeliveryId>,
     pub(super) asker: Option<SessionId>,
+    /// Of the question's last change.
+    pub(super) revision: i64,
     /// Who has answered, and whether it had the delivery.
     pub(super) answers: HashMap<SessionId, bool>,
 }
@@ -199,7 +201,10 @@ impl Shared {
             Some(session) => {
                 ask.answers.insert(session, record.value() == Ask::YES);
             }
-            None => (ask.id, ask.asker) = Ask::read(record.value()),
+            None => {
+                (ask.id, ask.asker) = Ask::read(record.value());
+                ask.revision = record.mod_revision();
+            }
         }
     }
 

@@ -21,6 +21,7 @@ mod outbound;
 mod plugins;
 mod process;
 mod queue;
+mod quotas;
 mod schedules;
 mod secret;
 mod store;
@@ -46,6 +47,7 @@ pub use outbound::OutboundSettings;
 pub use plugins::{OnFailure, PluginOptions, PluginSettings, PluginsSettings};
 pub use process::ProcessSettings;
 pub use queue::{QueueBackend, QueueSettings};
+pub use quotas::QuotasSettings;
 pub use schedules::SchedulesSettings;
 pub use secret::Secret;
 pub use store::{EtcdSettings, StoreSettings};
@@ -72,6 +74,8 @@ section! {
         pub cluster: ClusterSettings = ClusterSettings::default(),
         /// Admission at the edge.
         pub limits: LimitsSettings = LimitsSettings::default(),
+        /// How limits are shared by nodes, and those of users and spaces that have none of their own. 0 is no limit.
+        pub quotas: QuotasSettings = QuotasSettings::default(),
         /// Instances of pooled functions.
         pub executor: ExecutorSettings = ExecutorSettings::default(),
         /// Functions of type `container`.

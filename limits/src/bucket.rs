@@ -40,6 +40,12 @@ impl Rate {
         i64::from(self.burst.get()) * TOKEN
     }
 
+    /// How long it takes until so much is added.
+    pub(crate) fn added_after(self, amount: i64) -> Duration {
+        let micros = u64::try_from(amount).unwrap_or_default();
+        Duration::from_micros(micros.div_ceil(self.per_second.get().into()))
+    }
+
     /// What is added in a while, at most the whole bucket.
     pub(crate) fn added_in(self, micros: u64) -> i64 {
         let micros = i64::try_from(micros).unwrap_or(i64::MAX);
@@ -90,29 +96,26 @@ impl Bucket {
     }
 }
 
-/// What one node knows of a bucket's time.
+/// What one node knows of a record's time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Timeline {
     epoch: u64,
-    /// The bucket's time where this node's clock was at zero.
+    /// The record's time where this node's clock was at zero.
     origin: i128,
 }
 
 impl Timeline {
-    /// Notes a bucket that was read; `now` is this node's clock after the answer came.
-    pub(crate) fn sight(&mut self, bucket: &Bucket, now: Duration) {
+    /// Notes a record that was read, of this epoch and time; `now` is this node's clock after the answer came.
+    pub(crate) fn sight(&mut self, epoch: u64, at_micros: u64, now: Duration) {
         // Rounded up, and down when it is used: else the time would gain a microsecond with every node that hears it of another.
-        let origin = i128::from(bucket.at_micros) - rounded_down(now) - 1;
-        let is_new = bucket.epoch != self.epoch;
+        let origin = i128::from(at_micros) - rounded_down(now) - 1;
+        let is_new = epoch != self.epoch;
         if is_new || origin > self.origin {
-            *self = Self {
-                epoch: bucket.epoch,
-                origin,
-            };
+            *self = Self { epoch, origin };
         }
     }
 
-    /// The latest time of the bucket that this node can vouch for.
+    /// The latest time of the record that this node can vouch for.
     pub(crate) fn at(&self, now: Duration) -> u64 {
         u64::try_from((self.origin + rounded_down(now)).max(0)).unwrap_or(u64::MAX)
     }
@@ -145,7 +148,7 @@ mod tests {
     /// One node's turn at the bucket, `late` after it was read.
     fn turn(node: &mut Node, bucket: &mut Bucket, rate: Rate, real: Duration, wanted: i64) {
         let now = real + node.ahead;
-        node.timeline.sight(bucket, now);
+        node.timeline.sight(bucket.epoch, bucket.at_micros, now);
         bucket.refill(rate, node.timeline.at(now));
         node.hand += bucket.exchange(rate, node.hand, wanted * TOKEN);
     }
@@ -195,7 +198,7 @@ mod tests {
             turn(&mut fast, &mut bucket, rate, Duration::ZERO, all);
             // What the other first sees of the bucket is two seconds old; it learns the time of the node that dies then.
             let mut real = Duration::from_secs(2);
-            slow.timeline.sight(&bucket, real);
+            slow.timeline.sight(bucket.epoch, bucket.at_micros, real);
             for _ in 0..8 {
                 real += Duration::from_millis(250);
                 turn(&mut fast, &mut bucket, rate, real, all);
@@ -226,11 +229,9 @@ mod tests {
     #[test]
     fn a_new_record_begins_a_new_time() {
         let mut timeline = Timeline::default();
-        let mut old = Bucket::full(rate(1, 1), 1);
-        old.at_micros = 1_000_000_000;
-        timeline.sight(&old, Duration::from_secs(1));
+        timeline.sight(1, 1_000_000_000, Duration::from_secs(1));
         let now = Duration::from_secs(2);
-        timeline.sight(&Bucket::full(rate(1, 1), 2), now);
+        timeline.sight(2, 0, now);
         assert_eq!(timeline.at(now), 0);
     }
 }

@@ -4,15 +4,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::bucket::TOKEN;
 
-/// What a limit says of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may run.
-    Given,
-    /// It may not, as the rate is used up.
-    Refused,
-}
-
 /// Tokens of one node, in millionths; below zero what was given on trust and is owed to the bucket.
 #[derive(Debug)]
 pub(crate) struct Hand {
@@ -31,17 +22,16 @@ impl Hand {
         }
     }
 
-    /// Decides one call.
-    pub(crate) fn ask(&self) -> Verdict {
+    /// Takes a token for one call, if there is one.
+    pub(crate) fn ask(&self) -> bool {
         // Relaxed: each count stands alone, and nothing else is read by what it says.
         self.asked.fetch_add(TOKEN, Ordering::Relaxed);
         let floor = self.floor.load(Ordering::Relaxed);
-        let given = self
-            .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                (held - TOKEN >= floor).then_some(held - TOKEN)
-            });
-        given.map_or(Verdict::Refused, |_| Verdict::Given)
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let taken = (self.held).fetch_update(set, fetch, |held| {
+            (held - TOKEN >= floor).then_some(held - TOKEN)
+        });
+        taken.is_ok()
     }
 
     pub(crate) fn held(&self) -> i64 {
@@ -87,7 +77,7 @@ mod tests {
     fn gives_what_it_holds_and_what_it_is_trusted_with_and_no_more() {
         let hand = Hand::on_trust(2 * TOKEN);
         hand.change(TOKEN);
-        let given = (0..10).filter(|_| hand.ask() == Verdict::Given).count();
+        let given = (0..10).filter(|_| hand.ask()).count();
         assert_eq!((given, hand.held()), (3, -2 * TOKEN));
         assert!(hand.is_low());
         hand.trust(0);
@@ -102,9 +92,7 @@ mod tests {
         hand.change(1_000 * TOKEN);
         let given: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| (0..1_000).filter(|_| hand.ask() == Verdict::Given).count())
-                })
+                .map(|_| scope.spawn(|| (0..1_000).filter(|_| hand.ask()).count()))
                 .collect();
             threads
                 .into_iter()

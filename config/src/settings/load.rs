@@ -118,6 +118,7 @@ impl Settings {
         self.executions.check()?;
         self.destinations.check()?;
         self.outbound.check()?;
+        self.quotas.check()?;
         self.schedules.check()?;
         self.plugins.check()?;
         self.logs.check()?;

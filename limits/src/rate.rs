@@ -1,51 +1,119 @@
-//! One limit as a node applies it: a hand that calls take from, settled with the bucket in the store every interval.
+//! A rate as a node applies it: a hand that calls take from, settled with the bucket in the store every interval.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use config::Revision;
 use config::store::{self, Precondition, Store};
+use tokio::sync::Mutex;
 
 use crate::bucket::{Bucket, Rate, TOKEN, Timeline};
-use crate::hand::{Hand, Verdict};
+use crate::error::Error;
+use crate::hand::Hand;
 
 /// How often a settlement is tried when others change the bucket meanwhile.
 const TRIES_MAX: usize = 8;
 
+/// What a limit says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may run.
+    Given,
+    /// It may not, as the rate is used up.
+    Refused,
+    /// This node has nothing, but the bucket may have: the next settlement tells.
+    Unknown,
+}
+
 /// A rate that holds for all nodes together.
 #[derive(Debug)]
-pub struct Limit {
+pub(crate) struct RateLimit {
     key: String,
     rate: Rate,
     hand: Hand,
-    timeline: Timeline,
     interval: Duration,
+    /// What the bucket had when this node saw it last; full until then.
+    left: AtomicI64,
+    settling: Mutex<Settling>,
+}
+
+/// What only a settlement needs.
+#[derive(Debug, Default)]
+struct Settling {
+    timeline: Timeline,
     settled_at: Option<Duration>,
 }
 
-impl Limit {
+/// How a rate stands for its caller: what the headers of an answer say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Calls at once after a pause.
+    pub limit: u32,
+    /// Calls at once now, as this node knows.
+    pub remaining: u32,
+    /// Until all of it is there again, in whole seconds.
+    pub reset_seconds: u64,
+}
+
+impl RateLimit {
     /// A limit whose bucket is the store's record `key`, which each node settles with at least every interval. A burst below what comes in
     /// an interval and a quarter counts as that much. Until it is first settled the node gives its part of an interval on trust, which
     /// the bucket is then owed.
-    pub fn new(key: String, rate: Rate, interval: Duration, nodes: u32) -> Self {
+    pub(crate) fn new(key: String, rate: Rate, interval: Duration, nodes: u32) -> Self {
         let rate = rate.settled_every(interval);
         Self {
             hand: Hand::on_trust(trust(rate, interval, nodes, rate.capacity())),
+            left: AtomicI64::new(rate.capacity()),
+            settling: Mutex::default(),
             key,
             rate,
-            timeline: Timeline::default(),
             interval,
-            settled_at: None,
         }
     }
 
-    /// Decides one call: no lock, no await, no store.
-    pub fn ask(&self) -> Verdict {
-        self.hand.ask()
+    /// Decides one call: no lock, no await, no store. A call that this node has nothing for, although the bucket had something when it
+    /// was seen last, may ask again after a settlement.
+    pub(crate) fn ask(&self) -> Verdict {
+        match self.hand.ask() {
+            true => Verdict::Given,
+            false if self.left.load(Ordering::Relaxed) >= TOKEN => Verdict::Unknown,
+            false => Verdict::Refused,
+        }
+    }
+
+    /// The rate and the burst that it really has.
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        let there = self
+            .hand
+            .held()
+            .saturating_add(self.left.load(Ordering::Relaxed));
+        let there = there.clamp(0, self.rate.capacity());
+        let missing = self.rate.capacity() - there;
+        Standing {
+            limit: self.rate.burst.get(),
+            remaining: u32::try_from(there / TOKEN).unwrap_or(u32::MAX),
+            reset_seconds: self
+                .rate
+                .added_after(missing)
+                .as_micros()
+                .div_ceil(1_000_000) as u64,
+        }
+    }
+
+    /// When a call that was refused may find something, at the earliest.
+    pub(crate) fn retry_after(&self) -> Duration {
+        let owed = TOKEN - self.left.load(Ordering::Relaxed).min(0);
+        self.rate.added_after(owed).max(self.interval)
     }
 
     /// Whether a settlement should not wait for the interval's end, as this node will run out before although more may be left.
-    pub fn is_low(&self) -> bool {
+    pub(crate) fn is_low(&self) -> bool {
         self.hand.is_low()
     }
 
@@ -57,20 +125,21 @@ impl Limit {
     ///
     /// # Cancel safety
     /// None: dropped between the write and its answer, what was returned is held twice.
-    pub async fn settle(
-        &mut self,
+    pub(crate) async fn settle(
+        &self,
         store: &dyn Store,
         now: impl Fn() -> Duration,
         nodes: u32,
     ) -> Result<bool, Error> {
+        let mut settling = self.settling.lock().await;
         let asked = self.hand.take_asked();
-        let wanted = self.expected(asked, now());
+        let wanted = self.expected(asked, settling.settled_at, now());
         for _ in 0..TRIES_MAX {
             let (mut bucket, found) = self.read(store).await?;
             // After the answer: the bucket's time is then no later than this node will say.
             let at = now();
-            self.timeline.sight(&bucket, at);
-            bucket.refill(self.rate, self.timeline.at(at));
+            settling.timeline.sight(bucket.epoch, bucket.at_micros, at);
+            bucket.refill(self.rate, settling.timeline.at(at));
             let by = bucket.exchange(
                 self.rate,
                 self.hand.held(),
@@ -80,7 +149,8 @@ impl Limit {
             match self.write(store, found, &bucket, is_at_rest).await {
                 Ok(()) => {
                     self.hand.change(by);
-                    self.settled_at = Some(at);
+                    settling.settled_at = Some(at);
+                    self.left.store(bucket.left, Ordering::Relaxed);
                     self.hand
                         .trust(trust(self.rate, self.interval, nodes, bucket.left));
                     return Ok(is_at_rest && self.hand.held() == 0);
@@ -95,14 +165,16 @@ impl Limit {
         }
         Err(Error::Contended {
             key: self.key.clone(),
+            tries: TRIES_MAX,
         })
     }
 
     /// Adds this node's part of the rate for a while in which the store was away. `passed` is the time since this was last called, or since
     /// the limit was last settled.
-    pub fn go_alone(&self, passed: Duration, nodes: u32) {
+    pub(crate) fn go_alone(&self, passed: Duration, nodes: u32) {
         let nodes = i64::from(nodes.max(1));
         self.hand.trust(0);
+        self.left.store(0, Ordering::Relaxed);
         self.hand.add_up_to(
             self.rate.added_in(micros(passed)) / nodes,
             (self.rate.capacity() / nodes).max(TOKEN),
@@ -111,9 +183,8 @@ impl Limit {
 
     /// What an interval will need. Some calls at once soon after a settlement do not make this node take more than an interval's part of
     /// the rate, which others may want.
-    fn expected(&self, asked: i64, now: Duration) -> i64 {
-        let passed = self
-            .settled_at
+    fn expected(&self, asked: i64, settled_at: Option<Duration>, now: Duration) -> i64 {
+        let passed = settled_at
             .map_or(self.interval, |at| now.saturating_sub(at))
             .max(Duration::from_millis(1));
         let goes_on =
@@ -163,31 +234,6 @@ fn trust(rate: Rate, interval: Duration, nodes: u32, left: i64) -> i64 {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Why a limit could not be settled.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store did not answer, or refused.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// Others changed the bucket at each try.
-    #[error(
-        "the limit {key} could not be settled in {TRIES_MAX} tries: other nodes changed it meanwhile"
-    )]
-    Contended {
-        /// The bucket's key.
-        key: String,
-    },
-    /// The record is not a bucket.
-    #[error("the record {key} is not a limit's")]
-    Damaged {
-        /// The record's key.
-        key: String,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
 }
 
 #[cfg(test)]

@@ -25,13 +25,13 @@ fn rate(per_second: u32, burst: u32) -> Rate {
 
 struct Cluster {
     store: MemoryStore,
-    nodes: Vec<Option<Limit>>,
+    nodes: Vec<Option<RateLimit>>,
     real: Duration,
 }
 
 impl Cluster {
     fn new(rate: Rate) -> Self {
-        let node = || Some(Limit::new("limits/caller".into(), rate, INTERVAL, 3));
+        let node = || Some(RateLimit::new("limits/caller".into(), rate, INTERVAL, 3));
         Self {
             store: MemoryStore::new(),
             nodes: (0..3).map(|_| node()).collect(),
@@ -44,7 +44,7 @@ impl Cluster {
         let (mut given, end) = (0, self.real + how_long);
         while self.real < end {
             self.real += TICK;
-            for (index, node) in self.nodes.iter_mut().enumerate() {
+            for (index, node) in self.nodes.iter().enumerate() {
                 let Some(limit) = node else { continue };
                 let asked = (0..calls[index]).filter(|_| limit.ask() == Verdict::Given);
                 given += u32::try_from(asked.count()).unwrap();
@@ -108,7 +108,7 @@ async fn a_limit_at_rest_leaves_no_record() {
 #[tokio::test]
 async fn without_the_store_the_nodes_share_the_rate() {
     let nodes: Vec<_> = (0..3)
-        .map(|_| Limit::new("limits/caller".into(), rate(90, 30), INTERVAL, 3))
+        .map(|_| RateLimit::new("limits/caller".into(), rate(90, 30), INTERVAL, 3))
         .collect();
     let mut given = 0;
     for _ in 0..40 {
@@ -124,7 +124,7 @@ async fn without_the_store_the_nodes_share_the_rate() {
 async fn a_record_that_is_no_bucket_is_named_and_kept() {
     let store = MemoryStore::new();
     store.put("limits/caller", "{}".into(), None).await.unwrap();
-    let mut limit = Limit::new("limits/caller".into(), rate(1, 1), INTERVAL, 1);
+    let limit = RateLimit::new("limits/caller".into(), rate(1, 1), INTERVAL, 1);
     let error = limit.settle(&store, || INTERVAL, 1).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -177,8 +177,8 @@ impl Store for Mute {
 #[tokio::test]
 async fn what_was_returned_without_an_answer_is_not_given_as_well() {
     let store = Mute::default();
-    let mut limit = Limit::new("limits/caller".into(), rate(100, 100), INTERVAL, 1);
-    let ask_all = |limit: &Limit| (0..100).filter(|_| limit.ask() == Verdict::Given).count();
+    let limit = RateLimit::new("limits/caller".into(), rate(100, 100), INTERVAL, 1);
+    let ask_all = |limit: &RateLimit| (0..100).filter(|_| limit.ask() == Verdict::Given).count();
     // 25 on trust; then what is left is in the hand, is returned as nobody asks, and the answer is lost.
     assert_eq!(ask_all(&limit), 25);
     limit.settle(&store.0, || INTERVAL, 1).await.unwrap();
@@ -192,11 +192,11 @@ async fn what_was_returned_without_an_answer_is_not_given_as_well() {
 #[tokio::test]
 async fn what_was_taken_without_an_answer_is_not_given() {
     let store = Mute::default();
-    let mut limit = Limit::new("limits/caller".into(), rate(100, 100), INTERVAL, 1);
+    let limit = RateLimit::new("limits/caller".into(), rate(100, 100), INTERVAL, 1);
     assert_eq!(
         (0..50).filter(|_| limit.ask() == Verdict::Given).count(),
         25
     );
     limit.settle(&store, || INTERVAL, 1).await.unwrap_err();
-    assert_eq!(limit.ask(), Verdict::Refused);
+    assert_ne!(limit.ask(), Verdict::Given);
 }

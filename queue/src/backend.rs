@@ -245,6 +245,9 @@ pub trait Queue: Send + Sync + fmt::Debug + 'static {
     /// How much it holds, as this node knows. Cheap.
     fn stats(&self) -> Stats;
 
+    /// How many deliveries of a space wait here. Cheap.
+    fn waiting_of(&self, space: &Space) -> usize;
+
     /// What was written down of the deliveries of this node, and how many it has, looked up where they are kept. Not cheap.
     ///
     /// # Errors

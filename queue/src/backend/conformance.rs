@@ -90,6 +90,7 @@ async fn books_balance(queue: &dyn Queue) {
     assert_eq!(audit.drift(), 0, "{} and {} held", audit.books, audit.held);
     let stats = queue.stats();
     assert_eq!(audit.held, (stats.waiting + stats.leased) as u64);
+    assert_eq!(queue.waiting_of(&Space::default_space()), stats.waiting);
 }
 
 /// Deliveries of one function.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::{Counter, Gauge};
+use protocol::Space;
 use tokio::sync::Semaphore;
 
 use super::limits::count;
@@ -395,6 +396,10 @@ impl Queue for EmbeddedQueue {
 
     fn stats(&self) -> Stats {
         self.shared.index().stats()
+    }
+
+    fn waiting_of(&self, space: &Space) -> usize {
+        self.shared.index().turns.waiting_of(space)
     }
 
     async fn audit(&self) -> Result<Audit, Error> {

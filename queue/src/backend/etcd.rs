@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use config::etcd::Members;
 use config::settings::EtcdSettings;
 use metrics::{Counter, Gauge};
-use protocol::{Generation, NodeId};
+use protocol::{Generation, NodeId, Space};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
@@ -327,6 +327,10 @@ impl Queue for EtcdQueue {
 
     fn stats(&self) -> Stats {
         self.shared.state().stats()
+    }
+
+    fn waiting_of(&self, space: &Space) -> usize {
+        self.shared.state().held.turns.waiting_of(space)
     }
 
     async fn audit(&self) -> Result<Audit, Error> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use config::settings::JetStreamSettings;
 use metrics::{Counter, Gauge};
-use protocol::{Generation, NodeId};
+use protocol::{Generation, NodeId, Space};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -338,6 +338,10 @@ impl Queue for JetStreamQueue {
 
     fn stats(&self) -> Stats {
         self.shared.held().stats()
+    }
+
+    fn waiting_of(&self, space: &Space) -> usize {
+        self.shared.held().turns.waiting_of(space)
     }
 
     async fn audit(&self) -> Result<Audit, Error> {

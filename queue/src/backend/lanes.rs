@@ -19,6 +19,8 @@ pub(super) struct Lanes<T> {
     lanes: HashMap<LaneKey, Lane<T>>,
     /// The lanes that have something to give, the next one first.
     turns: VecDeque<LaneKey>,
+    /// How many wait in each space, here or for another attempt.
+    spaces: HashMap<Space, usize>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl<T> Default for Lanes<T> {
         Self {
             lanes: HashMap::new(),
             turns: VecDeque::new(),
+            spaces: HashMap::new(),
         }
     }
 }
@@ -78,11 +81,23 @@ impl<T> Lanes<T> {
     /// Counts one that waits: it is pushed now, or when its pause is over.
     pub(super) fn hold(&mut self, key: &LaneKey, bytes: usize) {
         self.lane(key).held.add(bytes);
+        match self.spaces.get_mut(&key.space) {
+            Some(waiting) => *waiting += 1,
+            None => {
+                self.spaces.insert(key.space.clone(), 1);
+            }
+        }
+    }
+
+    /// How many of a space wait.
+    pub(super) fn waiting_of(&self, space: &Space) -> usize {
+        self.spaces.get(space).copied().unwrap_or_default()
     }
 
     /// Counts one less that waits without being pushed.
     pub(super) fn release(&mut self, key: &LaneKey, bytes: usize) {
         self.lane(key).held.remove(bytes);
+        count_one_less(&mut self.spaces, &key.space);
         self.forget_if_empty(key);
     }
 
@@ -122,6 +137,7 @@ impl<T> Lanes<T> {
             };
             lane.leased += 1;
             lane.held.remove(bytes(&item));
+            count_one_less(&mut self.spaces, &key.space);
             if !lane.items.is_empty() {
                 self.turns.push_back(key);
             }
@@ -171,6 +187,15 @@ impl<T> Lanes<T> {
             .is_some_and(|lane| lane.leased == 0 && lane.held.len == 0)
         {
             self.lanes.remove(key);
+        }
+    }
+}
+
+fn count_one_less(spaces: &mut HashMap<Space, usize>, space: &Space) {
+    if let Some(waiting) = spaces.get_mut(space) {
+        *waiting -= 1;
+        if *waiting == 0 {
+            spaces.remove(space);
         }
     }
 }

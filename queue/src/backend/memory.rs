@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use metrics::{Counter, Gauge};
+use protocol::Space;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -232,6 +233,10 @@ impl Queue for MemoryQueue {
             leased: state.leased.len(),
             dead: 0,
         }
+    }
+
+    fn waiting_of(&self, space: &Space) -> usize {
+        self.state().lanes.waiting_of(space)
     }
 
     async fn audit(&self) -> Result<Audit, Error> {
@@ -511,7 +516,7 @@ mod tests {
         assert_eq!(queue.stats(), Stats::default());
         assert_eq!(
             format!("{:?}", queue.state().lanes),
-            "Lanes { lanes: {}, turns: [] }"
+            "Lanes { lanes: {}, turns: [], spaces: {} }"
         );
     }
 }

@@ -8,6 +8,8 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::Space;
+
 use super::lanes::{Held, LaneKey, Lanes};
 use super::{Bound, Delivery, DeliveryId, Error, Lease, Limits, Permits, Stats};
 
@@ -339,6 +341,11 @@ impl<K: Clone> Turns<K> {
     }
 
     /// How much there is, but for dead letters.
+    /// How many of a space wait.
+    pub(super) fn waiting_of(&self, space: &Space) -> usize {
+        self.lanes.waiting_of(space)
+    }
+
     pub(super) fn stats(&self) -> Stats {
         Stats {
             waiting: self.held.len,

@@ -189,6 +189,7 @@ fn has_no_room(failure: &Failure) -> bool {
     let is_ours = matches!(
         failure.code,
         ErrorCode::FunctionBusy
+            | ErrorCode::RateLimited
             | ErrorCode::Overloaded
             | ErrorCode::Draining
             | ErrorCode::EngineUnavailable

@@ -169,11 +169,6 @@ impl Caller {
         })
     }
 
-    /// Whose rates and quotas its calls count for; the operator has none.
-    pub fn subject(&self) -> Option<&str> {
-        self.of_account(|account| account.user.as_str())
-    }
-
     /// The session of its token.
     pub(crate) fn session(&self) -> Option<&str> {
         match &self.0 {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use config::store::{Change, Entry, Listing};
-use protocol::Space;
+use protocol::{Space, UserLimits};
 use serde::{Deserialize, Serialize};
 
 use crate::records::user::{Role, UserId, UserState};
@@ -61,6 +61,8 @@ pub(crate) struct Member {
     pub(crate) role: Role,
     pub(crate) spaces: BTreeSet<Space>,
     pub(crate) state: UserState,
+    #[serde(default)]
+    pub(crate) limits: UserLimits,
 }
 
 impl From<user::Record> for Member {
@@ -70,6 +72,7 @@ impl From<user::Record> for Member {
             role: record.role,
             spaces: record.spaces,
             state: record.state,
+            limits: record.limits,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is set for spaces.
 
 use config::store::{Precondition, Transaction, Write};
-use protocol::Space;
+use protocol::{Space, SpaceLimits};
 
 use crate::accounts::{TRIES, parse, value};
 use crate::records::space::{self, Events, SpaceSettings};
@@ -61,6 +61,13 @@ impl Accounts {
             }
         }
         Err(Error::Conflict)
+    }
+
+    /// What a space may have, as this node knows. Asked for every invocation.
+    pub fn space_limits(&self, space: &Space) -> SpaceLimits {
+        let known = self.known();
+        let settings = known.spaces.get(space);
+        settings.map_or_else(SpaceLimits::default, |settings| settings.limits)
     }
 
     /// Whether everybody may emit events in a space. Asked for every event.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use config::settings::{Secret, SignUp};
 use config::store::{Entry, Precondition, Transaction, Write};
-use protocol::Space;
+use protocol::{Space, UserLimits};
 
 use crate::accounts::{TRIES, parse, value};
 use crate::clock::now_ms;
@@ -61,6 +61,7 @@ impl Accounts {
             spaces: Default::default(),
             state: UserState::Active,
             created_at_ms: now_ms(),
+            limits: UserLimits::default(),
             rest: Default::default(),
         };
         let mut transaction = with;
@@ -158,6 +159,22 @@ impl Accounts {
     /// [`Error::NoUser`], [`Error::Deleting`], [`Error::Store`].
     pub async fn set_role(&self, id: &UserId, role: Role) -> Result<User, Error> {
         self.change_user(id, &[], |record| record.role = role).await
+    }
+
+    /// Says what a user may ask for.
+    ///
+    /// # Errors
+    /// [`Error::NoUser`], [`Error::Deleting`], [`Error::Store`].
+    pub async fn set_limits(&self, id: &UserId, limits: UserLimits) -> Result<User, Error> {
+        self.change_user(id, &[], |record| record.limits = limits)
+            .await
+    }
+
+    /// What a user may ask for, as this node knows. Asked for every request.
+    pub fn user_limits(&self, id: &UserId) -> UserLimits {
+        let known = self.known();
+        let member = known.users.get(id);
+        member.map_or_else(UserLimits::default, |member| member.limits)
     }
 
     /// Makes a user a member of a space.

@@ -4,7 +4,7 @@
 //! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
 //! `uses/<space>/<function>` the subscriptions of a function, `types/<space>/<name>` those of an event type, paths included, and
 //! `authorizes/<space>/<function>` the event types that a function authorizes, `fires/<space>/<function>` the schedules that are for a function, and
-//! `counts/<space>/schedules` the number of schedules. A change reads the guard, looks at what it guards as of that
+//! `counts/<space>/schedules` and `counts/<space>/functions` the number of these. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
 use std::collections::BTreeSet;
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::images::Images;
+use crate::quotas::Quotas;
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registry};
 use crate::router::RouteTable;
 use crate::scheduler::Progress;
@@ -201,6 +202,14 @@ pub enum Error {
         /// The setting.
         max: usize,
     },
+    /// The space has as many functions as it may have.
+    #[error("space {space} has {max} functions, the most it may have (limits.functions)")]
+    TooManyFunctions {
+        /// The space.
+        space: Space,
+        /// Its limit.
+        max: u32,
+    },
     /// Others changed the same at the same time, again and again.
     #[error("too many others change {0} at the same time")]
     Contended(String),
@@ -233,6 +242,7 @@ impl Error {
             | Self::ScheduleExists(_)
             | Self::ScheduleChanged(_)
             | Self::TooManySchedules { .. }
+            | Self::TooManyFunctions { .. }
             | Self::SubscriptionExists(_)
             | Self::SubscriptionChanged(_)
             | Self::Path(_) => ErrorCode::Conflict,
@@ -266,6 +276,7 @@ pub struct Catalog {
     allows_processes: bool,
     apply_timeout: Duration,
     schedules: SchedulesSettings,
+    quotas: Option<Quotas>,
     /// One at a time of this node's changes that others of the same space and method would refuse.
     path_changes: Arc<Semaphore>,
 }
@@ -280,6 +291,7 @@ impl Catalog {
         allows_processes: bool,
         apply_timeout: Duration,
         schedules: SchedulesSettings,
+        quotas: Option<Quotas>,
     ) -> Self {
         Self {
             store,
@@ -289,6 +301,7 @@ impl Catalog {
             allows_processes,
             apply_timeout,
             schedules,
+            quotas,
             path_changes: Arc::new(Semaphore::new(1)),
         }
     }

@@ -7,6 +7,7 @@ use crate::catalog::Catalog;
 use crate::executions::Executions;
 use crate::invoker::Invoker;
 use crate::output::ClusterOutput;
+use crate::quotas::Quotas;
 use crate::registry_cache::Registry;
 use crate::snapshot::Reader;
 use crate::view::View;
@@ -28,6 +29,8 @@ pub struct Control {
     pub executions: Executions,
     /// What functions wrote, on every node.
     pub output: ClusterOutput,
+    /// What may be asked for.
+    pub quotas: Option<Quotas>,
     /// Status and diagnostics.
     pub view: View,
 }

@@ -233,6 +233,7 @@ impl TestNode {
             journal: Journal::open_file(&dir.path().join("busy")).unwrap(),
             memory_max_mb: 10_000,
             snapshot_path: dir.path().join("functions"),
+            quotas: None,
             propagate: None,
             tracker: TaskTracker::new(),
             settings: Arc::new(settings),

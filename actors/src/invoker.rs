@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::PeerClient;
+use limits::{Exceeded, Standing};
 use protocol::invocation::{Body, Call, StartKind, TraceContext};
 use protocol::{
     Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
@@ -22,6 +23,7 @@ mod run;
 mod serve;
 
 use crate::executor::{Budget, Checkout, Launchers, PoolKind, Pools};
+use crate::quotas::{Admitted, Quotas};
 use crate::registry_cache::{Registered, Registry};
 use crate::router::RouteTable;
 use crate::router::pick::Choice;
@@ -65,6 +67,8 @@ pub struct Completed {
     pub is_forwarded: bool,
     /// How long each phase took.
     pub phases: Phases,
+    /// How the tightest rate stands that it counted for.
+    pub standing: Option<Standing>,
 }
 
 /// An invocation that the function did not answer.
@@ -76,6 +80,8 @@ pub struct Failed {
     pub is_forwarded: bool,
     /// How long each phase took, as far as it got; no `route` when it went nowhere.
     pub phases: Phases,
+    /// How the tightest rate stands that it counted for, or was refused by.
+    pub standing: Option<Standing>,
 }
 
 /// Ties spans to W3C trace context; absent while no traces are exported, so that the warm path makes no spans.
@@ -121,6 +127,8 @@ pub struct Parts {
     pub refusals_max: u32,
     /// The load up to which cold starts are packed.
     pub pack_until: f64,
+    /// What may be asked for; everything without.
+    pub quotas: Option<Quotas>,
     /// Invocations in flight on this node.
     pub in_flight: InFlight,
     /// Whether the node drains.
@@ -184,12 +192,21 @@ impl Invoker {
     pub async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>> {
         let counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
+        let admitted = match self.admit_call(&request).await {
+            Ok(admitted) => admitted,
+            Err(exceeded) => {
+                let failure = Failure::from(&exceeded);
+                return Err(self.failed(failure, attempt, exceeded.standing));
+            }
+        };
+        let standing = admitted.standing;
         match self.attempts(&request, &mut attempt).await {
             Ok(mut completed) => {
+                completed.standing = standing;
                 if let Body::Stream(stream) = completed.reply.body {
                     let node = Arc::clone(&completed.node);
                     completed.reply.body = Body::Stream(stream.on_end(move |ended| {
-                        drop(counted);
+                        drop((counted, admitted));
                         if let Err(failure) = ended {
                             failure.node.get_or_insert_with(|| node.as_ref().to_owned());
                         }
@@ -197,18 +214,37 @@ impl Invoker {
                 }
                 Ok(completed)
             }
-            Err(failure) => {
-                let Attempt {
-                    phases,
-                    is_forwarded,
-                    ..
-                } = attempt;
-                Err(Box::new(Failed {
-                    failure: failure.at_node(&self.parts.node_name),
-                    is_forwarded,
-                    phases,
-                }))
-            }
+            Err(failure) => Err(self.failed(failure, attempt, standing)),
+        }
+    }
+
+    fn failed(
+        &self,
+        failure: Failure,
+        attempt: Attempt,
+        standing: Option<Standing>,
+    ) -> Box<Failed> {
+        Box::new(Failed {
+            failure: failure.at_node(&self.parts.node_name),
+            is_forwarded: attempt.is_forwarded,
+            phases: attempt.phases,
+            standing,
+        })
+    }
+
+    /// Counts an invocation for its function and its space, where it enters the cluster. One whose function is not known counts for nobody.
+    async fn admit_call(&self, request: &Request) -> Result<Admitted, Exceeded> {
+        let Some(quotas) = &self.parts.quotas else {
+            return Ok(Admitted::default());
+        };
+        let registry = self.parts.registry.load();
+        let registered = registry.function(&request.space, &request.function_id);
+        let terms = registered.map(|registered| quotas.terms_of_call(&registered.function));
+        drop(registry);
+        match terms.filter(|terms| !terms.is_empty()) {
+            // In a box, so that a call without limits carries nothing of it.
+            Some(terms) => Box::pin(quotas.admit(terms)).await,
+            None => Ok(Admitted::default()),
         }
     }
 
@@ -436,6 +472,7 @@ impl Invoker {
             start,
             is_forwarded: false,
             phases: attempt.phases,
+            standing: None,
         }
     }
 

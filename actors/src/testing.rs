@@ -72,6 +72,7 @@ impl TestCatalog {
             true,
             Duration::from_secs(5),
             SchedulesSettings::default(),
+            None,
         );
         Self {
             catalog,

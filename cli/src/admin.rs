@@ -12,6 +12,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
 use crate::password::{PasswordArgs, read_secret};
+use crate::space::{LimitArgs, shown};
 use crate::table::table;
 use crate::user::tell;
 
@@ -35,6 +36,9 @@ pub enum AdminCommand {
 
     /// Give a user a new password, which ends its sessions
     SetPassword(SetPasswordArgs),
+
+    /// Say how much a user may ask for
+    SetLimits(SetLimitsArgs),
 
     /// Delete a user, and all its functions
     DeleteUser(UserArgs),
@@ -99,6 +103,17 @@ pub struct SetPasswordArgs {
     password: PasswordArgs,
 }
 
+/// A user and what it may ask for.
+#[derive(Debug, Clone, Args)]
+pub struct SetLimitsArgs {
+    /// The user's id, as `hearth admin users` shows it
+    #[arg(value_name = "USER")]
+    user: String,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
 /// Names one user.
 #[derive(Debug, Clone, Args)]
 pub struct UserArgs {
@@ -133,6 +148,17 @@ pub(crate) async fn run(
             let body = json!({ "password": args.password.read(console)? });
             let answer = send(options, Method::PATCH, &path, Some(&body)).await?;
             let done = format!("{} has a new password", args.user);
+            show(options, &answer, &done, console)
+        }
+        AdminCommand::SetLimits(args) => {
+            let limits = args.limits.change(&[]).ok_or_else(|| {
+                Failure::usage("no limit is given: see hearth admin set-limits --help")
+            })?;
+            let path = ["v1", "users", &args.user];
+            let body = json!({ "limits": limits });
+            let answer = send(options, Method::PATCH, &path, Some(&body)).await?;
+            let limits = shown(&answer.json::<Value>()?["limits"]);
+            let done = format!("limits of {}: {limits}", args.user);
             show(options, &answer, &done, console)
         }
         AdminCommand::DeleteUser(args) => {

@@ -142,6 +142,11 @@ impl Record {
         &self.0
     }
 
+    /// Sets one of the function's limits.
+    pub fn limit(self, field: &str, value: Value) -> Self {
+        self.set("limits", field, value)
+    }
+
     fn set(mut self, name: &str, field: &str, value: Value) -> Self {
         section(&mut self.0, name).insert(field.to_owned(), value);
         self

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actors::quotas::Admitted;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
@@ -30,6 +31,11 @@ pub(crate) enum AnswerBody {
     Stream(BodyStream),
     /// What a router's handler answered.
     Routed(axum::body::Body),
+    /// One that counts for its user until it has ended.
+    Counted(
+        Box<AnswerBody>,
+        #[expect(dead_code, reason = "it is dropped with the body")] Admitted,
+    ),
 }
 
 impl AnswerBody {
@@ -57,6 +63,7 @@ impl Body for AnswerBody {
                 item.map(|piece| piece.map(Frame::data).map_err(axum::Error::new))
             }),
             Self::Routed(body) => Pin::new(body).poll_frame(context),
+            Self::Counted(body, _) => Pin::new(&mut **body).poll_frame(context),
         }
     }
 
@@ -65,6 +72,7 @@ impl Body for AnswerBody {
             Self::Pieces(pieces) => pieces.iter().all(Bytes::is_empty),
             Self::Stream(_) => false,
             Self::Routed(body) => body.is_end_stream(),
+            Self::Counted(body, _) => body.is_end_stream(),
         }
     }
 
@@ -77,6 +85,7 @@ impl Body for AnswerBody {
                 .length()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Routed(body) => body.size_hint(),
+            Self::Counted(body, _) => body.size_hint(),
         }
     }
 }

@@ -6,6 +6,7 @@ use actors::catalog;
 use actors::invoker::Failed;
 use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use limits::{Exceeded, Standing};
 use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, api};
 
 use crate::body::AnswerBody;
@@ -320,6 +321,21 @@ impl Error {
         Self::refused(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
+    /// The caller asks for more than it may.
+    pub(crate) fn exceeded(exceeded: &Exceeded) -> Self {
+        Self::from(Failure::from(exceeded)).standing(exceeded.standing.as_ref())
+    }
+
+    /// The same, which says how a rate stands.
+    pub(crate) fn standing(self, standing: Option<&Standing>) -> Self {
+        let Some(standing) = standing else {
+            return self;
+        };
+        let mut fields = HeaderMap::new();
+        headers::rate_limit(&mut fields, standing);
+        self.with_fields(fields)
+    }
+
     /// A function did not answer an event. The client is not told why: the log is.
     pub(crate) fn function_call(failed: Failed) -> Self {
         let mut failure = failed.failure;
@@ -340,7 +356,10 @@ impl Error {
         if let Some(timing) = headers::server_timing(&failed.phases) {
             fields.insert(headers::SERVER_TIMING, timing);
         }
-        Self::new(status, failure).with_fields(fields)
+        let standing = failed.standing;
+        Self::new(status, failure)
+            .with_fields(fields)
+            .standing(standing.as_ref())
     }
 
     /// A function answered an event with something that is no answer to it.

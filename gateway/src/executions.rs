@@ -256,9 +256,9 @@ async fn enqueue(
         accepted_at,
         not_before,
     };
-    if let Err(error) = shared.emitter.queue().enqueue(vec![delivery]).await {
+    if let Err(failure) = shared.emitter.enqueue(vec![delivery]).await {
         executions.withdraw(claim).await;
-        return Err(Failure::from(&error).into());
+        return Err(failure.into());
     }
     Ok(executions.queued(claim).await?)
 }

@@ -1,7 +1,8 @@
 //! The headers of our own, and `server-timing`.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use limits::Standing;
 use protocol::Phases;
 use protocol::invocation::StartKind;
 
@@ -24,8 +25,15 @@ pub(crate) const CUT: HeaderName = HeaderName::from_static("x-hearth-output-cut"
 /// The phases of an invocation, in milliseconds.
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// Calls at once after a pause that the tightest rate allows.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+/// Calls at once now.
+const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+/// Whole seconds until all are there again.
+const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
 /// All of them, for pages that want to read them across origins.
-pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, x-hearth-outcome, x-hearth-exit-code, x-hearth-output-cut, server-timing, etag, location, preference-applied, retry-after";
+pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, x-hearth-outcome, x-hearth-exit-code, x-hearth-output-cut, server-timing, etag, location, preference-applied, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset";
 
 /// What a browser may make of an answer that is meant for programs: nothing but show it as what it says it is, alone, and forget it.
 pub(crate) const OF_DOCUMENTS: [(HeaderName, HeaderValue); 4] = [
@@ -63,6 +71,18 @@ pub(crate) fn text(value: &str) -> HeaderValue {
             .collect();
         HeaderValue::from_str(&plain).expect("visible ASCII and spaces are a valid header value")
     })
+}
+
+/// Says how a rate stands, in the fields of draft-ietf-httpapi-ratelimit-headers-03; where two do, how the tighter one does.
+pub(crate) fn rate_limit(fields: &mut HeaderMap, standing: &Standing) {
+    let said = fields.get(RATE_REMAINING);
+    let said = said.and_then(|said| said.to_str().ok()?.parse::<u32>().ok());
+    if said.is_some_and(|said| said <= standing.remaining) {
+        return;
+    }
+    fields.insert(RATE_LIMIT, standing.limit.into());
+    fields.insert(RATE_REMAINING, standing.remaining.into());
+    fields.insert(RATE_RESET, standing.reset_seconds.into());
 }
 
 /// The phases as `server-timing`, such as `queue;dur=0.012, run;dur=1.503`; nothing when none happened.

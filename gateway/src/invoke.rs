@@ -122,6 +122,7 @@ async fn run(
                     failure,
                     is_forwarded: completed.is_forwarded,
                     phases,
+                    standing: completed.standing,
                 };
                 let mut response = fail(shared, &id, &failed);
                 response
@@ -291,6 +292,9 @@ fn fail(shared: &Shared, id: &InvocationId, failed: &Failed) -> Response<AnswerB
     }
     if let Some(timing) = headers::server_timing(&failed.phases) {
         fields.insert(headers::SERVER_TIMING, timing);
+    }
+    if let Some(standing) = &failed.standing {
+        headers::rate_limit(fields, standing);
     }
     response
 }

@@ -9,7 +9,7 @@ use actors::catalog::{
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
-use actors::{Backup, Executions, Registry};
+use actors::{Backup, Executions, Quotas, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -257,6 +257,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// The whole configuration, to be exported and imported.
     fn backup(&self) -> &Backup;
 
+    /// What may be asked for; everything without.
+    fn quotas(&self) -> Option<&Quotas>;
+
     /// The spaces that hold something.
     fn spaces(&self) -> BTreeSet<Space>;
 
@@ -468,6 +471,10 @@ impl Node for actors::Control {
 
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error> {
         self.catalog.schedules(space).await
+    }
+
+    fn quotas(&self) -> Option<&Quotas> {
+        self.quotas.as_ref()
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::Caller;
 use actors::invoker::Completed;
+use actors::quotas::Admitted;
 use actors::view::Readiness;
 use axum::Router;
 use axum::extract::FromRequestParts;
@@ -76,6 +78,9 @@ impl Shared {
         fields.insert(headers::ROUTE, headers::route(completed.is_forwarded));
         if let Some(timing) = headers::server_timing(&completed.phases) {
             fields.insert(headers::SERVER_TIMING, timing);
+        }
+        if let Some(standing) = &completed.standing {
+            headers::rate_limit(fields, standing);
         }
     }
 }
@@ -181,7 +186,14 @@ impl Surface {
             true => Err(Error::draining()),
             false => checked,
         };
-        let response = match checked {
+        let (checked, admitted) = match checked {
+            Ok(Some(caller)) => match self.count(&caller).await {
+                Ok(admitted) => (Ok(Some(caller)), admitted),
+                Err(error) => (Err(error), Admitted::default()),
+            },
+            checked => (checked, Admitted::default()),
+        };
+        let mut response = match checked {
             Err(error) => {
                 let (parts, mut body) = request.into_parts();
                 body::discard(&parts.headers, &mut body).await;
@@ -203,7 +215,28 @@ impl Surface {
                 self.route(&id, request, from).await
             }
         };
+        if let Some(standing) = &admitted.standing {
+            headers::rate_limit(response.headers_mut(), standing);
+        }
+        let response = match admitted.is_going_on() {
+            true => response.map(|body| AnswerBody::Counted(Box::new(body), admitted)),
+            false => response,
+        };
         self.complete(response, &id, origin)
+    }
+
+    /// Counts a request for its user.
+    async fn count(&self, caller: &Caller) -> Result<Admitted, Error> {
+        let Some(quotas) = self.shared.node.quotas() else {
+            return Ok(Admitted::default());
+        };
+        let terms = quotas.terms_of_request(caller);
+        if terms.is_empty() {
+            return Ok(Admitted::default());
+        }
+        // In a box, so that a request without limits carries nothing of it.
+        let admitted = Box::pin(quotas.admit(terms)).await;
+        admitted.map_err(|exceeded| Error::exceeded(&exceeded))
     }
 
     /// Answers a request that came without TLS where there should be some.

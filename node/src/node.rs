@@ -196,6 +196,18 @@ impl Node {
         }));
         let callers = Callers::new(inner.address(), inner.more());
         let inner_address = inner.address();
+        let accounts = Accounts::start(accounts::Args {
+            store: Arc::clone(&store),
+            vault,
+            settings: settings.auth.clone(),
+            cluster_id: settings.cluster.id.as_str().into(),
+            node: settings.node.name.as_str().into(),
+            data_dir: settings.node.data_dir.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        })
+        .await;
+        let quotas = wire::quotas(&settings, &store, &accounts, &membership, (&tracker, &stop));
         let parts = wire::Backends {
             settings: &settings,
             identity: &identity,
@@ -204,6 +216,7 @@ impl Node {
             client,
             membership: &membership,
             callers: callers.clone(),
+            quotas,
             outbound,
         };
         let parts = parts.parts(metrics, &tracker, &stop)?;
@@ -237,17 +250,6 @@ impl Node {
             fire: Arc::new(Scheduled::new(Arc::clone(&events.emitter))),
             clock: scheduler::wall_ms,
         });
-        let accounts = Accounts::start(accounts::Args {
-            store,
-            vault,
-            settings: settings.auth.clone(),
-            cluster_id: settings.cluster.id.as_str().into(),
-            node: settings.node.name.as_str().into(),
-            data_dir: settings.node.data_dir.clone(),
-            tracker: tracker.clone(),
-            stop: stop.clone(),
-        })
-        .await;
         let edge = Edge::new(
             listeners,
             &settings,

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use accounts::Accounts;
+use actors::Quotas;
 use actors::executor::{Journal, Launchers};
 use actors::supervisor::Parts;
 use async_trait::async_trait;
@@ -13,6 +15,7 @@ use config::settings::PluginsSettings;
 use config::store::{embedded::EmbeddedStore, etcd::EtcdStore};
 use config::{Settings, Store};
 use gateway::Stranger;
+use limits::Limits;
 use plugins::Hooks;
 use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
@@ -46,6 +49,8 @@ pub(crate) struct Backends<'a> {
     pub(crate) client: Arc<dyn PeerClient>,
     pub(crate) membership: &'a Arc<Membership>,
     pub(crate) callers: Callers,
+    /// What may be asked for.
+    pub(crate) quotas: Quotas,
     /// Where webhooks may lead.
     pub(crate) outbound: Option<Arc<Outbound>>,
 }
@@ -171,6 +176,30 @@ pub(crate) async fn advertise(
         .map_err(cluster_error)
 }
 
+/// What may be asked for, counted over all nodes that gossip knows of.
+pub(crate) fn quotas(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    accounts: &Accounts,
+    membership: &Membership,
+    (tracker, stop): (&TaskTracker, &CancellationToken),
+) -> Quotas {
+    let members = membership.members();
+    let nodes = move || {
+        let members = Arc::clone(&members.borrow());
+        let others = members.values().filter(|member| member.is_alive).count();
+        u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1)
+    };
+    let limits = Limits::start(limits::Args {
+        store: Arc::clone(store),
+        settings: settings.quotas.clone(),
+        nodes: Arc::new(nodes),
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    });
+    Quotas::new(limits, accounts.clone(), settings.quotas.clone())
+}
+
 pub(crate) fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
@@ -245,6 +274,7 @@ impl Backends<'_> {
                 .memory_max
                 .map_or_else(machine_share_mb, |size| size.as_u64() / (1024 * 1024)),
             snapshot_path: data_dir.join("functions.snapshot"),
+            quotas: Some(self.quotas),
             propagate: metrics.propagate(),
             tracker: tracker.clone(),
         })

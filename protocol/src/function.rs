@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::destination::Destination;
 use crate::id::{FunctionId, InstanceKey, Space};
+use crate::quota::RateSpec;
 
 mod aws;
 mod parse;
@@ -155,6 +156,12 @@ pub struct LimitsSpec {
     /// Bytes of a payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_bytes: Option<u32>,
+    /// Invocations a second, over all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateSpec>,
+    /// Invocations in flight, over all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u32>,
 }
 
 /// `scaling` as it was set; each absent field has its default.

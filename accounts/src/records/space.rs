@@ -1,6 +1,6 @@
 //! `spaces/<space>`: what is set for a space; most have no record.
 
-use protocol::Space;
+use protocol::{Space, SpaceLimits};
 use serde::{Deserialize, Serialize};
 
 /// The prefix of spaces' settings.
@@ -24,9 +24,16 @@ pub struct SpaceSettings {
     /// Who may emit events.
     #[serde(default)]
     pub events: Events,
-    /// What others keep here: limits, and what later versions add.
+    /// What it may have.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: SpaceLimits,
+    /// What later versions add.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+fn is_default(limits: &SpaceLimits) -> bool {
+    *limits == SpaceLimits::default()
 }
 
 /// The key of the record of a space's settings.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use protocol::Space;
+use protocol::{Space, UserLimits};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Millis, hash};
@@ -135,6 +135,13 @@ pub struct User {
     pub state: UserState,
     /// When it was made.
     pub created_at_ms: Millis,
+    /// What it may ask for, where that was set.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: UserLimits,
+}
+
+fn is_default(limits: &UserLimits) -> bool {
+    *limits == UserLimits::default()
 }
 
 /// A user as the store has it.
@@ -151,7 +158,9 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) state: UserState,
     pub(crate) created_at_ms: Millis,
-    /// What others keep here: limits, and what later versions add.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) limits: UserLimits,
+    /// What later versions add.
     #[serde(flatten)]
     pub(crate) rest: serde_json::Map<String, serde_json::Value>,
 }
@@ -166,6 +175,7 @@ impl Record {
             spaces: self.spaces.clone(),
             state: self.state,
             created_at_ms: self.created_at_ms,
+            limits: self.limits,
         }
     }
 }

@@ -216,14 +216,63 @@ impl Catalog {
         }
         let value = serde_json::to_vec(&function).expect("a record has string keys only");
         let key = function_key(function.space.as_str(), function.function_id.as_str());
-        let revision = match self.store.put(&key, value.into(), Some(precondition)).await {
-            Ok(revision) => revision,
-            Err(StoreError::Precondition { .. }) => return Err(conflict()),
-            Err(error) => return Err(error.into()),
+        for attempt in 0..ATTEMPTS_MAX {
+            let mut transaction = Transaction {
+                preconditions: vec![(key.clone(), precondition)],
+                writes: vec![Write::Put(key.clone(), value.clone().into())],
+            };
+            if precondition == Precondition::Absent {
+                self.count_one_more(&function, &mut transaction).await?;
+            }
+            match self.store.commit(transaction).await {
+                Ok(revision) => {
+                    self.applied(revision, |registry| registry.functions_revision)
+                        .await;
+                    return Ok(Stored { function, revision });
+                }
+                Err(StoreError::Precondition { key: refused }) if refused == key => {
+                    return Err(conflict());
+                }
+                Err(StoreError::Precondition { .. }) => pause(attempt).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Contended(format!(
+            "the functions of space {}",
+            function.space
+        )))
+    }
+
+    /// Has a function stored only if its space may have one more. Where there is no limit, nothing is counted.
+    async fn count_one_more(
+        &self,
+        function: &Function,
+        transaction: &mut Transaction,
+    ) -> Result<(), Error> {
+        let space = &function.space;
+        let max = match &self.quotas {
+            Some(quotas) => quotas.functions_max(space).await?,
+            None => None,
         };
-        self.applied(revision, |registry| registry.functions_revision)
-            .await;
-        Ok(Stored { function, revision })
+        let Some(max) = max else {
+            return Ok(());
+        };
+        let count_key = format!("counts/{space}/functions");
+        let count = self.store.get(&count_key).await?;
+        // The guard has not moved when this is stored, so no other was added meanwhile.
+        let len_max = usize::try_from(max).unwrap_or(usize::MAX);
+        let prefix = format!("{FUNCTIONS_PREFIX}{space}/");
+        if self.store.list_page(&prefix, None, len_max).await?.len() >= len_max {
+            return Err(Error::TooManyFunctions {
+                space: space.clone(),
+                max,
+            });
+        }
+        let unmoved = unmoved(count.as_ref());
+        transaction.preconditions.push((count_key.clone(), unmoved));
+        let last = function.function_id.as_str().to_owned();
+        transaction.writes.push(Write::Put(count_key, last.into()));
+        Ok(())
     }
 
     /// A function may be its own destination. One that is deleted later is no reason to keep it: what would be told it is a dead letter.

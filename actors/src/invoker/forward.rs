@@ -144,6 +144,7 @@ impl Invoker {
                 start,
                 is_forwarded: true,
                 phases: attempt.phases,
+                standing: None,
             }),
             ReplyOutcome::Failed(failure)
                 if failure.code == ErrorCode::FunctionBusy && !may_start =>

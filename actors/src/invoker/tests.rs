@@ -485,6 +485,7 @@ fn parts_with(invoker: &Invoker, registry: Reader<Registry>) -> Parts {
         start_timeout: parts.start_timeout,
         refusals_max: parts.refusals_max,
         pack_until: parts.pack_until,
+        quotas: None,
         in_flight: InFlight::default(),
         is_draining: Arc::default(),
         joined_by: None,

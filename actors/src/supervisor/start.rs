@@ -25,6 +25,7 @@ use crate::executor::{self, Budget, Journal, Launchers, Pools};
 use crate::images::Images;
 use crate::invoker::{self, InFlight, Invoker, Propagate};
 use crate::output::ClusterOutput;
+use crate::quotas::Quotas;
 use crate::registry_cache::{self, Registry};
 use crate::router::announce::{Announce, Announcer};
 use crate::router::{self, RouteTable};
@@ -68,6 +69,8 @@ pub struct Parts {
     pub memory_max_mb: u64,
     /// Where the snapshot of the functions is kept.
     pub snapshot_path: PathBuf,
+    /// What may be asked for; everything without.
+    pub quotas: Option<Quotas>,
     /// Ties spans to trace context.
     pub propagate: Option<Arc<dyn Propagate>>,
     /// Tracks every task.
@@ -186,6 +189,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         start_timeout: settings.node.start_timeout,
         refusals_max: settings.limits.refusals_max,
         pack_until: settings.executor.pack_until,
+        quotas: parts.quotas.clone(),
         in_flight,
         is_draining: Arc::clone(board.draining()),
         joined_by: (!settings.cluster.seeds.is_empty()).then(|| Instant::now() + JOIN_PATIENCE),
@@ -206,6 +210,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         settings.process.allow,
         settings.limits.apply_timeout,
         settings.schedules.clone(),
+        parts.quotas.clone(),
     );
     let executions = Executions::new(
         Arc::clone(&parts.store),
@@ -238,6 +243,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         backup,
         executions,
         output,
+        quotas: parts.quotas,
         view,
     };
     Ok(Running {

@@ -6,7 +6,7 @@ use protocol::function::{
     self, ContainerProvider, DeliverySpec, HttpProvider, LimitsSpec, ProcessProvider, Provider,
     SandboxSpec, ScalingSpec,
 };
-use protocol::{Function, FunctionId};
+use protocol::{Function, FunctionId, RateSpec};
 use serde_json::Value;
 
 use super::register::{Contract, EventFormat, RegisterArgs};
@@ -54,6 +54,11 @@ fn from_options(
             timeout_ms: args.timeout_ms,
             concurrency: args.concurrency,
             body_bytes: args.body_bytes,
+            rate: args.rate.map(|per_second| RateSpec {
+                per_second,
+                burst: args.burst,
+            }),
+            concurrent: args.concurrent,
         }),
         scaling: unless_default(ScalingSpec {
             min: args.min,

@@ -67,7 +67,7 @@ pub struct RegisterArgs {
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "contract", "port", "env", "command", "arguments", "memory_mb", "cpus", "timeout_ms", "concurrency",
-        "body_bytes", "min", "max", "idle_seconds", "idempotent", "attempts", "max_age_seconds", "on_success", "on_failure", "read_only_root", "capability", "no_network", "event_format",
+        "body_bytes", "rate", "burst", "concurrent", "min", "max", "idle_seconds", "idempotent", "attempts", "max_age_seconds", "on_success", "on_failure", "read_only_root", "capability", "no_network", "event_format",
     ])]
     pub(super) file: Option<PathBuf>,
 
@@ -118,6 +118,18 @@ pub struct RegisterArgs {
     /// Largest payload, in bytes [default: the node's own limit]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub(super) body_bytes: Option<u32>,
+
+    /// Invocations a second, over all nodes [default: no limit]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub(super) rate: Option<u32>,
+
+    /// Invocations at once after a pause, with --rate [default: as many as a second has]
+    #[arg(long, value_name = "N", requires = "rate", help_heading = LIMITS)]
+    pub(super) burst: Option<u32>,
+
+    /// Invocations in flight, over all nodes [default: no limit]
+    #[arg(long, value_name = "N", help_heading = LIMITS)]
+    pub(super) concurrent: Option<u32>,
 
     /// Instances that are kept up [default: 0]
     #[arg(long, value_name = "N", help_heading = SCALING)]

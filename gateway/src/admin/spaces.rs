@@ -1,10 +1,10 @@
-//! What is set for a space: who may emit its events.
+//! What is set for a space: who may emit its events, and how much it may have.
 
 use std::sync::Arc;
 
 use accounts::{Events, SpaceSettings};
 use axum::extract::{Request, State};
-use protocol::Space;
+use protocol::{Space, SpaceLimits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,7 +18,9 @@ use crate::surface::Shared;
 #[schema(as = SpaceChange)]
 struct Change {
     /// Who may emit its events.
-    events: Events,
+    events: Option<Events>,
+    /// What it may have, all of it anew: a limit that is not named is as the settings of the node say.
+    limits: Option<SpaceLimits>,
 }
 
 /// What is set for a space.
@@ -63,10 +65,21 @@ pub(super) async fn change(
     Segments(space): Segments<Space>,
     request: Request,
 ) -> Result<Line<Shown>, Error> {
-    let expected = r#"{"events": "open" or "authenticated"}"#;
+    let expected = r#"{"events"?: "open" or "authenticated", "limits"?: {"rate"?: {"perSecond", "burst"?}, "concurrent"?, "functions"?, "queued"?}}"#;
     let change: Change = read_json(&shared, request, expected).await?;
+    if change.events.is_none() && change.limits.is_none() {
+        return Err(Error::invalid(format!(
+            "nothing changes, expected {expected}"
+        )));
+    }
+    if let Some(limits) = &change.limits {
+        limits.check().map_err(Error::invalid)?;
+    }
     let accounts = shared.guard.accounts()?;
-    let changed = accounts.change_space(&space, |settings| settings.events = change.events);
+    let changed = accounts.change_space(&space, |settings| {
+        settings.events = change.events.unwrap_or(settings.events);
+        settings.limits = change.limits.unwrap_or(settings.limits);
+    });
     let settings = changed.await?;
     Ok(Line(Shown { space, settings }))
 }

@@ -8,8 +8,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use config::settings::Secret;
 use http::StatusCode;
-use protocol::Space;
 use protocol::api::Errors;
+use protocol::{Space, UserLimits};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -48,6 +48,8 @@ struct Change {
     /// Its new password, which ends its sessions.
     #[schema(value_type = Option<String>)]
     password: Option<Secret>,
+    /// What it may ask for, all of it anew: a limit that is not named is as the settings of the node say.
+    limits: Option<UserLimits>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -145,7 +147,7 @@ pub(super) async fn read(
     Ok(Line(shared.guard.accounts()?.user(&id).await?))
 }
 
-/// Change the role of a user, or give it a new password.
+/// Change the role or the limits of a user, or give it a new password.
 ///
 /// A new password ends its sessions.
 #[utoipa::path(
@@ -166,10 +168,18 @@ pub(super) async fn change(
     Segments(id): Segments<UserId>,
     request: Request,
 ) -> Result<Line<User>, Error> {
-    let change: Change = read_json(&shared, request, r#"{"role"?,"password"?}"#).await?;
+    let expected =
+        r#"{"role"?,"password"?,"limits"?:{"rate"?:{"perSecond","burst"?},"concurrent"?}}"#;
+    let change: Change = read_json(&shared, request, expected).await?;
+    if let Some(limits) = &change.limits {
+        limits.check().map_err(Error::invalid)?;
+    }
     let accounts = shared.guard.accounts()?;
     if let Some(password) = &change.password {
         accounts.set_password(&id, password).await?;
+    }
+    if let Some(limits) = change.limits {
+        accounts.set_limits(&id, limits).await?;
     }
     let user = match change.role {
         Some(role) => accounts.set_role(&id, role).await?,

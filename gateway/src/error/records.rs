@@ -47,6 +47,7 @@ impl From<catalog::Error> for Error {
             | catalog::Error::ScheduleExists(_)
             | catalog::Error::ScheduleNotFound(_)
             | catalog::Error::TooManySchedules { .. }
+            | catalog::Error::TooManyFunctions { .. }
             | catalog::Error::NotFound(_)
             | catalog::Error::UnknownDestination { .. }
             | catalog::Error::SubscriptionNotFound(_)

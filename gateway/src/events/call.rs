@@ -33,6 +33,7 @@ impl FunctionCall<'_> {
             failure,
             is_forwarded: false,
             phases: Phases::default(),
+            standing: None,
         })
     }
 

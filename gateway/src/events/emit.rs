@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use actors::Registry;
 use bytes::Bytes;
+use limits::Besides;
 use metrics::Counter;
 use plugins::{Hooks, Stage};
 use protocol::{Event, Failure, FunctionId, Space, Subscription};
@@ -150,15 +151,45 @@ impl Emitter {
             unheard += u64::from(deliveries.len() == before);
         }
         if !deliveries.is_empty()
-            && let Err(error) = self.queue.enqueue(deliveries).await
+            && let Err(failure) = self.enqueue(deliveries).await
         {
             self.meters.dropped.increment(count);
-            return Err(Failure::from(&error).into());
+            return Err(failure.into());
         }
         if unheard > 0 {
             self.meters.processed.increment(unheard);
         }
         Ok(())
+    }
+
+    /// Queues these, or none, as far as their spaces may have as much queued.
+    ///
+    /// # Errors
+    /// When a space may not, or the queue does not take them.
+    pub(crate) async fn enqueue(&self, deliveries: Vec<Delivery>) -> Result<(), Failure> {
+        let mut permits = Vec::new();
+        if let Some(quotas) = self.node.quotas() {
+            let mut counts: BTreeMap<&Space, usize> = BTreeMap::new();
+            for delivery in &deliveries {
+                *counts.entry(&delivery.space).or_default() += 1;
+            }
+            for (space, count) in counts {
+                let admitted = quotas.admit_queued(space, count, || self.waiting_of(space));
+                permits.extend(
+                    admitted
+                        .await
+                        .map_err(|exceeded| Failure::from(&exceeded))?,
+                );
+            }
+        }
+        let queued = self.queue.enqueue(deliveries).await;
+        drop(permits);
+        queued.map_err(|error| Failure::from(&error))
+    }
+
+    fn waiting_of(&self, space: &Space) -> Besides {
+        let (queue, space) = (Arc::clone(&self.queue), space.clone());
+        Arc::new(move || queue.waiting_of(&space) as u64)
     }
 
     /// Adds a delivery for each subscriber of an event. The event is written once for all that get the same, and not at all when

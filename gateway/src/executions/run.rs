@@ -89,6 +89,7 @@ async fn succeed(
                 failure,
                 is_forwarded,
                 phases,
+                standing: None,
             };
             return fail(emitter.node(), run, failed).await;
         }
@@ -257,6 +258,7 @@ mod tests {
             start: StartKind::Warm,
             is_forwarded: false,
             phases: Phases::default(),
+            standing: None,
         };
         let told = match kept(&completed, max) {
             Ok(result) => serde_json::to_string(&result).unwrap(),

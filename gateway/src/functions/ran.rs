@@ -4,6 +4,7 @@ use actors::executions::WaitedEnd;
 use actors::invoker::{Completed, Failed};
 use bytes::Bytes;
 use http::HeaderValue;
+use limits::Standing;
 use protocol::execution::{Status, Trouble};
 use protocol::invocation::{Ended, Outcome, StartKind};
 use protocol::{Component, ErrorCode, Phases, api};
@@ -22,6 +23,8 @@ pub(super) struct Ran {
     pub(super) start: Option<StartKind>,
     pub(super) is_forwarded: bool,
     pub(super) phases: Phases,
+    /// How the tightest rate stands that it counted for.
+    pub(super) standing: Option<Standing>,
 }
 
 /// The end of the execution of a run that did not take place, or was ended.
@@ -49,6 +52,7 @@ impl Ran {
             start,
             is_forwarded,
             phases,
+            standing,
         } = completed;
         let ended = reply.ended.map(|ended| *ended).unwrap_or(Ended {
             outcome: Outcome::Ok,
@@ -64,6 +68,7 @@ impl Ran {
             start: Some(start),
             is_forwarded,
             phases,
+            standing,
         }
     }
 
@@ -79,6 +84,7 @@ impl Ran {
             failure,
             is_forwarded,
             phases,
+            standing,
         } = *failed;
         let said = failure.answered.map(|answered| answered.said);
         Ok(Self {
@@ -94,6 +100,7 @@ impl Ran {
             start: None,
             is_forwarded,
             phases,
+            standing,
         })
     }
 

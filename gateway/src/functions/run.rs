@@ -198,6 +198,7 @@ fn stopped(why: &str) -> Failed {
         ),
         is_forwarded: false,
         phases: protocol::Phases::default(),
+        standing: None,
     }
 }
 
@@ -256,6 +257,9 @@ fn answer(shared: &Shared, ran: Ran) -> Response {
     if let Some(timing) = headers::server_timing(&ran.phases) {
         fields.insert(headers::SERVER_TIMING, timing);
     }
+    if let Some(standing) = &ran.standing {
+        headers::rate_limit(&mut fields, standing);
+    }
     let ended = &ran.ended;
     let outcome = HeaderValue::from_static(ended.outcome.as_str());
     fields.insert(headers::OUTCOME, outcome);
@@ -283,5 +287,8 @@ fn describe(fields: &mut HeaderMap, failed: &Failed) {
     }
     if let Some(timing) = headers::server_timing(&failed.phases) {
         fields.insert(headers::SERVER_TIMING, timing);
+    }
+    if let Some(standing) = &failed.standing {
+        headers::rate_limit(fields, standing);
     }
 }

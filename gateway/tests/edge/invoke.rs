@@ -305,6 +305,7 @@ async fn a_failure_elsewhere_names_that_node_and_when_to_come_back() {
                 queue: Some(7),
                 ..Phases::default()
             },
+            standing: None,
         }))
     });
     let answer = sandbox.invoke(CALL).await;

@@ -12,6 +12,7 @@ use super::{
     ProcessProvider, Provider, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES, URL_VARIABLE,
 };
 use crate::id::{FunctionId, InvalidId, Space};
+use crate::quota::check_calls;
 
 #[cfg(test)]
 mod tests;
@@ -91,6 +92,7 @@ impl Function {
             check("limits.timeoutMs", limits.timeout_ms, 1, 86_400_000)?;
             check("limits.concurrency", limits.concurrency, 1, 10_000)?;
             check("limits.bodyBytes", limits.body_bytes, 1, 1_073_741_824)?;
+            check_calls(limits.rate.as_ref(), limits.concurrent).map_err(Invalid)?;
             if let Some(cpus) = limits.cpus.filter(|cpus| !(0.01..=1024.0).contains(cpus)) {
                 return Err(Invalid(format!(
                     "limits.cpus is {cpus}, expected 0.01 to 1024"

@@ -41,16 +41,13 @@ impl Emitter {
     /// # Errors
     /// The queue's.
     pub(crate) async fn accept_own(&self, deliveries: Vec<Delivery>) -> Result<(), Failure> {
-        let Self { queue, meters, .. } = self;
+        let meters = &self.meters;
         if deliveries.is_empty() {
             meters.received.increment(1);
             meters.processed.increment(1);
             return Ok(());
         }
-        queue
-            .enqueue(deliveries)
-            .await
-            .map_err(|error| Failure::from(&error))?;
+        self.enqueue(deliveries).await?;
         meters.received.increment(1);
         Ok(())
     }

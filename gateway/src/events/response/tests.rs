@@ -11,7 +11,7 @@ fn fields() -> HeaderMap {
 fn shown(response: &Response<AnswerBody>) -> (u16, Bytes, String) {
     let body = match response.body() {
         AnswerBody::Pieces([body, ..]) => body.clone(),
-        AnswerBody::Stream(_) | AnswerBody::Routed(_) => Bytes::new(),
+        AnswerBody::Stream(_) | AnswerBody::Routed(_) | AnswerBody::Counted(..) => Bytes::new(),
     };
     let lines = response.headers().iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -11,7 +11,7 @@ use actors::catalog::{
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
-use actors::{Backup, Executions, Registry};
+use actors::{Backup, Executions, Quotas, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -160,6 +160,7 @@ pub(crate) fn replied(content_type: Option<&str>, body: impl Into<Bytes>) -> Com
             run: Some(1_250),
             ..Phases::default()
         },
+        standing: None,
     }
 }
 
@@ -173,6 +174,7 @@ pub(crate) fn failed(code: ErrorCode, component: Component, effect: Effect) -> B
             route: Some(4),
             ..Phases::default()
         },
+        standing: None,
     })
 }
 
@@ -394,6 +396,10 @@ impl Node for ScriptedNode {
 
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error> {
         self.records().await.schedules(space).await
+    }
+
+    fn quotas(&self) -> Option<&Quotas> {
+        None
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -191,6 +191,18 @@ fn limits_out_of_range_name_field_value_and_range() {
         "limits.cpus is 0, expected 0.01 to 1024",
     );
     refuses(
+        &with(r#""limits":{"rate":{"perSecond":0}}"#),
+        "limits.rate.perSecond is 0, expected 1 to 1000000",
+    );
+    refuses(
+        &with(r#""limits":{"rate":{"burst":1}}"#),
+        "limits.rate: missing field `perSecond`",
+    );
+    refuses(
+        &with(r#""limits":{"concurrent":0}"#),
+        "limits.concurrent is 0, expected 1 to 1000000",
+    );
+    refuses(
         &with(r#""limits":[300]"#),
         "limits is [300], expected an object",
     );

@@ -1,0 +1,182 @@
+//! What may be asked for: which limits a call, a request or a delivery counts for, and what it takes to pass them.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use accounts::{Accounts, Caller};
+use config::settings::QuotasSettings;
+use config::store;
+use limits::{Besides, Exceeded, Limits, Permit, Rate, Standing, Subject};
+use protocol::{Function, RateSpec, Space};
+
+/// What may be asked for, as this node applies it; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Quotas(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    accounts: Accounts,
+    settings: QuotasSettings,
+}
+
+/// The limits that something counts for.
+#[derive(Debug, Default)]
+pub struct Terms {
+    rates: Vec<(Subject, Rate)>,
+    concurrent: Vec<(Subject, u32)>,
+}
+
+/// What was let in; dropped when it has ended.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    permits: Vec<Permit>,
+    /// How the tightest rate stands that it counted for.
+    pub standing: Option<Standing>,
+}
+
+impl Admitted {
+    /// Whether it counts until it has ended.
+    pub fn is_going_on(&self) -> bool {
+        !self.permits.is_empty()
+    }
+}
+
+impl Terms {
+    /// Whether there is nothing to pass.
+    pub fn is_empty(&self) -> bool {
+        self.rates.is_empty() && self.concurrent.is_empty()
+    }
+
+    fn add(&mut self, subject: impl Fn() -> Subject, rate: Option<Rate>, concurrent: Option<u32>) {
+        self.rates.extend(rate.map(|rate| (subject(), rate)));
+        self.concurrent
+            .extend(concurrent.map(|concurrent| (subject(), concurrent)));
+    }
+}
+
+impl Quotas {
+    /// Puts the limits that are set before the service that counts for all nodes.
+    pub fn new(limits: Limits, accounts: Accounts, settings: QuotasSettings) -> Self {
+        Self(Arc::new(Inner {
+            limits,
+            accounts,
+            settings,
+        }))
+    }
+
+    /// What an invocation of a function counts for: the function and its space. Asked for every invocation.
+    pub fn terms_of_call(&self, function: &Function) -> Terms {
+        let mut terms = Terms::default();
+        let (space, id) = (&function.space, &function.function_id);
+        if let Some(own) = &function.limits {
+            let subject = || Subject::Function(space.clone(), id.clone());
+            terms.add(subject, own.rate.as_ref().and_then(rate), own.concurrent);
+        }
+        let (set, settings) = (self.0.accounts.space_limits(space), &self.0.settings);
+        let default = default_rate(settings.space_rate, settings.space_burst);
+        terms.add(
+            || Subject::Space(space.clone()),
+            set.rate.as_ref().and_then(rate).or(default),
+            set.concurrent.or(above_zero(settings.space_concurrent)),
+        );
+        terms
+    }
+
+    /// What a request counts for: its user. Whoever has no account has no limit.
+    pub fn terms_of_request(&self, caller: &Caller) -> Terms {
+        let mut terms = Terms::default();
+        let Some(user) = caller.user_id() else {
+            return terms;
+        };
+        let (set, settings) = (self.0.accounts.user_limits(user), &self.0.settings);
+        let default = default_rate(settings.user_rate, settings.user_burst);
+        terms.add(
+            || Subject::Caller(user.to_string()),
+            set.rate.as_ref().and_then(rate).or(default),
+            set.concurrent.or(above_zero(settings.user_concurrent)),
+        );
+        terms
+    }
+
+    /// Passes all of them, or waits a bounded while for what other nodes may give back.
+    ///
+    /// # Errors
+    /// [`Exceeded`], for the first that is used up.
+    pub async fn admit(&self, terms: Terms) -> Result<Admitted, Exceeded> {
+        let mut admitted = Admitted::default();
+        // First what may have to wait, so that nothing is counted for a rate that does not run.
+        for (subject, max) in &terms.concurrent {
+            let permit = self.0.limits.enter(subject, *max).await?;
+            admitted.permits.push(permit);
+        }
+        for (subject, rate) in &terms.rates {
+            let standing = self.0.limits.take(subject, *rate).await?;
+            admitted.standing = Some(tighter(admitted.standing, standing));
+        }
+        Ok(admitted)
+    }
+
+    /// Begins to queue so many deliveries of a space; the permit is for as long as they are not queued yet. `queued` counts those of
+    /// this node that are.
+    ///
+    /// # Errors
+    /// [`Exceeded`].
+    pub async fn admit_queued(
+        &self,
+        space: &Space,
+        count: usize,
+        queued: impl FnOnce() -> Besides,
+    ) -> Result<Option<Permit>, Exceeded> {
+        let set = self.0.accounts.space_limits(space).queued;
+        let Some(max) = set.or(above_zero(self.0.settings.space_queued)) else {
+            return Ok(None);
+        };
+        let subject = Subject::Space(space.clone());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let permit = self.0.limits.enqueue(&subject, max, count, queued).await?;
+        Ok(Some(permit))
+    }
+
+    /// How many functions a space may have, as the store says.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(crate) async fn functions_max(&self, space: &Space) -> Result<Option<u32>, store::Error> {
+        let set = self.0.accounts.space(space).await;
+        let set = set.map_err(|error| match error {
+            accounts::Error::Store(error) => error,
+            error => store::Error::Damaged {
+                why: error.to_string(),
+            },
+        })?;
+        let set = set.limits.functions;
+        Ok(set.or(above_zero(self.0.settings.space_functions)))
+    }
+}
+
+/// The one that gives less.
+pub fn tighter(one: Option<Standing>, other: Standing) -> Standing {
+    match one {
+        Some(one) if one.remaining <= other.remaining => one,
+        _ => other,
+    }
+}
+
+fn rate(spec: &RateSpec) -> Option<Rate> {
+    Some(Rate {
+        per_second: NonZeroU32::new(spec.per_second)?,
+        burst: NonZeroU32::new(spec.burst())?,
+    })
+}
+
+fn default_rate(per_second: u32, burst: u32) -> Option<Rate> {
+    rate(&RateSpec {
+        per_second,
+        burst: above_zero(burst),
+    })
+}
+
+fn above_zero(number: u32) -> Option<u32> {
+    Some(number).filter(|number| *number > 0)
+}

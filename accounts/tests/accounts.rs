@@ -568,7 +568,7 @@ async fn a_space_is_open_to_events_when_it_is_set_so() {
     };
     settings
         .rest
-        .insert("limits".to_owned(), serde_json::json!({"rate": 5}));
+        .insert("later".to_owned(), serde_json::json!({"version": 5}));
     one.accounts
         .set_space(&space, settings.clone())
         .await

@@ -2,8 +2,8 @@
 //!
 //! [`run`] is the entry; `docs/bench.md` says how to read what it prints.
 
-mod auth;
 mod cell;
+mod checks;
 mod cold;
 mod cores;
 mod emit;
@@ -41,7 +41,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     // Memory and start-up first, while the machine has done nothing else yet.
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
-    auth::measure(selection, &cores, &mut report).await?;
+    checks::measure(selection, &cores, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;
     queues::measure(selection, &mut report).await?;
     registry::measure(selection, &mut report).await?;

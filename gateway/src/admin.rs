@@ -161,17 +161,28 @@ pub(crate) async fn read_body(
     Ok((parts.headers, bytes))
 }
 
-/// Reads a JSON body that is as `expected`.
+/// Reads a JSON body that is as `expected`, and has no fields besides.
 pub(crate) async fn read_json<T: DeserializeOwned>(
     shared: &Shared,
     request: Request,
     expected: &str,
 ) -> Result<T, Error> {
     let (_, body) = read_body(shared, request).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("the body can not be read, expected {expected}: {error}");
+    let refused = |why: &dyn std::fmt::Display| {
+        let message = format!("the body can not be read, expected {expected}: {why}");
         Error::invalid(message)
-    })
+    };
+    let mut unknown = None;
+    let mut deserializer = serde_json::Deserializer::from_slice(&body);
+    let read = serde_ignored::deserialize(&mut deserializer, |path| {
+        unknown.get_or_insert_with(|| path.to_string().replace("?.", ""));
+    });
+    let read = read.and_then(|read| deserializer.end().map(|()| read));
+    match (read, unknown) {
+        (Err(error), _) => Err(refused(&error)),
+        (Ok(_), Some(path)) => Err(refused(&format!("unknown field `{path}`"))),
+        (Ok(read), None) => Ok(read),
+    }
 }
 
 /// Why a record is refused, which is told from a body that is no JSON at all, whatever it says.

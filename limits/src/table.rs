@@ -418,3 +418,6 @@ impl<T> Table<T> {
         is_unused
     }
 }
+
+#[cfg(test)]
+mod tests;

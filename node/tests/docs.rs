@@ -179,6 +179,7 @@ fn every_metric_is_explained() {
         "cluster",
         "config",
         "gateway",
+        "limits",
         "node",
         "plugins",
         "providers",

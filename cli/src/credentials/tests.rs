@@ -163,8 +163,22 @@ fn keys_and_users_are_seen_to() {
     check(
         "--space team space set --events open",
         ("200 OK", r#"{"space":"team","events":"open"}"#),
-        "events of space team are open\n",
+        "events of space team are open, limits: none of its own\n",
         "PATCH /v1/spaces/team",
         r#"{"events":"open"}"#,
+    );
+    check(
+        "--space team space set --rate 50 --burst 80 --queued 9",
+        ("200 OK", r#"{"events":"open","limits":{"queued":9}}"#),
+        "events of space team are open, limits: {\"queued\":9}\n",
+        "PATCH /v1/spaces/team",
+        r#"{"limits":{"queued":9,"rate":{"burst":80,"perSecond":50}}}"#,
+    );
+    check(
+        "admin set-limits 7 --no-limits --concurrent 3",
+        ("200 OK", r#"{"id":"7","limits":{"concurrent":3}}"#),
+        "limits of 7: {\"concurrent\":3}\n",
+        "PATCH /v1/users/7",
+        r#"{"limits":{"concurrent":3}}"#,
     );
 }

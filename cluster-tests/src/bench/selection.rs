@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 
 use super::cell::{COMPARISONS, Cell};
-use super::{auth, cold, emit, footprint, loss, queues, registry};
+use super::{checks, cold, emit, footprint, loss, queues, registry};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ pub fn names() -> Vec<String> {
     let loads = COMPARISONS.map(|comparison| Cell::all().map(move |cell| comparison.name(cell)));
     let fixed = emit::NAMES
         .iter()
-        .chain(&auth::NAMES)
+        .chain(&checks::NAMES)
         .chain(&queues::NAMES)
         .chain(&registry::NAMES)
         .chain(&cold::NAMES)

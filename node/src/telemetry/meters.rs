@@ -187,6 +187,19 @@ pub const METERS: &[Meter] = &[
         "logins; `slowed` are refused before the password is looked at, `busy` beyond `auth.hashes_waiting_max`",
     ),
     counter(
+        "hearth_limits_refused_total",
+        &[
+            ("of", &["caller", "function", "space"]),
+            ("limit", &["rate", "concurrent", "queued"]),
+        ],
+        "calls, requests and deliveries over a limit that was set",
+    ),
+    counter(
+        "hearth_limits_settle_failures_total",
+        &[],
+        "limits that could not be settled with the other nodes, which share them through the store",
+    ),
+    counter(
         "hearth_store_watch_reconnects_total",
         &[],
         "how often the watch was set up anew",

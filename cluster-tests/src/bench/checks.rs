@@ -1,4 +1,4 @@
-//! What a user's token adds to a warm call: the same call to a node with authentication and to one without, in turns.
+//! What checks add to a warm call, of a token and of limits: the same call to a node with them and to one without, in turns.
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -14,13 +14,20 @@ use super::{median, progress};
 use crate::record::Record;
 use crate::sandbox::Sandbox;
 
-const ADDED: &str = "auth_added_us";
+/// What a token adds.
+const AUTH: &str = "auth_added_us";
+
+/// What a rate and a limit on calls in flight add.
+const LIMITS: &str = "ratelimit_added_us";
 
 /// The rows of this part.
-pub(super) const NAMES: [&str; 1] = [ADDED];
+pub(super) const NAMES: [&str; 2] = [AUTH, LIMITS];
 
 /// The most that a token may add at the median.
-const ADDED_US_MAX: f64 = 10.0;
+const AUTH_US_MAX: f64 = 10.0;
+
+/// The most that limits may add at the median.
+const LIMITS_US_MAX: f64 = 2.0;
 
 const FUNCTION: &str = "bench";
 
@@ -39,33 +46,66 @@ pub(super) async fn measure(
     cores: &Cores,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    if !selection.wants(ADDED) {
-        return Ok(());
+    if selection.wants(AUTH) {
+        progress("warm calls with a user's token, and without authentication");
+        let servers = async { Ok([Server::open().await?, Server::with_user().await?]) };
+        added((AUTH, AUTH_US_MAX), servers, selection, cores, report).await?;
     }
+    if selection.wants(LIMITS) {
+        progress("warm calls of a function with limits, and of one without");
+        let servers = async { Ok([Server::open().await?, Server::with_limits().await?]) };
+        added((LIMITS, LIMITS_US_MAX), servers, selection, cores, report).await?;
+    }
+    Ok(())
+}
+
+/// Measures what the second server's calls take longer than the first one's, in turns.
+async fn added(
+    (name, target): (&'static str, f64),
+    servers: impl Future<Output = anyhow::Result<[Server; 2]>>,
+    selection: &Selection,
+    cores: &Cores,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     Cores::pin(cores.servers)?;
-    progress("warm calls with a user's token, and without authentication");
-    let mut servers = [Server::open().await?, Server::with_user().await?];
+    let mut servers = servers.await?;
     for round in 0..selection.rounds {
         for step in 0..servers.len() {
             let count = servers.len();
             let server = &mut servers[(round + step) % count];
             let sample = load::run(cores, &server.subject, Shape::Closed(1), selection.length);
-            server.samples.push(sample.await.context(ADDED)?);
+            server.samples.push(sample.await.context(name)?);
         }
     }
     cores.release()?;
-    let [open, known] = &servers;
-    let rounds = known.samples.iter().zip(&open.samples);
-    let added = median(rounds.map(|(known, open)| known.p50_us - open.p50_us));
-    let runs = known.samples.len();
-    report.row(Row::alone(ADDED, added, "us", Some(ADDED_US_MAX), runs));
+    let [plain, checked] = &servers;
+    let rounds = checked.samples.iter().zip(&plain.samples);
+    let added = median(rounds.map(|(checked, plain)| checked.p50_us - plain.p50_us));
+    let runs = checked.samples.len();
+    report.row(Row::alone(name, added, "us", Some(target), runs));
     Ok(())
 }
 
 impl Server {
     async fn open() -> anyhow::Result<Self> {
         let sandbox = Sandbox::builder().nodes(1).start().await;
-        Self::serving(sandbox, OPEN_SPACE, None).await
+        Self::serving(sandbox, OPEN_SPACE, None, |record| record).await
+    }
+
+    /// As many limits as a call can count for, none of which is reached.
+    async fn with_limits() -> anyhow::Result<Self> {
+        let sandbox = Sandbox::builder().nodes(1).start().await;
+        let rate = json!({ "perSecond": 1_000_000 });
+        let set = json!({ "limits": { "rate": rate, "concurrent": 1_000 } });
+        let path = format!("/v1/spaces/{OPEN_SPACE}");
+        let node = sandbox.node(0);
+        let changed = node.config(Method::PATCH, &path, Some(&set)).await;
+        ensure!(changed.status == 200, "the limits are not set: {changed:?}");
+        let limited = |record: Record| {
+            let record = record.limit("rate", rate.clone());
+            record.limit("concurrent", json!(1_000))
+        };
+        Self::serving(sandbox, OPEN_SPACE, None, limited).await
     }
 
     async fn with_user() -> anyhow::Result<Self> {
@@ -79,7 +119,7 @@ impl Server {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
         value.set_sensitive(true);
         let space = format!("u-{id}");
-        Self::serving(sandbox, &space, Some(value)).await
+        Self::serving(sandbox, &space, Some(value), |record| record).await
     }
 
     /// Registers the function in a space and calls it once, so that it is warm.
@@ -87,13 +127,14 @@ impl Server {
         sandbox: Sandbox,
         space: &str,
         authorization: Option<HeaderValue>,
+        change: impl FnOnce(Record) -> Record,
     ) -> anyhow::Result<Self> {
         let program =
             std::env::current_exe().context("find this program, which is the function")?;
         let program = program
             .to_str()
             .context("this program's path is no UTF-8")?;
-        let record = Record::command(FUNCTION, [program, "serve"]).max(1);
+        let record = change(Record::command(FUNCTION, [program, "serve"]).max(1));
         let node = sandbox.node(0);
         let path = format!("/v1/spaces/{space}/functions");
         let record = sandbox.record(&record);

@@ -291,7 +291,6 @@ impl Catalog {
         allows_processes: bool,
         apply_timeout: Duration,
         schedules: SchedulesSettings,
-        quotas: Option<Quotas>,
     ) -> Self {
         Self {
             store,
@@ -301,9 +300,15 @@ impl Catalog {
             allows_processes,
             apply_timeout,
             schedules,
-            quotas,
+            quotas: None,
             path_changes: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// Keeps spaces to their limits.
+    #[must_use]
+    pub fn with_quotas(self, quotas: Option<Quotas>) -> Self {
+        Self { quotas, ..self }
     }
 
     /// The spaces that hold something, as this node's registry knows them.

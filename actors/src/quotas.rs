@@ -78,7 +78,8 @@ impl Quotas {
         terms.add(
             || Subject::Space(space.clone()),
             set.rate.as_ref().and_then(rate).or(default),
-            set.concurrent.or(above_zero(settings.space_concurrent)),
+            set.concurrent
+                .or_else(|| above_zero(settings.space_concurrent)),
         );
         terms
     }
@@ -94,7 +95,8 @@ impl Quotas {
         terms.add(
             || Subject::Caller(user.to_string()),
             set.rate.as_ref().and_then(rate).or(default),
-            set.concurrent.or(above_zero(settings.user_concurrent)),
+            set.concurrent
+                .or_else(|| above_zero(settings.user_concurrent)),
         );
         terms
     }
@@ -129,7 +131,7 @@ impl Quotas {
         queued: impl FnOnce() -> Besides,
     ) -> Result<Option<Permit>, Exceeded> {
         let set = self.0.accounts.space_limits(space).queued;
-        let Some(max) = set.or(above_zero(self.0.settings.space_queued)) else {
+        let Some(max) = set.or_else(|| above_zero(self.0.settings.space_queued)) else {
             return Ok(None);
         };
         let subject = Subject::Space(space.clone());
@@ -151,7 +153,7 @@ impl Quotas {
             },
         })?;
         let set = set.limits.functions;
-        Ok(set.or(above_zero(self.0.settings.space_functions)))
+        Ok(set.or_else(|| above_zero(self.0.settings.space_functions)))
     }
 }
 

@@ -72,7 +72,6 @@ impl TestCatalog {
             true,
             Duration::from_secs(5),
             SchedulesSettings::default(),
-            None,
         );
         Self {
             catalog,

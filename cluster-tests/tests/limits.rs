@@ -1,5 +1,7 @@
 //! Rates, calls in flight and quotas, measured from outside: over three nodes, whichever of them the calls come by, and with nodes killed.
 
+#![expect(clippy::print_stdout, reason = "it says what was measured")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// The bound on every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -143,10 +145,11 @@ impl Busy {
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counts = (Arc::clone(&now), Arc::clone(&most));
-        let serving = tokio::spawn(async move {
+        let tasks = TaskTracker::new();
+        let serving = tasks.clone().spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (now, most) = (Arc::clone(&counts.0), Arc::clone(&counts.1));
-                tokio::spawn(async move {
+                tasks.spawn(async move {
                     let mut head = [0; 4096];
                     let read = stream.read(&mut head).await;
                     if read.is_ok_and(|read| read > 0) {
@@ -232,7 +235,7 @@ async fn what_a_killed_node_had_in_flight_is_given_to_the_others() {
     let calls: Vec<_> = (0..4)
         .map(|_| {
             let first = first.clone();
-            AbortOnDropHandle::new(tokio::spawn(async move {
+            AbortOnDropHandle::new(TaskTracker::new().spawn(async move {
                 let _ = first.try_invoke("limited", json!({})).await;
             }))
         })
@@ -251,7 +254,9 @@ async fn what_a_killed_node_had_in_flight_is_given_to_the_others() {
     assert_eq!(updated.status, 200, "{updated:?}");
     eventually("the others have all of it", PATIENCE, || async {
         let answer = last.invoke("limited", json!({})).await;
-        (answer.status == 200).then_some(()).ok_or(answer.summary())
+        (answer.status == 200)
+            .then_some(())
+            .ok_or_else(|| answer.summary())
     })
     .await;
 }

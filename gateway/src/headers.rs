@@ -80,7 +80,7 @@ pub(crate) fn rate_limit(fields: &mut HeaderMap, standing: &Standing) {
     if said.is_some_and(|said| said <= standing.remaining) {
         return;
     }
-    fields.insert(RATE_LIMIT, standing.limit.into());
+    fields.insert(RATE_LIMIT, standing.limit.get().into());
     fields.insert(RATE_REMAINING, standing.remaining.into());
     fields.insert(RATE_RESET, standing.reset_seconds.into());
 }

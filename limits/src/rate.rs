@@ -1,5 +1,6 @@
 //! A rate as a node applies it: a hand that calls take from, settled with the bucket in the store every interval.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -49,11 +50,11 @@ struct Settling {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Calls at once after a pause.
-    pub limit: u32,
+    pub limit: NonZeroU32,
     /// Calls at once now, as this node knows.
     pub remaining: u32,
     /// Until all of it is there again, in whole seconds.
-    pub reset_seconds: u64,
+    pub reset_seconds: u32,
 }
 
 impl RateLimit {
@@ -96,13 +97,9 @@ impl RateLimit {
         let there = there.clamp(0, self.rate.capacity());
         let missing = self.rate.capacity() - there;
         Standing {
-            limit: self.rate.burst.get(),
+            limit: self.rate.burst,
             remaining: u32::try_from(there / TOKEN).unwrap_or(u32::MAX),
-            reset_seconds: self
-                .rate
-                .added_after(missing)
-                .as_micros()
-                .div_ceil(1_000_000) as u64,
+            reset_seconds: rounded_up(self.rate.added_after(missing)),
         }
     }
 
@@ -230,6 +227,11 @@ impl RateLimit {
 fn trust(rate: Rate, interval: Duration, nodes: u32, left: i64) -> i64 {
     let part = rate.added_in(micros(interval)).min(left) / i64::from(nodes.max(1));
     if left >= TOKEN { part.max(TOKEN) } else { 0 }
+}
+
+fn rounded_up(duration: Duration) -> u32 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -210,8 +210,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         settings.process.allow,
         settings.limits.apply_timeout,
         settings.schedules.clone(),
-        parts.quotas.clone(),
-    );
+    )
+    .with_quotas(parts.quotas.clone());
     let executions = Executions::new(
         Arc::clone(&parts.store),
         settings.executions.clone(),

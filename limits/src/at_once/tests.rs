@@ -173,13 +173,12 @@ async fn who_waits_enters_when_there_is_room_and_not_otherwise() {
     let cluster = Cluster::new(1);
     let node = Arc::clone(&cluster.nodes[0]);
     let soon = || Instant::now() + Duration::from_secs(20);
-    let waiting = tokio::spawn({
-        let node = Arc::clone(&node);
-        async move { node.enter(1, soon(), 10).await }
-    });
-    node.soon.notified().await;
-    cluster.settle(0).await;
-    let permit = waiting.await.unwrap().expect("it had room");
+    let settled = async {
+        node.soon.notified().await;
+        cluster.settle(0).await;
+    };
+    let (permit, _) = tokio::join!(node.enter(1, soon(), 10), settled);
+    let permit = permit.expect("it had room");
     let until = Instant::now() + Duration::from_millis(20);
     assert!(node.enter(1, until, 10).await.is_none(), "it is full");
     assert!(node.enter(1, soon(), 0).await.is_none(), "too many wait");

@@ -451,7 +451,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn conforms() {
-        conformance::all(|limits| async move { MemoryQueue::new(limits, Meters::none()) }).await;
+        let make = |limits| async move { MemoryQueue::new(limits, Meters::none()) };
+        Box::pin(conformance::all(make)).await;
     }
 
     /// The task looks at its own pace, and its gauge says how much was forgotten for as long as it is.

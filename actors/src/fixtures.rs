@@ -303,6 +303,7 @@ impl TestNode {
             content_type: "text/plain".into(),
             call: None,
             trace: TraceContext::default(),
+            begun: None,
         }
     }
 }

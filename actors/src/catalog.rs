@@ -2,7 +2,7 @@
 //!
 //! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
 //! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
-//! `uses/<space>/<function>` the subscriptions of a function, `types/<space>/<name>` those of an event type, paths included, and
+//! `uses/<space>/<function>` the subscriptions that name a function, to be called or to be asked before, `types/<space>/<name>` those of an event type, paths included, and
 //! `authorizes/<space>/<function>` the event types that a function authorizes, `fires/<space>/<function>` the schedules that are for a function, and
 //! `counts/<space>/schedules` and `counts/<space>/functions` the number of these. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
@@ -120,6 +120,16 @@ pub enum Error {
         /// The event type.
         event_type: String,
     },
+    /// The function is asked before requests of a subscription reach its function.
+    #[error(
+        "Function {function} cannot be deleted because it's used as an authorizer for subscription {subscription}."
+    )]
+    IsSubscriptionAuthorizer {
+        /// The function.
+        function: String,
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
     /// A function's record names another one as a destination that is not in its space.
     #[error("{field}.function is \"{id}\", expected a function that is registered in the space")]
     UnknownDestination {
@@ -131,6 +141,9 @@ pub enum Error {
     /// A subscription names a function that is not in its space.
     #[error("Function \"{0}\" not found.")]
     UnknownFunction(String),
+    /// A subscription names an authorizer that is no function of its space.
+    #[error("authorizerId is \"{0}\", expected a function that is registered in the space")]
+    UnknownSubscriptionAuthorizer(String),
     /// A subscription of that id exists in the space.
     #[error("Subscription \"{0}\" already exists.")]
     SubscriptionExists(SubscriptionId),
@@ -232,6 +245,7 @@ impl Error {
             | Self::Changed(_)
             | Self::InUse
             | Self::IsAuthorizer { .. }
+            | Self::IsSubscriptionAuthorizer { .. }
             | Self::EventTypeExists(_)
             | Self::EventTypeChanged(_)
             | Self::EventTypeInUse
@@ -249,6 +263,7 @@ impl Error {
             Self::NotFound(_)
             | Self::UnknownFunction(_)
             | Self::UnknownDestination { .. }
+            | Self::UnknownSubscriptionAuthorizer(_)
             | Self::UnknownAuthorizer => ErrorCode::FunctionNotFound,
             Self::SubscriptionNotFound(_)
             | Self::EventTypeNotFound(_)
@@ -366,7 +381,7 @@ fn function_key(space: &str, id: &str) -> String {
     format!("{FUNCTIONS_PREFIX}{space}/{id}")
 }
 
-/// The guard of a function's subscriptions.
+/// The guard of the subscriptions that name a function.
 fn uses_key(space: &str, function_id: &str) -> String {
     format!("uses/{space}/{function_id}")
 }

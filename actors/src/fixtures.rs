@@ -304,6 +304,7 @@ impl TestNode {
             content_type: "text/plain".into(),
             call: None,
             trace: TraceContext::default(),
+            begun: None,
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Request {
     pub call: Option<Arc<Call>>,
     /// W3C trace context of the request's span.
     pub trace: TraceContext,
+    /// When the client's request began, if others were asked about it before: its deadline counts from then.
+    pub begun: Option<Instant>,
 }
 
 /// An invocation that the function answered, or has begun to answer where its body streams.
@@ -255,7 +257,8 @@ impl Invoker {
     ) -> Result<Completed, Failure> {
         loop {
             let registered = self.registered(&request.space, &request.function_id)?;
-            let deadline = self.admit(&registered, request, attempt.begun)?;
+            let begun = request.begun.unwrap_or(attempt.begun);
+            let deadline = self.admit(&registered, request, begun)?;
             match self.attempt(request, &registered, deadline, attempt).await {
                 Step::Done(completed) => return Ok(completed),
                 Step::Failed(failure) => return Err(attempt.told(failure)),

@@ -19,6 +19,8 @@ mod queues;
 mod registry;
 mod report;
 mod selection;
+mod stream;
+mod tls;
 mod warm;
 
 pub use function::serve;
@@ -42,6 +44,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
     checks::measure(selection, &cores, &mut report).await?;
+    tls::measure(selection, &cores, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;
     queues::measure(selection, &mut report).await?;
     registry::measure(selection, &mut report).await?;

@@ -96,6 +96,9 @@ impl Error {
             protocol::subscription::Invalid::UnknownFunction(id) => {
                 catalog::Error::UnknownFunction(id.clone()).into()
             }
+            protocol::subscription::Invalid::UnknownAuthorizer(id) => {
+                catalog::Error::UnknownSubscriptionAuthorizer(id.clone()).into()
+            }
         }
     }
 
@@ -314,7 +317,7 @@ impl Error {
         self.failure
     }
 
-    /// The authorizer of an event type does not let an event through. The client is not told why: the log is.
+    /// The authorizer of an event type, or of a subscription, does not let an event through. The client is not told why: the log is.
     pub(crate) fn not_authorized(event_type: &str) -> Self {
         let message =
             format!("Authorization of event type {event_type:?} failed. Please check logs.");

@@ -203,6 +203,7 @@ fn read_request(
         content_type: "application/json".to_owned(),
         call: None,
         trace: TraceContext::default(),
+        begun: None,
     };
     Ok((request, is_async))
 }

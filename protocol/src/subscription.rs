@@ -42,6 +42,8 @@ pub struct Subscription {
     pub path: String,
     /// What browsers are told, for `http`.
     pub cors: Option<Cors>,
+    /// The function of the same space that is asked about each request before `function_id` is called, where [`Subscription::is_http`].
+    pub authorizer_id: Option<FunctionId>,
     /// What its owner notes.
     pub metadata: Option<BTreeMap<String, String>>,
     /// What the attributes of an event must be, by name; any of the values will do.
@@ -132,6 +134,13 @@ impl Subscription {
                 OneOrMany::Many(wanted) => wanted.iter().any(|wanted| wanted == value),
             })
         })
+    }
+
+    /// The functions that must be there for it, each once.
+    pub fn functions(&self) -> impl Iterator<Item = &FunctionId> {
+        let authorizer = self.authorizer_id.as_ref();
+        let authorizer = authorizer.filter(|authorizer| **authorizer != self.function_id);
+        std::iter::once(&self.function_id).chain(authorizer)
     }
 
     /// Whether it is of the dialect of Event Gateway's last versions.

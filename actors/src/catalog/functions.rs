@@ -5,7 +5,7 @@ use std::sync::Arc;
 use config::Revision;
 use config::store::{Entry, Error as StoreError, Precondition, Transaction, Write};
 use protocol::function::{DeliverySpec, Provider};
-use protocol::{Destination, Function};
+use protocol::{Destination, Function, Subscription};
 
 use super::{
     ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, fires_key, function_key, pause, unmoved,
@@ -74,9 +74,9 @@ impl Catalog {
                 self.store.get(&fires_key),
             )?;
             if let Some(uses) = &uses
-                && self.is_subscribed(space, id, uses.revision).await?
+                && let Some(subscription) = self.subscribed(space, id, uses.revision).await?
             {
-                return Err(Error::InUse);
+                return Err(in_use(id, &subscription));
             }
             if let Some(authorizes) = &authorizes
                 && let Some(event_type) =
@@ -301,6 +301,17 @@ impl Catalog {
                 .peers
                 .values()
                 .any(|route| route.state.allows_processes)
+    }
+}
+
+/// Why a function stays that a subscription names.
+fn in_use(id: &str, subscription: &Subscription) -> Error {
+    match subscription.function_id.as_str() == id {
+        true => Error::InUse,
+        false => Error::IsSubscriptionAuthorizer {
+            function: id.to_owned(),
+            subscription: subscription.subscription_id.clone(),
+        },
     }
 }
 

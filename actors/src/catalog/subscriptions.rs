@@ -14,6 +14,7 @@ use super::{
     unmoved, uses_key,
 };
 use crate::registry_cache::state::{event_type_key, read_subscription, subscription_key};
+use crate::registry_cache::subscriptions::needs;
 use crate::registry_cache::{Registry, SUBSCRIPTIONS_PREFIX, Subscribed};
 
 /// A subscription as it is stored: with what no API shows.
@@ -28,7 +29,7 @@ struct Kept<'a> {
 
 impl Catalog {
     /// Subscribes a function to an event. The checks are made in Event Gateway's order: it exists, its path conflicts, its event type
-    /// is unknown if it is typed, the function is unknown; and they hold in the transaction that stores it.
+    /// is unknown if it is typed, the function is unknown, and then the authorizer; and they hold in the transaction that stores it.
     ///
     /// # Errors
     /// [`Error`]; nothing is stored then.
@@ -63,7 +64,7 @@ impl Catalog {
             subscription.function_id.as_str(),
         );
         let key = subscription_key(subscription);
-        let function_key = function_key(space, function_id);
+        let (function_key, authorizer_key) = function_keys(subscription);
         let type_key = subscription.is_typed().then(|| event_type_key(space, name));
         let (existing, function) =
             tokio::try_join!(self.store.get(&key), self.store.get(&function_key))?;
@@ -77,6 +78,9 @@ impl Catalog {
             ],
             writes: vec![Write::Put(key.clone(), kept(subscription, None))],
         };
+        let authorizer = authorizer_key.iter().cloned();
+        let authorizer = authorizer.map(|key| (key, Precondition::Present));
+        transaction.preconditions.extend(authorizer);
         let moved = guards(subscription).map(|guard| Write::Put(guard, id.to_string().into()));
         transaction.writes.extend(moved);
         if let Some(guard) = path_guard(subscription) {
@@ -100,10 +104,20 @@ impl Catalog {
         if function.is_none() {
             return Err(unknown());
         }
+        if let Some(key) = &authorizer_key
+            && self.store.get(key).await?.is_none()
+        {
+            return Err(unknown_authorizer(subscription));
+        }
         match self.store.commit(transaction).await {
             Ok(revision) => Ok(Some(revision)),
             Err(StoreError::Precondition { key: refused }) if refused == function_key => {
                 Err(unknown())
+            }
+            Err(StoreError::Precondition { key: refused })
+                if Some(&refused) == authorizer_key.as_ref() =>
+            {
+                Err(unknown_authorizer(subscription))
             }
             Err(StoreError::Precondition { key: refused })
                 if Some(&refused) == type_key.as_ref() =>
@@ -116,7 +130,7 @@ impl Catalog {
         }
     }
 
-    /// Replaces what of a subscription can change: its CORS settings, metadata, filter and delivery. With `at`, only if the record is at that
+    /// Replaces what of a subscription can change: its CORS settings, authorizer, metadata, filter and delivery. With `at`, only if the record is at that
     /// revision.
     ///
     /// # Errors
@@ -134,16 +148,20 @@ impl Catalog {
             let stored = read(&entry)?;
             check_identity(&stored.subscription, &subscription)?;
             let function_id = subscription.function_id.as_str();
-            let function_key = function_key(space, function_id);
+            let (function_key, authorizer_key) = function_keys(&subscription);
+            let mut preconditions = vec![
+                (key.clone(), Precondition::At(at.unwrap_or(entry.revision))),
+                (function_key.clone(), Precondition::Present),
+            ];
+            let authorizer = authorizer_key.iter().cloned();
+            preconditions.extend(authorizer.map(|key| (key, Precondition::Present)));
+            let record = kept(&subscription, Some(stored.created));
+            let mut writes = vec![Write::Put(key.clone(), record)];
+            let moved = authorizer_guards(&stored.subscription, &subscription);
+            writes.extend(moved.map(|guard| Write::Put(guard, id.to_string().into())));
             let transaction = Transaction {
-                preconditions: vec![
-                    (key.clone(), Precondition::At(at.unwrap_or(entry.revision))),
-                    (function_key.clone(), Precondition::Present),
-                ],
-                writes: vec![Write::Put(
-                    key.clone(),
-                    kept(&subscription, Some(stored.created)),
-                )],
+                preconditions,
+                writes,
             };
             match self.store.commit(transaction).await {
                 Ok(revision) => {
@@ -155,6 +173,11 @@ impl Catalog {
                 }
                 Err(StoreError::Precondition { key: refused }) if refused == function_key => {
                     return Err(Error::UnknownFunction(function_id.to_owned()));
+                }
+                Err(StoreError::Precondition { key: refused })
+                    if Some(&refused) == authorizer_key.as_ref() =>
+                {
+                    return Err(unknown_authorizer(&subscription));
                 }
                 Err(StoreError::Precondition { .. }) if at.is_some() => {
                     return Err(Error::SubscriptionChanged(id.to_string()));
@@ -265,26 +288,24 @@ impl Catalog {
         }
     }
 
-    /// Whether a function is subscribed, as of the revision of its guard or later.
-    pub(super) async fn is_subscribed(
+    /// A subscription that needs a function, as of the revision of its guard or later.
+    pub(super) async fn subscribed(
         &self,
         space: &str,
         function_id: &str,
         guard: Revision,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Arc<Subscription>>, Error> {
+        let (Ok(in_space), Ok(function_id)) = (space.parse(), function_id.parse()) else {
+            return Ok(None);
+        };
         if self.reaches(guard, known, CATCH_UP).await {
-            let (Ok(space), Ok(function_id)) = (space.parse(), function_id.parse()) else {
-                return Ok(false);
-            };
-            return Ok(self
-                .registry
-                .load()
-                .subscriptions
-                .uses(&space, &function_id));
+            let registry = self.registry.load();
+            let needs = registry.subscriptions.uses(&in_space, &function_id);
+            return Ok(needs.cloned());
         }
         let all = self.subscriptions(space).await?;
-        let mut all = all.iter();
-        Ok(all.any(|stored| stored.subscription.function_id.as_str() == function_id))
+        let all = all.iter().map(|stored| &stored.subscription);
+        Ok(needs(all, &function_id).cloned())
     }
 
     /// Whether a path can stand beside those of its space and method, and event, as of the revision of their guard or later.
@@ -343,15 +364,41 @@ fn paths_key(space: &str, method: Method) -> String {
 }
 
 /// The guards that move with a subscription.
-fn guards(subscription: &Subscription) -> impl Iterator<Item = String> {
+fn guards(subscription: &Subscription) -> impl Iterator<Item = String> + '_ {
     let space = subscription.space.as_str();
-    let uses = uses_key(space, subscription.function_id.as_str());
+    let uses = subscription.functions();
+    let uses = uses.map(move |function_id| uses_key(space, function_id.as_str()));
     let types = subscription
         .is_typed()
         .then(|| types_key(space, subscription.event.as_str()));
     let paths = subscription.method.filter(|_| subscription.is_http());
     let paths = paths.map(|method| paths_key(space, method));
-    [Some(uses), types, paths].into_iter().flatten()
+    uses.chain([types, paths].into_iter().flatten())
+}
+
+/// The guards of the authorizers of before and of now that move when a subscription gets another one.
+fn authorizer_guards<'a>(
+    old: &'a Subscription,
+    new: &'a Subscription,
+) -> impl Iterator<Item = String> + 'a {
+    let (before, now) = (&old.authorizer_id, &new.authorizer_id);
+    let changed = [before, now].into_iter().flatten();
+    let changed = changed.filter(move |_| before != now);
+    changed.map(|function_id| uses_key(new.space.as_str(), function_id.as_str()))
+}
+
+/// The keys of its function and, if that is another one, of its authorizer.
+fn function_keys(subscription: &Subscription) -> (String, Option<String>) {
+    let space = subscription.space.as_str();
+    let mut keys = subscription.functions();
+    let mut key = || Some(function_key(space, keys.next()?.as_str()));
+    let first = key().expect("a subscription has a function");
+    (first, key())
+}
+
+fn unknown_authorizer(subscription: &Subscription) -> Error {
+    let id = subscription.authorizer_id.as_ref();
+    Error::UnknownSubscriptionAuthorizer(id.map(ToString::to_string).unwrap_or_default())
 }
 
 /// Of these guards the one of the paths that a subscription must stand beside.

@@ -394,3 +394,56 @@ async fn a_function_of_a_cloud_is_registered_and_its_call_says_why_it_fails() {
         "this node can not call functions of type awslambda"
     );
 }
+
+/// Whether it is asked by a new subscription or by an update of one; and which of the guards are left.
+#[tokio::test]
+async fn a_function_is_asked_about_requests_or_deleted_never_both() {
+    let (one, other, store) = two_nodes().await;
+    let asking = |authorizer: &str| {
+        let body = json!({"event": "http", "method": "GET", "path": "/", "functionId": "f", "authorizerId": authorizer});
+        subscription(&body)
+    };
+    for id in ["f", "kept"] {
+        one.catalog.create(function(id)).await.unwrap();
+    }
+    let id = asking("who").subscription_id;
+    for round in 0..40 {
+        one.catalog.create(function("who")).await.unwrap();
+        let is_update = round % 2 == 1;
+        if is_update {
+            let created = one.catalog.create_subscription(asking("kept")).await;
+            created.unwrap();
+        }
+        let asked = async {
+            match is_update {
+                true => {
+                    one.catalog
+                        .update_subscription(&id, asking("who"), None)
+                        .await
+                }
+                false => one.catalog.create_subscription(asking("who")).await,
+            }
+        };
+        let (asked, deleted) = tokio::join!(asked, other.catalog.delete("default", "who", None));
+        match (asked, deleted) {
+            (Ok(_), Err(Error::IsSubscriptionAuthorizer { .. })) => {
+                // The other node may not have heard of it yet, but decides by what is so.
+                match round % 4 {
+                    0 | 1 => drop(one.catalog.delete_subscription("default", &id, None).await),
+                    _ => {
+                        let updated = one.catalog.update_subscription(&id, asking("f"), None);
+                        updated.await.unwrap();
+                    }
+                }
+                other.catalog.delete("default", "who", None).await.unwrap();
+            }
+            (Err(Error::UnknownSubscriptionAuthorizer(_)), Ok(())) => {}
+            outcome => panic!("round {round}: {outcome:?}"),
+        }
+        let _ = one.catalog.delete_subscription("default", &id, None).await;
+    }
+    for id in ["f", "kept"] {
+        other.catalog.delete("default", id, None).await.unwrap();
+    }
+    assert!(store.list("uses/").await.unwrap().entries.is_empty());
+}

@@ -194,10 +194,14 @@ impl Subscriptions {
         self.groups.values().flat_map(|group| &group.subscriptions)
     }
 
-    /// Whether anything is subscribed for a function.
-    pub fn uses(&self, space: &Space, function_id: &FunctionId) -> bool {
-        self.of_space(space)
-            .any(|subscribed| subscribed.subscription.function_id == *function_id)
+    /// A subscription that needs a function: one that calls it, if there is one, else one that asks it before.
+    pub fn uses<'a>(
+        &'a self,
+        space: &'a Space,
+        function_id: &FunctionId,
+    ) -> Option<&'a Arc<Subscription>> {
+        let all = self.of_space(space);
+        needs(all.map(|subscribed| &subscribed.subscription), function_id)
     }
 
     /// Whether a typed subscription is for an event type.
@@ -235,6 +239,23 @@ impl Subscriptions {
             None => self.groups.remove(key.text().as_str()),
         };
     }
+}
+
+/// Of these subscriptions one that needs a function: one that calls it, if there is one, else one that asks it before.
+pub(crate) fn needs<'a>(
+    subscriptions: impl Iterator<Item = &'a Arc<Subscription>>,
+    function_id: &FunctionId,
+) -> Option<&'a Arc<Subscription>> {
+    let mut asks = None;
+    for subscription in subscriptions {
+        if subscription.function_id == *function_id {
+            return Some(subscription);
+        }
+        if subscription.authorizer_id.as_ref() == Some(function_id) {
+            asks.get_or_insert(subscription);
+        }
+    }
+    asks
 }
 
 /// The groups of one space, or of all.

@@ -18,6 +18,8 @@ Examples:
   hearth subscription create http hello --method GET --path /users/:id
   # The same for pages of one origin.
   hearth subscription create http hello --method POST --path /users --cors-origin https://shop.example
+  # Only for callers whom the function who-calls lets through.
+  hearth subscription create http hello --method GET --path /account --authorizer who-calls
   # An event that clients emit, and all whose names begin with `user.`.
   hearth subscription create user.created welcome
   hearth subscription create 'user.*' audit --filter source=/shop
@@ -46,8 +48,8 @@ pub struct CreateArgs {
 
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "event", "function", "mode", "method", "path", "cors", "cors_origin", "cors_method", "cors_header", "cors_credentials", "metadata",
-        "filter", "attempts", "max_age_seconds",
+        "event", "function", "mode", "method", "path", "cors", "cors_origin", "cors_method", "cors_header", "cors_credentials", "authorizer",
+        "metadata", "filter", "attempts", "max_age_seconds",
     ])]
     file: Option<PathBuf>,
 
@@ -82,6 +84,10 @@ pub struct CreateArgs {
     /// Pages may send credentials
     #[arg(long, help_heading = CORS, conflicts_with = "mode")]
     cors_credentials: bool,
+
+    /// Function of the space that is asked about each request before FUNCTION is called; for `http`, and for `http.request` with `--type sync`
+    #[arg(long, value_name = "FUNCTION")]
+    authorizer: Option<FunctionId>,
 
     /// Note on the record; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
@@ -169,6 +175,10 @@ fn record(args: &CreateArgs) -> Value {
     );
     set("path", args.path.as_deref().map(Value::from));
     set("cors", cors(args));
+    set(
+        "authorizerId",
+        args.authorizer.as_ref().map(|id| id.as_str().into()),
+    );
     let metadata = args.metadata.iter().cloned();
     let metadata: Map<String, Value> = metadata.map(|(key, value)| (key, value.into())).collect();
     set(

@@ -53,6 +53,14 @@ fn create_sends_only_what_was_set() {
         json!({"type": "sync", "eventType": "order.placed", "functionId": "f", "path": "/orders"}),
     );
     check_record(
+        "http f --method GET --authorizer who",
+        json!({"event": "http", "functionId": "f", "method": "GET", "authorizerId": "who"}),
+    );
+    check_record(
+        "http.request f --type sync --authorizer who",
+        json!({"type": "sync", "eventType": "http.request", "functionId": "f", "authorizerId": "who"}),
+    );
+    check_record(
         "user.created f --attempts 3 --max-age-seconds 60",
         json!({"event": "user.created", "functionId": "f", "delivery": {"attempts": 3, "maxAgeSeconds": 60}}),
     );
@@ -75,6 +83,11 @@ fn what_can_not_be_is_not_sent() {
         "http f --method GET --attempts 3",
         "",
         "delivery is set, expected none: a client waits",
+    );
+    check_bad(
+        "a f --authorizer who",
+        "",
+        "authorizerId is set, expected none: only requests are asked about",
     );
     check_bad("a f --cors", "", "'Subscription.CORS.Origins'");
     check_bad(

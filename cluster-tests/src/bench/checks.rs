@@ -10,7 +10,7 @@ use super::cores::Cores;
 use super::load::{self, Sample, Shape, Subject};
 use super::report::{Report, Row};
 use super::selection::Selection;
-use super::{median, progress};
+use super::{function, median, progress};
 use crate::record::Record;
 use crate::sandbox::Sandbox;
 
@@ -129,12 +129,8 @@ impl Server {
         authorization: Option<HeaderValue>,
         change: impl FnOnce(Record) -> Record,
     ) -> anyhow::Result<Self> {
-        let program =
-            std::env::current_exe().context("find this program, which is the function")?;
-        let program = program
-            .to_str()
-            .context("this program's path is no UTF-8")?;
-        let record = change(Record::command(FUNCTION, [program, "serve"]).max(1));
+        let program = function::program()?;
+        let record = change(Record::command(FUNCTION, [program.as_str(), "serve"]).max(1));
         let node = sandbox.node(0);
         let path = format!("/v1/spaces/{space}/functions");
         let record = sandbox.record(&record);

@@ -104,7 +104,7 @@ pub(super) async fn measure(selection: &Selection, report: &mut Report) -> anyho
 async fn invoke(node: &Node) -> anyhow::Result<f64> {
     let body = format!(r#"{{"function_name":"{FUNCTION}","payload":{{"name":"bench"}}}}"#);
     let subject = Subject::new(node.functions_address(), "/invoke", body.into());
-    let mut client = Client::tcp(subject.address).await?;
+    let mut client = Client::connect(subject.address, None).await?;
     let begun = Instant::now();
     let (head, body) = client.call(subject.request()).await?;
     let took = begun.elapsed();

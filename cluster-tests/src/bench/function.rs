@@ -1,9 +1,12 @@
 //! The function that the bench calls: a keep-alive HTTP server that costs as little as one can.
 
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -15,7 +18,48 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
+use crate::ports::Ports;
+use crate::process::Process;
+use crate::wait::until;
+
 const ANSWER: &[u8] = br#"{"ok":true}"#;
+
+/// This program, which is the function where it is told to serve.
+pub(super) fn program() -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("find this program, which is the function")?;
+    let program = program.into_os_string().into_string();
+    program.map_err(|path| anyhow!("the path of this program is no UTF-8: {}", path.display()))
+}
+
+/// The function as a process of its own; it ends with this value.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    _process: Process,
+    address: SocketAddr,
+}
+
+impl Upstream {
+    /// Starts it, and waits until it takes connections.
+    pub(super) async fn start(dir: &Path, ports: &Ports) -> anyhow::Result<Self> {
+        let port = ports.take();
+        let mut command = Command::new(program()?);
+        command.args(["serve", "--port", &port.to_string()]);
+        let process = Process::spawn("the function", command, &dir.join("function.log"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        until("the function listens", Duration::from_secs(10), || async {
+            TcpStream::connect(address).await.is_ok()
+        })
+        .await;
+        Ok(Self {
+            _process: process,
+            address,
+        })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
 
 /// Serves on a port of loopback until the process ends. Reads each request whole and answers with a few bytes of JSON.
 ///

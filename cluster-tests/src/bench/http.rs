@@ -1,4 +1,4 @@
-//! One keep-alive HTTP/1.1 connection, driven by whoever uses it, over TCP or a Unix socket.
+//! One keep-alive HTTP/1.1 connection, driven by whoever uses it, over TCP, TLS or a Unix socket.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -15,7 +15,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
+
+use super::stream::{Stream, Tls};
 
 /// The largest answer that is read; none of a bench comes near.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -27,13 +29,9 @@ pub(super) struct Client<S: AsyncRead + AsyncWrite> {
     is_closed: bool,
 }
 
-impl Client<TcpStream> {
-    pub(super) async fn tcp(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("connect to {address}"))?;
-        stream.set_nodelay(true)?;
-        Self::open(stream).await
+impl Client<Stream> {
+    pub(super) async fn connect(address: SocketAddr, tls: Option<&Tls>) -> anyhow::Result<Self> {
+        Self::open(Stream::connect(address, tls).await?).await
     }
 }
 

@@ -11,12 +11,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::response::Parts;
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::cores::Cores;
 use super::http::Client;
 use super::processor_time;
+use super::stream::{Stream, Tls};
 
 /// Calls before the measuring begins: caches and branch predictors get warm.
 const WARM_UP: Duration = Duration::from_millis(150);
@@ -34,6 +34,8 @@ pub(super) struct Subject {
     pub(super) event: Option<&'static str>,
     /// The credential that is sent along.
     pub(super) authorization: Option<HeaderValue>,
+    /// How its connections are made, if they have TLS.
+    pub(super) tls: Option<Tls>,
 }
 
 /// How it is called.
@@ -104,7 +106,7 @@ pub(super) async fn run(
 
 /// Makes one call, to look at its answer.
 pub(super) async fn once(subject: &Subject) -> anyhow::Result<(Parts, Bytes)> {
-    Client::tcp(subject.address)
+    Client::connect(subject.address, subject.tls.as_ref())
         .await?
         .call(subject.request())
         .await
@@ -115,9 +117,9 @@ async fn connect(
     subject: &Subject,
     count: usize,
     calls: &mut Calls,
-) -> anyhow::Result<Vec<Client<TcpStream>>> {
+) -> anyhow::Result<Vec<Client<Stream>>> {
     let connecting = (0..count).map(|_| async {
-        let mut client = Client::tcp(subject.address).await?;
+        let mut client = Client::connect(subject.address, subject.tls.as_ref()).await?;
         let is_taken = subject.call(&mut client).await?;
         Ok::<_, anyhow::Error>((client, is_taken))
     });
@@ -161,7 +163,7 @@ async fn closed(subject: &Subject, connections: usize, length: Duration) -> anyh
 async fn paced(subject: &Subject, rate: f64, length: Duration) -> anyhow::Result<Calls> {
     let mut calls = Calls::default();
     let mut idle = connect(subject, PACED_CONNECTIONS, &mut calls).await?;
-    let call = |mut client: Client<TcpStream>, due: Instant| async move {
+    let call = |mut client: Client<Stream>, due: Instant| async move {
         subject.call(&mut client).await?;
         Ok::<_, anyhow::Error>((client, due, due.elapsed()))
     };
@@ -203,6 +205,7 @@ impl Subject {
             body,
             event: None,
             authorization: None,
+            tls: None,
         }
     }
 
@@ -223,7 +226,7 @@ impl Subject {
     }
 
     /// Makes one call; whether it was answered with success.
-    async fn call(&self, client: &mut Client<TcpStream>) -> anyhow::Result<bool> {
+    async fn call(&self, client: &mut Client<Stream>) -> anyhow::Result<bool> {
         let (head, body) = client
             .call(self.request())
             .await

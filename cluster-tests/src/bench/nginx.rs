@@ -1,7 +1,7 @@
 //! nginx before the function, and nginx before that nginx with TLS between: what a proxy of the trade adds.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,9 +20,33 @@ const STOP: Duration = Duration::from_secs(3);
 pub(super) struct Nginx {
     /// The address of one nginx before the function.
     pub(super) single: SocketAddr,
+    /// The address of the same with TLS.
+    pub(super) tls: SocketAddr,
     /// The address of the chain of two.
     pub(super) chain: SocketAddr,
     processes: [Process; 2],
+}
+
+/// The files of a certificate, with a key as a node makes them: on the curve P-256.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) chain: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Certificate {
+    /// Makes a certificate that it signs itself, in this directory.
+    pub(super) fn write(dir: &Path) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])
+            .context("make a certificate")?;
+        let files = Self {
+            chain: dir.join("cert.pem"),
+            key: dir.join("key.pem"),
+        };
+        std::fs::write(&files.chain, made.cert.pem())?;
+        std::fs::write(&files.key, made.signing_key.serialize_pem())?;
+        Ok(files)
+    }
 }
 
 impl Nginx {
@@ -37,13 +61,7 @@ impl Nginx {
         let (back_dir, front_dir) = (dir.join("nginx-back"), dir.join("nginx-front"));
         std::fs::create_dir_all(&back_dir)?;
         std::fs::create_dir_all(&front_dir)?;
-        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])
-            .context("make the certificate of nginx")?;
-        std::fs::write(back_dir.join("cert.pem"), certified.cert.pem())?;
-        std::fs::write(
-            back_dir.join("key.pem"),
-            certified.signing_key.serialize_pem(),
-        )?;
+        Certificate::write(&back_dir)?;
         let back = configuration(
             &format!(
                 "listen {single}; listen {tls} ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem;"
@@ -62,6 +80,7 @@ impl Nginx {
         ];
         let nginx = Self {
             single,
+            tls,
             chain,
             processes,
         };

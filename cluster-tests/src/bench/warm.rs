@@ -1,7 +1,5 @@
 //! Warm calls, by six ways to functions that do nothing, interleaved: direct, nginx, two nginx, a node, two nodes, an `http` event.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -10,6 +8,7 @@ use serde_json::json;
 
 use super::cell::{COMPARISONS, Cell, Comparison, Load, Payload, Way};
 use super::cores::Cores;
+use super::function::{self, Upstream};
 use super::load::{self, Sample, Shape, Subject};
 use super::nginx::Nginx;
 use super::report::{Report, Row};
@@ -17,10 +16,8 @@ use super::selection::Selection;
 use super::{median, progress};
 use crate::node::{Node, NodeOptions};
 use crate::ports::Ports;
-use crate::process::Process;
 use crate::record::Record;
 use crate::sandbox::Sandbox;
-use crate::wait::until;
 
 /// The ids of the function that is an instance, and of the one that is a webhook.
 const FUNCTION: &str = "bench";
@@ -43,8 +40,7 @@ const CALIBRATION: (Duration, usize) = (Duration::from_millis(500), 16);
 struct Servers {
     sandbox: Sandbox,
     nginx: Nginx,
-    _function: Process,
-    function: SocketAddr,
+    function: Upstream,
     _ports: Ports,
 }
 
@@ -208,22 +204,11 @@ impl Servers {
                 ..NodeOptions::default()
             });
         let sandbox = nodes.start().await;
-        let program =
-            std::env::current_exe().context("find this program, which is the function")?;
-        let program = program
-            .to_str()
-            .context("this program's path is no UTF-8")?;
-        let port = ports.take();
-        let mut command = Command::new(program);
-        command.args(["serve", "--port", &port.to_string()]);
-        let process = Process::spawn("the function", command, &sandbox.dir().join("function.log"));
-        let function = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        until("the function listens", Duration::from_secs(10), || async {
-            tokio::net::TcpStream::connect(function).await.is_ok()
-        })
-        .await;
-        let nginx = Nginx::start(sandbox.dir(), &ports, function).await?;
-        let record = Record::command(FUNCTION, [program, "serve"])
+        let program = function::program()?;
+        let function = Upstream::start(sandbox.dir(), &ports).await?;
+        let address = function.address();
+        let nginx = Nginx::start(sandbox.dir(), &ports, address).await?;
+        let record = Record::command(FUNCTION, [program.as_str(), "serve"])
             .concurrency(SLOTS)
             .max(1);
         let (_, home) = sandbox.register_warm(&record, json!({})).await;
@@ -232,7 +217,7 @@ impl Servers {
             "the function runs where no process may"
         );
         sandbox
-            .register(&Record::http(WEBHOOK, &format!("http://{function}/")))
+            .register(&Record::http(WEBHOOK, &format!("http://{address}/")))
             .await;
         let subscription = json!({
             "event": "http",
@@ -244,7 +229,6 @@ impl Servers {
         let servers = Self {
             sandbox,
             nginx,
-            _function: process,
             function,
             _ports: ports,
         };
@@ -294,7 +278,7 @@ impl Servers {
             Subject::new(address, "/invoke", invocation(&payload.bytes()))
         };
         match way {
-            Way::Direct => plain(self.function),
+            Way::Direct => plain(self.function.address()),
             Way::Nginx => plain(self.nginx.single),
             Way::Chain => plain(self.nginx.chain),
             Way::Local => invoke(self.sandbox.node(0)),

@@ -211,7 +211,8 @@ async fn create_subscription(
         subscription::Invalid::Validation(tail) => Error::invalid(format!(
             "Subscription doesn't validate. Validation error: {tail:?}"
         )),
-        why @ subscription::Invalid::UnknownFunction(_) => Error::invalid_subscription(&why),
+        why @ (subscription::Invalid::UnknownFunction(_)
+        | subscription::Invalid::UnknownAuthorizer(_)) => Error::invalid_subscription(&why),
     })?;
     let id = spaceless_id(&subscription);
     match shared.node.create_subscription(subscription).await {

@@ -58,12 +58,14 @@ impl From<catalog::Error> for Error {
             catalog::Error::Exists(_)
             | catalog::Error::InUse
             | catalog::Error::IsAuthorizer { .. }
+            | catalog::Error::IsSubscriptionAuthorizer { .. }
             | catalog::Error::IsScheduled(_)
             | catalog::Error::ScheduleLimit(_)
             | catalog::Error::EventTypeInUse
             | catalog::Error::CorsIdentity(_)
             | catalog::Error::CorsPath(_)
             | catalog::Error::UnknownAuthorizer
+            | catalog::Error::UnknownSubscriptionAuthorizer(_)
             | catalog::Error::UnknownEventType(_)
             | catalog::Error::UnknownFunction(_)
             | catalog::Error::SubscriptionExists(_)

@@ -24,6 +24,8 @@ pub(super) struct FunctionCall<'a> {
     pub(super) event: &'a Event,
     pub(super) space: &'a Space,
     pub(super) function_id: &'a FunctionId,
+    /// When the client's request began, if an authorizer was asked about it.
+    pub(super) begun: Option<Instant>,
 }
 
 impl FunctionCall<'_> {
@@ -82,6 +84,7 @@ impl FunctionCall<'_> {
             content_type: encoded.content_type,
             call: Some(Arc::new(encoded.call)),
             trace: TraceContext::default(),
+            begun: self.begun,
         };
         let span = invoke::open_span(self.shared, &mut request, self.fields);
         let mut outcome = match span.is_none() {

@@ -15,7 +15,7 @@ use protocol::{Event, InvocationId, Space, Subscription, event};
 use super::call::FunctionCall;
 use super::cors::{self, Rules};
 use super::target::{self, Target};
-use super::typed::Heard;
+use super::typed::{Admitted, Heard};
 use super::{Arrival, custom, dispatch, names, plugins, response};
 use crate::body::AnswerBody;
 use crate::error::Error;
@@ -73,6 +73,9 @@ pub(super) async fn answer(
         Some(_) => Vec::new(),
     };
     let is_queued = !queued.is_empty();
+    if let Some((subscription, _)) = found.as_ref().filter(|_| asked.is_none()) {
+        heard.limit(subscription);
+    }
     if is_queued {
         heard.queue_request(queued, &payload).await?;
     }
@@ -110,8 +113,11 @@ fn answer_preflight(
         return Ok(Some(preflight(rules.preflight(&arrival.parts.headers))));
     }
     match found {
-        // No page is told anything, and the function of another method is not for a preflight.
-        Some((subscription, _)) if subscription.is_typed() => {
+        // No page is told anything, and the function of another method is not for a preflight. Nor is one that an authorizer is
+        // asked before: a preflight brings nothing to judge it by.
+        Some((subscription, _))
+            if subscription.is_typed() || subscription.authorizer_id.is_some() =>
+        {
             Ok(Some(custom::with_status(StatusCode::ACCEPTED)))
         }
         Some(_) if !arrival.is_trusted => Err(Error::unauthorized()),
@@ -126,23 +132,9 @@ async fn answer_found(
     payload: Payload,
     fields: HeaderMap,
 ) -> Result<Response<AnswerBody>, Error> {
-    let (shared, id, arrival) = (heard.shared, heard.id, heard.arrival);
-    let answered = match subscription.is_typed() {
-        true => {
-            let answered = heard.answer_request(&subscription, params, &payload, fields);
-            answered.await
-        }
-        false => {
-            let event = arrival.http_event(shared, id, payload, params);
-            let answered = run(shared, id, arrival, heard.registry, &subscription, &event).await;
-            match answered {
-                Ok((completed, rule)) => {
-                    tell(shared, completed, rule, &arrival.parts.method, fields)
-                }
-                Err(error) => Err(error.with_fields(fields)),
-            }
-        }
-    };
+    let shared = heard.shared;
+    let answered = heard.answer_request(&subscription, params, payload, fields);
+    let answered = answered.await;
     shared.events.processed(subscription.space.as_str(), "http");
     answered
 }
@@ -246,14 +238,15 @@ fn find(
 
 /// Calls the function with the event in its form.
 pub(super) async fn run(
-    shared: &Shared,
-    id: &InvocationId,
-    arrival: &Arrival,
-    registry: &Registry,
+    heard: &Heard<'_>,
     subscription: &Subscription,
     event: &Event,
+    admitted: &Admitted,
 ) -> Result<(Completed, AnswerRule), Error> {
-    let registered = registry.function(&subscription.space, &subscription.function_id);
+    let (shared, id, arrival) = (heard.shared, heard.id, heard.arrival);
+    let registered = heard
+        .registry
+        .function(&subscription.space, &subscription.function_id);
     let registered = registered.ok_or_else(|| Error::not_found("resource not found"))?;
     let format = registered.function.event_format();
     let (space, function_id) = (&subscription.space, &subscription.function_id);
@@ -269,6 +262,7 @@ pub(super) async fn run(
         event,
         space,
         function_id,
+        begun: admitted.begun,
     };
     asked.outcome.map_err(|failure| call.refused(failure))?;
     let mut encoded = match format {
@@ -277,6 +271,7 @@ pub(super) async fn run(
         _ => event.encode(format),
     };
     if format != EventFormat::Envelope {
+        encoded.call.headers.extend(admitted.header());
         encoded.call.answer = AnswerRule::Whole;
         // What is not sent anyway is not worth a stream.
         encoded.call.may_stream = arrival.parts.method != Method::HEAD;

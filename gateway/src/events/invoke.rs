@@ -66,6 +66,7 @@ async fn run(
         event: &event,
         space,
         function_id: &function_id,
+        begun: None,
     };
     asked.map_err(|failure| call.refused(failure))?;
     let completed = call.run(event.encode(format)).await?;

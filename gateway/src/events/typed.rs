@@ -1,19 +1,25 @@
 //! Events of typed subscriptions, as Event Gateway's last versions had them: one subscription may answer, any number get the event
-//! queued, and both only when the authorizer of the event type allows it.
+//! queued, and both only when the authorizer of the event type allows it; and requests, which a subscription of either dialect may
+//! have an authorizer asked about.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use actors::Registry;
+use actors::invoker::Completed;
 use http::{HeaderMap, Method, Response, StatusCode};
 use protocol::event::Payload;
 use protocol::event::cloudevents::{self, Mode};
+use protocol::invocation::AnswerRule;
 use protocol::subscription::HTTP_REQUEST;
-use protocol::{Event, InvocationId, Space, Subscription};
+use protocol::{Event, FunctionId, InvocationId, Space, Subscription};
+use serde_json::Value;
+use tokio::time::Instant;
 
 mod authorizer;
 
-use self::authorizer::{Authorizers, Verdict};
+pub(super) use self::authorizer::Admitted;
+use self::authorizer::{Authorizers, Question, Verdict};
 use super::emit::Emission;
 use super::http_event::{self, Params};
 use super::{Arrival, custom};
@@ -30,6 +36,9 @@ pub(super) struct Heard<'a> {
     /// The only space that is asked, if there is one.
     pub(super) space: Option<&'a Space>,
     authorizers: Authorizers,
+    /// When the request was read, and until when those who are asked about it may take; its function has what they leave.
+    begun: Instant,
+    until: Option<Instant>,
 }
 
 impl<'a> Heard<'a> {
@@ -47,6 +56,19 @@ impl<'a> Heard<'a> {
             registry,
             space,
             authorizers: Authorizers::default(),
+            begun: Instant::now(),
+            until: None,
+        }
+    }
+
+    /// Holds those who are asked to the deadline of the request, which is that of the function that answers it.
+    pub(super) fn limit(&mut self, subscription: &Subscription) {
+        let (space, function_id) = (&subscription.space, &subscription.function_id);
+        if let Some(registered) = self.registry.function(space, function_id)
+            && self.is_asked_about(subscription)
+        {
+            let timeout = registered.function.limits().timeout;
+            self.until = Some(self.begun + timeout + self.shared.start_timeout);
         }
     }
 
@@ -54,6 +76,9 @@ impl<'a> Heard<'a> {
     /// there is one.
     pub(super) async fn emitted(mut self, event: &Event) -> Result<Response<AnswerBody>, Error> {
         let answering = self.answering(event);
+        if let Some(subscription) = &answering {
+            self.limit(subscription);
+        }
         let emission = Emission {
             event,
             typed: self.queued(event).await,
@@ -64,7 +89,10 @@ impl<'a> Heard<'a> {
         let emitter = &self.shared.emitter;
         emitter.emit(&[emission], self.space, &path).await?;
         match answering {
-            Some(subscription) => self.answer(&subscription, event, HeaderMap::new()).await,
+            Some(subscription) => {
+                self.answer(&subscription, event, None, HeaderMap::new())
+                    .await
+            }
             None => Ok(custom::with_status(StatusCode::ACCEPTED)),
         }
     }
@@ -107,16 +135,24 @@ impl<'a> Heard<'a> {
         self.shared.emitter.emit(&[emission], None, "").await
     }
 
-    /// Answers a plain request with the function of a typed subscription.
+    /// Answers a plain request with the function of its subscription, of whatever dialect.
     pub(super) async fn answer_request(
         mut self,
         subscription: &Subscription,
         params: Params,
-        body: &Payload,
+        body: Payload,
         fields: HeaderMap,
     ) -> Result<Response<AnswerBody>, Error> {
-        let event = self.request_event(body, params);
-        self.answer(subscription, &event, fields).await
+        if subscription.is_typed() {
+            let event = self.request_event(&body, params);
+            return self.answer(subscription, &event, None, fields).await;
+        }
+        // Authorizers are asked alike, so that one will do for both dialects.
+        let is_asked = subscription.authorizer_id.is_some();
+        let asked_about = is_asked.then(|| self.request_event(&body, params.clone()));
+        let event = self.arrival.http_event(self.shared, self.id, body, params);
+        self.answer(subscription, &event, asked_about.as_ref(), fields)
+            .await
     }
 
     /// The subscriptions that plain requests to this method and path are queued for.
@@ -164,62 +200,114 @@ impl<'a> Heard<'a> {
         for subscription in subscribers {
             match self.verdict(&subscription, event).await {
                 Verdict::Free => allowed.push((subscription, Cow::Borrowed(event))),
-                Verdict::Authorized(event) => allowed.push((subscription, Cow::Owned(*event))),
+                Verdict::Authorized(said) => {
+                    allowed.push((subscription, authorized(event, Some(&said))));
+                }
                 Verdict::Refused => {}
             }
         }
         allowed
     }
 
+    /// What the authorizer of its event type says of an event, for the subscriptions of a space.
     async fn verdict(&mut self, subscription: &Subscription, event: &Event) -> Verdict {
-        let Self {
-            shared,
-            id,
-            arrival,
-            registry,
-            authorizers,
-            ..
-        } = self;
-        let question = authorizer::Question {
-            shared,
-            id,
-            arrival,
-            registry,
-            event,
-        };
-        authorizers.ask(&question, &subscription.space).await
+        // Taken, so that the question may borrow what is left; a request is asked about by one task.
+        let mut authorizers = std::mem::take(&mut self.authorizers);
+        let verdict = authorizers
+            .ask(&self.question(event), &subscription.space)
+            .await;
+        self.authorizers = authorizers;
+        verdict
     }
 
-    /// The answer of a subscription's function.
+    fn question<'q>(&'q self, event: &'q Event) -> Question<'q> {
+        Question {
+            shared: self.shared,
+            id: self.id,
+            arrival: self.arrival,
+            registry: self.registry,
+            event,
+            until: self.until,
+        }
+    }
+
+    /// Whether anybody is asked before a subscription's function is called.
+    fn is_asked_about(&self, subscription: &Subscription) -> bool {
+        subscription.authorizer_id.is_some() || self.authorizer_of_type(subscription).is_some()
+    }
+
+    fn authorizer_of_type(&self, subscription: &Subscription) -> Option<&'a FunctionId> {
+        if !subscription.is_typed() {
+            return None;
+        }
+        let (space, name) = (&subscription.space, &subscription.event);
+        let registered = self.registry.event_type(space, name)?;
+        registered.event_type.authorizer_id.as_ref()
+    }
+
+    /// Asks those who are asked before a subscription's function is called: the authorizer of its event type, and then its own,
+    /// which sees what the first one said.
+    async fn admitted(
+        &mut self,
+        subscription: &Subscription,
+        event: &Event,
+    ) -> Result<Admitted, Error> {
+        let refused = || Error::not_authorized(subscription.event.as_str());
+        let of_type = self.authorizer_of_type(subscription);
+        let mut said = match of_type {
+            Some(_) => match self.verdict(subscription, event).await {
+                Verdict::Free => None,
+                Verdict::Authorized(said) => Some(said),
+                Verdict::Refused => return Err(refused()),
+            },
+            None => None,
+        };
+        // One that is named twice has been asked.
+        let own = subscription.authorizer_id.as_ref();
+        if let Some(own) = own.filter(|own| of_type != Some(*own)) {
+            let event = authorized(event, said.as_deref());
+            let question = self.question(&event);
+            let answer = question.put(&subscription.space, own).await;
+            said = Some(answer.ok_or_else(refused)?);
+        }
+        Ok(Admitted {
+            said,
+            begun: Some(self.begun),
+        })
+    }
+
+    /// The answer of a subscription's function, if those who are asked before allow it; they are asked about the event, unless there is
+    /// another one for them.
     async fn answer(
         &mut self,
         subscription: &Subscription,
         event: &Event,
+        asked_about: Option<&Event>,
         fields: HeaderMap,
     ) -> Result<Response<AnswerBody>, Error> {
-        let event = match self.verdict(subscription, event).await {
-            Verdict::Free => Cow::Borrowed(event),
-            Verdict::Authorized(event) => Cow::Owned(*event),
-            Verdict::Refused => {
-                return Err(Error::not_authorized(&event.event_type).with_fields(fields));
-            }
-        };
-        let (shared, arrival) = (self.shared, self.arrival);
-        let answered = http_event::run(
-            shared,
-            self.id,
-            arrival,
-            self.registry,
-            subscription,
-            &event,
-        )
-        .await;
+        let answered = self.answered(subscription, event, asked_about).await;
         match answered {
             Ok((completed, rule)) => {
-                http_event::tell(shared, completed, rule, &arrival.parts.method, fields)
+                let method = &self.arrival.parts.method;
+                http_event::tell(self.shared, completed, rule, method, fields)
             }
             Err(error) => Err(error.with_fields(fields)),
         }
+    }
+
+    async fn answered(
+        &mut self,
+        subscription: &Subscription,
+        event: &Event,
+        asked_about: Option<&Event>,
+    ) -> Result<(Completed, AnswerRule), Error> {
+        let admitted = match self.is_asked_about(subscription) {
+            // In a box, so that the path of what nobody is asked about carries nothing of it.
+            true => Box::pin(self.admitted(subscription, asked_about.unwrap_or(event))).await?,
+            false => Admitted::default(),
+        };
+        let event = authorized(event, admitted.said.as_deref());
+        http_event::run(self, subscription, &event, &admitted).await
     }
 
     /// A plain request as an event of its type. Forms are told as text.
@@ -237,6 +325,18 @@ impl<'a> Heard<'a> {
             data_type: "application/json".to_owned(),
             ..event
         }
+    }
+}
+
+/// The event with what an authorizer said of it.
+fn authorized<'e>(event: &'e Event, said: Option<&Value>) -> Cow<'e, Event> {
+    match said {
+        Some(said) => {
+            let mut event = event.clone();
+            event.set_authorization(said);
+            Cow::Owned(event)
+        }
+        None => Cow::Borrowed(event),
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) async fn run(
         content_type: submitted.content_type.clone(),
         call: None,
         trace: submitted.trace.clone(),
+        begun: None,
     };
     let outcome = tokio::select! {
         biased;

@@ -229,6 +229,7 @@ async fn invoke(
         content_type: content_type.to_owned(),
         call,
         trace: TraceContext::default(),
+        begun: None,
     };
     let span = open_span(shared, &mut request, fields);
     let outcome = shared.node.invoke(request).instrument(span.clone()).await;

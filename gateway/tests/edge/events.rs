@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Call, Sandbox, failed, replied};
 
+mod authorized;
 mod cloud_events;
 mod cors;
 mod dispatch;

@@ -501,3 +501,77 @@ async fn other_methods_slashes_and_a_store_that_is_away() {
         "reads go on"
     );
 }
+
+/// An authorizer is validated, shown in both dialects where it is set, replaced with the record, and not deleted while it is named.
+#[tokio::test]
+async fn a_subscription_to_requests_may_name_an_authorizer() {
+    let sandbox = sandbox().await;
+    let types = "/v1/spaces/default/eventtypes";
+    let body = json!({"name": "http.request"}).to_string();
+    assert_eq!(sandbox.admin(Call::post(types, body)).await.status, 201);
+    let wrong = "Subscription doesn't validate. Validation error: authorizerId is set, expected none: only requests are asked about, which are the event http, and this is a";
+    let unknown = "authorizerId is \"nobody\", expected a function that is registered in the space";
+    for (record, message) in [
+        (
+            json!({"event": "a", "functionId": "f", "authorizerId": "g"}),
+            wrong,
+        ),
+        (
+            json!({"event": "http", "method": "GET", "functionId": "f", "authorizerId": "nobody"}),
+            unknown,
+        ),
+        (
+            json!({"type": "sync", "eventType": "http.request", "functionId": "f", "authorizerId": "nobody"}),
+            unknown,
+        ),
+    ] {
+        is_error(&create(&sandbox, &record).await, 400, message);
+    }
+    let list = sandbox.admin(Call::get(ALL)).await;
+    assert_eq!(list.json(), json!({"subscriptions": []}), "nothing is left");
+
+    sandbox.register("who").await;
+    let in_use = |id: &str| {
+        format!(
+            "Function {id} cannot be deleted because it's used as an authorizer for subscription "
+        )
+    };
+    for mut record in [
+        http("GET", "/a"),
+        json!({"type": "sync", "eventType": "http.request", "functionId": "f", "path": "/b"}),
+    ] {
+        record["authorizerId"] = json!("who");
+        let created = create(&sandbox, &record).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        let stored = created.json();
+        assert_eq!(stored["authorizerId"], "who");
+        let id = stored["subscriptionId"].as_str().unwrap();
+        let one = format!("{ALL}/{id}");
+        assert_eq!(sandbox.admin(Call::get(&one)).await.json(), stored);
+        let listed = sandbox.admin(Call::get(ALL)).await.json();
+        assert_eq!(listed["subscriptions"][0], stored);
+        let delete = |id: &str| Call::new("DELETE", &format!("/v1/spaces/default/functions/{id}"));
+        let refused = in_use("who") + id + ".";
+        is_error(&sandbox.admin(delete("who")).await, 400, &refused);
+
+        // What was read and is sent back stays as it is; without an authorizer there is none any more.
+        let put = |record: &Value| Call::new("PUT", &one).body(record.to_string());
+        assert_eq!(sandbox.admin(put(&stored)).await.json(), stored);
+        record["authorizerId"] = json!("nobody");
+        is_error(&sandbox.admin(put(&record)).await, 400, unknown);
+        record["authorizerId"] = json!("g");
+        let updated = sandbox.admin(put(&record)).await;
+        assert_eq!(updated.json()["authorizerId"], "g");
+        let refused = in_use("g") + id + ".";
+        is_error(&sandbox.admin(delete("g")).await, 400, &refused);
+        assert_eq!(sandbox.admin(delete("who")).await.status, 204);
+        sandbox.register("who").await;
+        record["authorizerId"] = Value::Null;
+        let updated = sandbox.admin(put(&record)).await;
+        assert!(updated.json().get("authorizerId").is_none(), "{updated:?}");
+        assert_eq!(sandbox.admin(delete("g")).await.status, 204);
+        sandbox.register("g").await;
+        let gone = sandbox.admin(Call::new("DELETE", &one)).await;
+        assert_eq!(gone.status, 204);
+    }
+}

@@ -12,6 +12,7 @@ mod read;
 mod version01;
 
 pub use read::{Invalid, Mode, read_batch, read_binary, read_structured};
+pub(super) use version01::OWN_EXTENSION;
 pub use version01::read_binary_version_01;
 
 /// The media type of one event in structured mode.

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 
-use super::Event;
+use super::cloudevents::OWN_EXTENSION;
 use super::payload::write_text;
+use super::{Event, HTTP};
 
 impl Event {
-    /// Writes the event as Event Gateway's functions expect it: `event`, `id`, `receivedAt`, `data` and `dataType`.
+    /// Writes the event as Event Gateway's functions expect it: `event`, `id`, `receivedAt`, `data` and `dataType`. A request that an
+    /// authorizer let through has a sixth, `extensions`, with what was said of it.
     pub fn to_envelope(&self) -> Bytes {
         let texts = self.event_type.len() + self.id.len() + self.data_type.len();
         let mut json = Vec::with_capacity(self.data.json_len() + texts + 96);
@@ -20,6 +22,15 @@ impl Event {
         self.data.write_json(&mut json);
         json.extend_from_slice(br#","dataType":"#);
         write_text(&self.data_type, &mut json);
+        // What a client says of an event of its own by this name is not told: a function of `http` may rely on it.
+        let said = self.attributes.json_extensions.get(OWN_EXTENSION);
+        if let Some(said) = said.filter(|_| self.event_type == HTTP) {
+            json.extend_from_slice(br#","extensions":{"#);
+            write_text(OWN_EXTENSION, &mut json);
+            json.push(b':');
+            json.extend_from_slice(said.as_bytes());
+            json.push(b'}');
+        }
         json.push(b'}');
         json.into()
     }
@@ -57,5 +68,18 @@ mod tests {
             "application/octet-stream",
             r#""""#,
         );
+    }
+
+    #[test]
+    fn a_request_that_was_authorized_says_so() {
+        let envelope = |event_type: &str| -> serde_json::Value {
+            let data = Payload::Json(Bytes::from_static(b"{}"));
+            let mut event = Event::new(event_type, "/", data, "application/json", 1);
+            event.set_authorization(&serde_json::json!({"principalId": "me"}));
+            serde_json::from_slice(&event.to_envelope()).unwrap()
+        };
+        let own = &envelope("http")["extensions"]["eventgateway"];
+        assert_eq!(own["authorization"]["principalId"], "me");
+        assert!(envelope("user.created").get("extensions").is_none());
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Cors, DeliverySpec, EventType, Method, OneOrMany, Subscription, SubscriptionId};
+use super::{
+    Cors, DeliverySpec, EventType, HTTP_REQUEST, Method, OneOrMany, Subscription, SubscriptionId,
+};
 use crate::function::check_delivery;
 use crate::id::{FunctionId, InvalidId, Space};
 
@@ -23,6 +25,9 @@ pub enum Invalid {
     /// No function can have this name.
     #[error("Function \"{0}\" not found.")]
     UnknownFunction(String),
+    /// No function can have the name of the authorizer.
+    #[error("authorizerId is \"{0}\", expected a function that is registered in the space")]
+    UnknownAuthorizer(String),
 }
 
 /// A record as a client sends it; what it says of space and id is passed over, and so is what nobody knows.
@@ -37,6 +42,7 @@ struct Sent {
     method: Option<String>,
     path: Option<String>,
     cors: Option<SentCors>,
+    authorizer_id: Option<String>,
     metadata: Option<BTreeMap<String, String>>,
     filter: Option<BTreeMap<String, OneOrMany>>,
     delivery: Option<SentDelivery>,
@@ -70,8 +76,25 @@ impl Subscription {
             (Some(_), ..) | (None, Some(_), None) => Self::of_typed(space, sent),
             _ => Self::of_named(space, sent),
         }?;
+        subscription.check_authorizer()?;
         subscription.check_delivery()?;
         Ok(subscription)
+    }
+
+    fn check_authorizer(&self) -> Result<(), Invalid> {
+        if self.authorizer_id.is_none() || self.is_http() {
+            return Ok(());
+        }
+        let event = &self.event;
+        let why = match self.mode {
+            None => format!(
+                "authorizerId is set, expected none: only requests are asked about, which are the event http, and this is {event}"
+            ),
+            Some(_) => format!(
+                "authorizerId is set, expected none: only subscriptions of the type sync to {HTTP_REQUEST} may have one; the event type {event} may name an authorizer for all of its subscriptions"
+            ),
+        };
+        Err(Invalid::Validation(why))
     }
 
     fn check_delivery(&self) -> Result<(), Invalid> {
@@ -138,6 +161,7 @@ impl Subscription {
         let function_id: FunctionId = function_id
             .parse()
             .map_err(|_| Invalid::UnknownFunction(function_id))?;
+        let authorizer_id = authorizer(sent.authorizer_id)?;
         Ok(Self {
             subscription_id: SubscriptionId::of(&event, method, &function_id, &path),
             space,
@@ -147,6 +171,7 @@ impl Subscription {
             method,
             path,
             cors,
+            authorizer_id,
             metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
             filter: sent.filter.filter(|filter| !filter.is_empty()),
             delivery: sent.delivery.and_then(SentDelivery::spec),
@@ -240,6 +265,12 @@ impl SentDelivery {
         };
         (spec != DeliverySpec::default()).then_some(spec)
     }
+}
+
+/// The id of an authorizer that was sent.
+fn authorizer(sent: Option<String>) -> Result<Option<FunctionId>, Invalid> {
+    let parsed = sent.map(|id| id.parse().map_err(|_| Invalid::UnknownAuthorizer(id)));
+    parsed.transpose()
 }
 
 /// Reads the JSON; serde would take arrays for structs.

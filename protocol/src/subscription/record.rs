@@ -13,7 +13,7 @@ use crate::id::{FunctionId, Space};
 /// A field that was not set is absent. The order is Event Gateway's, where a typed record has its path before its method.
 impl Serialize for Subscription {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut record = serializer.serialize_struct("Subscription", 11)?;
+        let mut record = serializer.serialize_struct("Subscription", 12)?;
         record.serialize_field("space", &self.space)?;
         record.serialize_field("subscriptionId", &self.subscription_id)?;
         if let Some(mode) = self.mode {
@@ -29,6 +29,7 @@ impl Serialize for Subscription {
             record.serialize_field("path", &self.path)?;
         }
         set(&mut record, "cors", self.cors.as_ref())?;
+        set(&mut record, "authorizerId", self.authorizer_id.as_ref())?;
         set(&mut record, "metadata", self.metadata.as_ref())?;
         set(&mut record, "filter", self.filter.as_ref())?;
         set(&mut record, "delivery", self.delivery.as_ref())?;
@@ -66,6 +67,8 @@ struct Record {
     #[schema(required = false)]
     path: String,
     cors: Option<Cors>,
+    /// A function of the space that is asked about each request before the function is called; for `http`, and for `sync` of `http.request`.
+    authorizer_id: Option<FunctionId>,
     metadata: Option<BTreeMap<String, String>>,
     filter: Option<BTreeMap<String, OneOrMany>>,
     delivery: Option<DeliverySpec>,
@@ -102,6 +105,7 @@ impl<'de> Deserialize<'de> for Subscription {
             method: record.method,
             path: record.path,
             cors: record.cors,
+            authorizer_id: record.authorizer_id,
             metadata: record.metadata,
             filter: record.filter,
             delivery: record.delivery,

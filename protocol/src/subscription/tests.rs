@@ -242,6 +242,58 @@ fn a_record_with_an_event_type_is_of_the_last_versions() {
     );
 }
 
+/// A client of Event Gateway sends no `authorizerId`, and is shown none.
+#[test]
+fn a_subscription_to_requests_may_name_an_authorizer() {
+    becomes(
+        r#"{"event":"http","functionId":"f","method":"GET","authorizerId":"who","metadata":{"a":"b"}}"#,
+        r#"{"space":"default","subscriptionId":"http,GET,%2F","event":"http","functionId":"f","method":"GET","path":"/","authorizerId":"who","metadata":{"a":"b"}}"#,
+    );
+    becomes(
+        r#"{"event":"http","functionId":"f","method":"GET","authorizerId":null}"#,
+        r#"{"space":"default","subscriptionId":"http,GET,%2F","event":"http","functionId":"f","method":"GET","path":"/"}"#,
+    );
+    typed(
+        r#"{"type":"sync","eventType":"http.request","functionId":"f","path":"/users/:id","method":"GET","authorizerId":"who"}"#,
+        "c3luYyxodHRwLnJlcXVlc3QsJTJGdXNlcnMlMkY6aWQsR0VU",
+        "http,GET,%2Fusers%2F:id",
+        r#""type":"sync","eventType":"http.request","functionId":"f","path":"/users/:id","method":"GET","authorizerId":"who""#,
+    );
+    let functions = |body: &str| -> Vec<String> {
+        let subscription = parse(body).unwrap();
+        subscription.functions().map(ToString::to_string).collect()
+    };
+    let asked = |authorizer: &str| {
+        json!({"event": "http", "functionId": "f", "method": "GET", "authorizerId": authorizer})
+            .to_string()
+    };
+    assert_eq!(functions(&asked("who")), ["f", "who"]);
+    assert_eq!(functions(&asked("f")), ["f"]);
+    for id in ["a b", ""] {
+        let why = format!(
+            "authorizerId is \"{id}\", expected a function that is registered in the space"
+        );
+        refuses(&asked(id), &why);
+    }
+    for event in ["user.created", "*", "invoke", "http.request"] {
+        refuses(
+            &json!({"event": event, "functionId": "f", "authorizerId": "who"}).to_string(),
+            &format!(
+                "authorizerId is set, expected none: only requests are asked about, which are the event http, and this is {event}"
+            ),
+        );
+    }
+    for (mode, event) in [("async", "http.request"), ("sync", "a"), ("async", "a")] {
+        refuses(
+            &json!({"type": mode, "eventType": event, "functionId": "f", "authorizerId": "who"})
+                .to_string(),
+            &format!(
+                "authorizerId is set, expected none: only subscriptions of the type sync to http.request may have one; the event type {event} may name an authorizer for all of its subscriptions"
+            ),
+        );
+    }
+}
+
 /// A client of Event Gateway sends no `delivery`, and is shown none.
 #[test]
 fn what_is_queued_may_say_how_it_is_delivered() {

@@ -108,6 +108,7 @@ impl Invocations {
             content_type: encoded.content_type,
             call: Some(Arc::new(encoded.call)),
             trace: trace_of(event),
+            begun: None,
         }
     }
 

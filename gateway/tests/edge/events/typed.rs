@@ -10,7 +10,7 @@ use queue::{Queue, Stats};
 use super::*;
 use crate::support::eventually;
 
-fn typed(
+pub(super) fn typed(
     mode: &str,
     event_type: &str,
     method: &str,
@@ -22,7 +22,7 @@ fn typed(
 }
 
 /// Lets a function of the space say who may emit an event type.
-fn authorize(sandbox: &Sandbox, event_type: &str, function: &str) {
+pub(super) fn authorize(sandbox: &Sandbox, event_type: &str, function: &str) {
     let record = json!({"name": event_type, "authorizerId": function}).to_string();
     let record = EventTypeRecord::parse("default", None, record.as_bytes()).unwrap();
     let (space, name) = (record.space.clone(), record.name.clone());
@@ -57,7 +57,7 @@ fn emitted(event_type: &str, path: &str) -> Call {
     Call::post(path, event.to_string()).header("content-type", "application/cloudevents+json")
 }
 
-async fn delivered(sandbox: &Sandbox) {
+pub(super) async fn delivered(sandbox: &Sandbox) {
     let queues = &sandbox.queues;
     eventually("everything is delivered", || {
         queues.custom.stats() == Stats::default() && queues.system.stats() == Stats::default()
@@ -66,7 +66,7 @@ async fn delivered(sandbox: &Sandbox) {
 }
 
 /// The functions that were called, sorted.
-fn called(sandbox: &Sandbox) -> Vec<String> {
+pub(super) fn called(sandbox: &Sandbox) -> Vec<String> {
     let requests = sandbox.node.requests.lock().unwrap();
     let ids = requests
         .iter()
@@ -77,7 +77,7 @@ fn called(sandbox: &Sandbox) -> Vec<String> {
 }
 
 /// What a function was called with: media type and payload.
-fn got(sandbox: &Sandbox, function: &str) -> Vec<(String, Value)> {
+pub(super) fn got(sandbox: &Sandbox, function: &str) -> Vec<(String, Value)> {
     let requests = sandbox.node.requests.lock().unwrap();
     let own = requests
         .iter()

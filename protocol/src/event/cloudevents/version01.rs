@@ -19,7 +19,8 @@ use super::read::{Invalid, binary_data, wrong};
 const VERSION: &str = "0.1";
 
 /// Where the gateway keeps what it adds to an event.
-const OWN_EXTENSION: &str = "eventgateway";
+/// The extension that has what a node says of an event.
+pub(in crate::event) const OWN_EXTENSION: &str = "eventgateway";
 
 /// What an event says that the gateway made of a plain request.
 const TRANSFORMED: &str = r#"{"transformed":"true","transformation-version":"0.1"}"#;

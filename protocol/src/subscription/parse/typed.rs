@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Invalid, Lines, Sent, SentDelivery};
+use super::{Invalid, Lines, Sent, SentDelivery, authorizer};
 use crate::id::{FunctionId, Space};
 use crate::subscription::{EventType, Method, Mode, Subscription, SubscriptionId};
 
@@ -42,6 +42,7 @@ impl Subscription {
         let function_id: FunctionId = function_id
             .parse()
             .map_err(|_| Invalid::UnknownFunction(function_id))?;
+        let authorizer_id = authorizer(sent.authorizer_id)?;
         Ok(Self {
             subscription_id: SubscriptionId::of_typed(mode, &event, &function_id, &path, method),
             space,
@@ -51,6 +52,7 @@ impl Subscription {
             method: Some(method),
             path,
             cors: None,
+            authorizer_id,
             metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
             filter,
             delivery: sent.delivery.and_then(SentDelivery::spec),

@@ -1,26 +1,28 @@
-//! Reads and changes the cluster's records: functions, subscriptions, event types, CORS configurations and schedules.
+//! Reads and changes the cluster's records: functions, subscriptions, event types, CORS configurations, schedules and secrets.
 //!
 //! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
 //! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
 //! `uses/<space>/<function>` the subscriptions of a function, `types/<space>/<name>` those of an event type, paths included, and
 //! `authorizes/<space>/<function>` the event types that a function authorizes, `fires/<space>/<function>` the schedules that are for a function, and
-//! `counts/<space>/schedules` the number of schedules. A change reads the guard, looks at what it guards as of that
+//! `counts/<space>/schedules` the number of schedules, `counts/<space>/secrets` that of secrets, and `needs/<space>/<secret>` the functions that
+//! name a secret. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::SchedulesSettings;
+use config::settings::{SchedulesSettings, SecretsSettings};
 use config::store::{Entry, Error as StoreError, Precondition};
 use config::{Revision, Store};
 use protocol::path::PathConflict;
 use protocol::{
-    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, ScheduleRecord, Space, Subscription,
-    SubscriptionId,
+    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, FunctionId, ScheduleRecord,
+    SecretRecord, Space, Subscription, SubscriptionId,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use vault::Vault;
 
 use crate::images::Images;
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registry};
@@ -32,6 +34,7 @@ mod cors;
 mod event_types;
 mod functions;
 mod schedules;
+mod secrets;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -92,6 +95,19 @@ pub struct StoredSchedule {
     pub revision: Revision,
     /// Which of its slots were fired; none before it is known to a node, and while the store is away.
     pub progress: Option<Progress>,
+}
+
+/// A secret as the store has it: sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSecret {
+    /// The secret, its value sealed.
+    pub secret: Arc<SecretRecord>,
+    /// The revision of its last change.
+    pub revision: Revision,
+    /// The functions whose instances get it, as this node knows them.
+    pub functions: Vec<FunctionId>,
+    /// Whether it was made just now.
+    pub is_new: bool,
 }
 
 /// Why a record was not read or changed. Nothing was stored, unless `Store` says that it may have been.
@@ -201,6 +217,44 @@ pub enum Error {
         /// The setting.
         max: usize,
     },
+    /// No such secret in the space.
+    #[error("Secret \"{0}\" not found.")]
+    SecretNotFound(String),
+    /// A function names a secret that is not in its space.
+    #[error("{field} is \"{name}\", expected a secret that is set in the space")]
+    UnknownSecret {
+        /// The field of the record.
+        field: String,
+        /// The name that it has.
+        name: String,
+    },
+    /// There are functions whose instances get the secret.
+    #[error("Secret \"{name}\" cannot be deleted because it's used by: {functions}.")]
+    SecretInUse {
+        /// The secret.
+        name: String,
+        /// The functions.
+        functions: String,
+    },
+    /// The space has as many secrets as it may have.
+    #[error("space {space} has {max} secrets, the most it may have (secrets.per_space_max)")]
+    TooManySecrets {
+        /// The space.
+        space: Space,
+        /// The setting.
+        max: usize,
+    },
+    /// A secret is empty, or larger than the settings allow.
+    #[error("the value has {bytes} bytes, expected 1 to {max} (secrets.value_max)")]
+    SecretSize {
+        /// How many it has.
+        bytes: usize,
+        /// The setting.
+        max: u64,
+    },
+    /// A secret can not be sealed.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
     /// Others changed the same at the same time, again and again.
     #[error("too many others change {0} at the same time")]
     Contended(String),
@@ -233,6 +287,8 @@ impl Error {
             | Self::ScheduleExists(_)
             | Self::ScheduleChanged(_)
             | Self::TooManySchedules { .. }
+            | Self::SecretInUse { .. }
+            | Self::TooManySecrets { .. }
             | Self::SubscriptionExists(_)
             | Self::SubscriptionChanged(_)
             | Self::Path(_) => ErrorCode::Conflict,
@@ -244,10 +300,14 @@ impl Error {
             | Self::EventTypeNotFound(_)
             | Self::CorsNotFound(_)
             | Self::ScheduleNotFound(_)
+            | Self::SecretNotFound(_)
             | Self::UnknownEventType(_) => ErrorCode::NotFound,
-            Self::Identity(_) | Self::CorsIdentity(_) | Self::ScheduleLimit(_) => {
-                ErrorCode::InvalidRequest
-            }
+            Self::Identity(_)
+            | Self::CorsIdentity(_)
+            | Self::ScheduleLimit(_)
+            | Self::UnknownSecret { .. }
+            | Self::SecretSize { .. } => ErrorCode::InvalidRequest,
+            Self::Vault(error) => error.code(),
             Self::Contended(_) => ErrorCode::Overloaded,
             Self::ProcessesOff => ErrorCode::Forbidden,
             Self::Image(failure) => failure.code,
@@ -266,6 +326,8 @@ pub struct Catalog {
     allows_processes: bool,
     apply_timeout: Duration,
     schedules: SchedulesSettings,
+    secrets: SecretsSettings,
+    vault: Vault,
     /// One at a time of this node's changes that others of the same space and method would refuse.
     path_changes: Arc<Semaphore>,
 }
@@ -273,13 +335,13 @@ pub struct Catalog {
 impl Catalog {
     /// Makes the catalog of a node.
     pub fn new(
-        store: Arc<dyn Store>,
+        (store, vault): (Arc<dyn Store>, Vault),
         registry: Reader<Registry>,
         images: Images,
         routes: Reader<RouteTable>,
         allows_processes: bool,
         apply_timeout: Duration,
-        schedules: SchedulesSettings,
+        (schedules, secrets): (SchedulesSettings, SecretsSettings),
     ) -> Self {
         Self {
             store,
@@ -289,6 +351,8 @@ impl Catalog {
             allows_processes,
             apply_timeout,
             schedules,
+            secrets,
+            vault,
             path_changes: Arc::new(Semaphore::new(1)),
         }
     }
@@ -305,6 +369,7 @@ impl Catalog {
             .chain(registry.event_types.keys())
             .chain(registry.cors.spaces())
             .chain(registry.schedules.keys())
+            .chain(registry.secrets.keys())
             .cloned()
             .collect()
     }
@@ -366,4 +431,9 @@ fn authorizes_key(space: &str, function_id: &str) -> String {
 /// The guard of the schedules that are for a function.
 fn fires_key(space: &str, function_id: &str) -> String {
     format!("fires/{space}/{function_id}")
+}
+
+/// The guard of the functions that name a secret.
+fn needs_key(space: &str, secret: &str) -> String {
+    format!("needs/{space}/{secret}")
 }

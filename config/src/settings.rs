@@ -23,6 +23,7 @@ mod process;
 mod queue;
 mod schedules;
 mod secret;
+mod secrets;
 mod store;
 mod table;
 mod telemetry;
@@ -48,6 +49,7 @@ pub use process::ProcessSettings;
 pub use queue::{QueueBackend, QueueSettings};
 pub use schedules::SchedulesSettings;
 pub use secret::Secret;
+pub use secrets::SecretsSettings;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
 pub use telemetry::TelemetrySettings;
@@ -90,6 +92,8 @@ section! {
         pub outbound: OutboundSettings = OutboundSettings::default(),
         /// Events that come by the clock.
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
+        /// Secrets of functions.
+        pub secrets: SecretsSettings = SecretsSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

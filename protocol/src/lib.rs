@@ -16,6 +16,7 @@ pub mod path;
 pub mod peer;
 pub mod schedule;
 mod schema;
+pub mod secret;
 pub mod secret_id;
 pub mod subscription;
 
@@ -26,9 +27,12 @@ pub use event::Event;
 pub use event_type::EventTypeRecord;
 pub use execution::{Execution, ExecutionId};
 pub use function::Function;
-pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
+pub use id::{
+    FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, SecretName, Space,
+};
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};
 pub use path::PathTree;
 pub use schedule::{ScheduleId, ScheduleRecord};
+pub use secret::{SecretRecord, SecretUse};
 pub use secret_id::secret_id;
 pub use subscription::{Subscription, SubscriptionId};

@@ -34,7 +34,10 @@ mod tests {
     #[test]
     fn what_is_open_is_not_shown() {
         let plain = Plain::from(b"a secret".to_vec());
-        assert_eq!(format!("{plain:?} {:?}", Some(&plain)), "<redacted> Some(<redacted>)");
+        assert_eq!(
+            format!("{plain:?} {:?}", Some(&plain)),
+            "<redacted> Some(<redacted>)"
+        );
         assert_eq!(plain.expose(), b"a secret");
     }
 }

@@ -119,6 +119,7 @@ impl Settings {
         self.destinations.check()?;
         self.outbound.check()?;
         self.schedules.check()?;
+        self.secrets.check()?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

@@ -46,7 +46,11 @@ fn write(path: &Path, value: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(value)?;
     file.sync_all()?;
     std::fs::rename(new, path)

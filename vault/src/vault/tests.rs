@@ -83,7 +83,11 @@ async fn the_key_is_wrapped_anew_as_the_secrets_change() {
     tasks.wait().await;
 }
 
-fn copying(store: &Arc<dyn Store>, secrets: &[&str], dir: &Path) -> (Vault, watch::Sender<Keyring>) {
+fn copying(
+    store: &Arc<dyn Store>,
+    secrets: &[&str],
+    dir: &Path,
+) -> (Vault, watch::Sender<Keyring>) {
     let keyring = watch::Sender::new(Keyring::with(secrets));
     let vault = Vault::with_copy(Arc::clone(store), "hearth", keyring.subscribe(), dir);
     (vault, keyring)

@@ -7,7 +7,7 @@ use crate::support::{Call, Sandbox};
 const SECRETS: &str = "/v1/spaces/default/secrets";
 
 async fn put(sandbox: &Sandbox, name: &str, body: &Value) -> (u16, Value) {
-    let call = Call::new("PUT", &format!("{SECRETS}/{name}")).body(&body.to_string());
+    let call = Call::new("PUT", &format!("{SECRETS}/{name}")).body(body.to_string());
     let answer = sandbox.admin(call).await;
     let told = serde_json::from_str(answer.text()).unwrap_or(Value::Null);
     (answer.status, told)

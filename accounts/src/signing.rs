@@ -61,7 +61,7 @@ impl Accounts {
         let (sealed, public) = (decode(&record.sealed)?, decode(&record.public)?);
         let key = signing::record_key(number);
         let seed = self.inner.vault.open_record(&key, &sealed).await?;
-        let pair = Ed25519KeyPair::from_seed_and_public_key(&seed, &public);
+        let pair = Ed25519KeyPair::from_seed_and_public_key(seed.expose(), &public);
         let pair = Arc::new(pair.map_err(|_| broken("has halves that do not belong together"))?);
         let mut opened = self.opened();
         opened.retain(|number, _| self.known().signing.contains_key(number));

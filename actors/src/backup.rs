@@ -9,24 +9,28 @@ use std::sync::Arc;
 
 use accounts::records::{key, space, user};
 use config::Store;
-use config::store::{self, Precondition, Transaction, Write};
+use config::store::{self, Entry, Precondition, Transaction, Write};
 use protocol::{
     Component, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function, ScheduleRecord,
-    Subscription,
+    SecretRecord, Subscription,
 };
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vault::{Plain, Vault};
 
 use crate::registry_cache::{
-    CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, SCHEDULES_PREFIX, SUBSCRIPTIONS_PREFIX,
+    CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, SCHEDULES_PREFIX, SECRETS_PREFIX,
+    SUBSCRIPTIONS_PREFIX,
 };
 
 /// The kinds of records, in the order that they are written in: what others name comes before them.
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::account(user::PREFIX),
     Kind::account(user::EMAILS_PREFIX),
     Kind::account(key::PREFIX),
     Kind::of(space::PREFIX, is_object),
+    Kind::of(SECRETS_PREFIX, is_secret),
     Kind::of(FUNCTIONS_PREFIX, reads::<Function>),
     Kind::of(EVENT_TYPES_PREFIX, reads::<EventTypeRecord>),
     Kind::of(SUBSCRIPTIONS_PREFIX, reads::<Subscription>),
@@ -56,6 +60,7 @@ struct Kind {
 #[derive(Debug, Clone)]
 pub struct Backup {
     store: Arc<dyn Store>,
+    vault: Vault,
 }
 
 /// Why a configuration can not be exported or imported.
@@ -68,6 +73,14 @@ pub enum Error {
         key: String,
         /// What is wrong with it, and what was expected.
         why: String,
+    },
+    /// A secret of the document can not be opened, or not be sealed for this cluster.
+    #[error("record {key:?}: {source}")]
+    Secret {
+        /// Its key.
+        key: String,
+        /// Why.
+        source: vault::Error,
     },
     /// The cluster has other records than the document.
     #[error(
@@ -103,6 +116,7 @@ impl From<Error> for Failure {
                 Component::Gateway,
                 Effect::Refused,
             ),
+            Error::Secret { source, .. } => (source.code(), Component::Store, source.effect()),
             Error::NotEmpty { .. } => (ErrorCode::Conflict, Component::Gateway, Effect::Refused),
             Error::Broken { source, .. } => (source.code(), Component::Store, Effect::Interrupted),
             Error::Store(error) => (error.code(), Component::Store, error.effect()),
@@ -130,9 +144,9 @@ impl Kind {
 }
 
 impl Backup {
-    /// A backup of what is in this store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    /// A backup of what is in this store, whose secrets this vault seals.
+    pub fn new(store: Arc<dyn Store>, vault: Vault) -> Self {
+        Self { store, vault }
     }
 
     /// Reads the whole configuration. What changes meanwhile may be in it or not.
@@ -140,6 +154,17 @@ impl Backup {
     /// # Errors
     /// When the store does not answer, or has a record that is no JSON.
     pub async fn export(&self) -> Result<Records, Error> {
+        let mut records = self.read().await?;
+        if records.keys().any(|key| key.starts_with(SECRETS_PREFIX))
+            && let Some(entry) = self.store.get(vault::RECORD).await?
+        {
+            // What opens the secrets, itself sealed with the cluster's secret.
+            records.insert(entry.key.clone(), parsed(&entry)?);
+        }
+        Ok(records)
+    }
+
+    async fn read(&self) -> Result<Records, Error> {
         let mut records = Records::new();
         for kind in KINDS {
             let mut after: Option<String> = None;
@@ -151,11 +176,7 @@ impl Backup {
                 let Some(last) = page.last() else { break };
                 after = Some(last.key.clone());
                 for entry in page {
-                    let value = serde_json::from_slice(&entry.value);
-                    let value = value.map_err(|error| Error::Record {
-                        key: entry.key.clone(),
-                        why: format!("it is no JSON: {error}"),
-                    })?;
+                    let value = parsed(&entry)?;
                     records.insert(entry.key, value);
                 }
             }
@@ -164,15 +185,27 @@ impl Backup {
     }
 
     /// Writes a whole configuration into a cluster that has none, or a part of this very one: so what was broken off is made again. `own` is
-    /// the user who does it, whose account may be there.
+    /// the user who does it, whose account may be there. Secrets are opened with the data key of the cluster that the document is of, `from`, and
+    /// sealed anew with this one's.
     ///
     /// # Errors
-    /// When a record is none, the cluster has others, or the store does not answer; only in the last case something may have been written.
-    pub async fn import(&self, records: &Records, own: Option<&str>) -> Result<usize, Error> {
-        for (key, value) in records {
+    /// When a record is none, a secret can not be opened, the cluster has others, or the store does not answer; only in the last case something may
+    /// have been written.
+    pub async fn import(
+        &self,
+        records: &Records,
+        from: &str,
+        own: Option<&str>,
+    ) -> Result<usize, Error> {
+        let mut records = records.clone();
+        let theirs = records.remove(vault::RECORD);
+        for (key, value) in &records {
             check(key, value)?;
         }
-        let there = self.export().await?;
+        let there = self.read().await?;
+        self.seal_anew(&mut records, theirs.as_ref(), from, &there)
+            .await?;
+        let records = &records;
         let is_other = |(key, value): &(&String, &Value)| {
             let is_same = records.get(*key) == Some(*value);
             !is_same && !own.is_some_and(|own| is_of_user(key, value, own))
@@ -204,6 +237,63 @@ impl Backup {
         }
         Ok(written)
     }
+
+    /// Seals the secrets of a document of another cluster for this one. What is there already in the same version is left as it is.
+    async fn seal_anew(
+        &self,
+        records: &mut Records,
+        theirs: Option<&Value>,
+        from: &str,
+        there: &Records,
+    ) -> Result<(), Error> {
+        let mut their_key = None;
+        for (key, value) in records
+            .iter_mut()
+            .filter(|(key, _)| key.starts_with(SECRETS_PREFIX))
+        {
+            if let Some(own) = there
+                .get(key)
+                .filter(|own| own["version"] == value["version"])
+            {
+                *value = own.clone();
+                continue;
+            }
+            let refused = |source| Error::Secret {
+                key: key.clone(),
+                source,
+            };
+            if their_key.is_none() {
+                let record = theirs.map(Value::to_string).ok_or_else(|| Error::Record {
+                    key: key.clone(),
+                    why: format!("the document has no {}, which opens it", vault::RECORD),
+                })?;
+                let opened = self.vault.open_key_of(from, record.as_bytes());
+                their_key = Some(opened.map_err(refused)?);
+            }
+            let altered = || {
+                refused(vault::Error::Altered {
+                    record: key.clone(),
+                })
+            };
+            let mut secret = SecretRecord::deserialize(&*value).map_err(|_| altered())?;
+            let sealed = secret.sealed().ok_or_else(altered)?;
+            let opened = their_key
+                .as_ref()
+                .and_then(|their| their.open(key, &sealed));
+            let opened = Plain::from(opened.ok_or_else(altered)?);
+            let own_key = self.vault.key().await.map_err(refused)?;
+            secret.set_sealed(&own_key.seal(key, opened.expose()));
+            *value = serde_json::to_value(&secret).expect("a record has string keys only");
+        }
+        Ok(())
+    }
+}
+
+fn parsed(entry: &Entry) -> Result<Value, Error> {
+    serde_json::from_slice(&entry.value).map_err(|error| Error::Record {
+        key: entry.key.clone(),
+        why: format!("it is no JSON: {error}"),
+    })
 }
 
 /// Writes records that are not there.
@@ -242,6 +332,9 @@ fn check(key: &str, value: &Value) -> Result<(), Error> {
         (Value::String(space), FUNCTIONS_PREFIX) => value["functionId"]
             .as_str()
             .map(|id| format!("{FUNCTIONS_PREFIX}{space}/{id}")),
+        (Value::String(space), SECRETS_PREFIX) => value["name"]
+            .as_str()
+            .map(|name| format!("{SECRETS_PREFIX}{space}/{name}")),
         _ => None,
     };
     match named {
@@ -255,6 +348,13 @@ fn reads<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Said without what stands in it.
+fn is_secret(value: &Value) -> Result<(), String> {
+    let read = SecretRecord::deserialize(value);
+    read.map(drop)
+        .map_err(|_| "it is no secret as GET /v1/export writes them".to_owned())
 }
 
 fn is_object(value: &Value) -> Result<(), String> {
@@ -274,8 +374,10 @@ fn is_account(value: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use config::Keyring;
     use config::store::MemoryStore;
     use serde_json::json;
+    use tokio::sync::watch;
 
     use super::*;
 
@@ -294,41 +396,121 @@ mod tests {
     }
 
     fn backup() -> Backup {
-        Backup::new(Arc::new(MemoryStore::new()))
+        {
+            let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
+            Backup::new(Arc::clone(&store), crate::testing::vault(&store))
+        }
     }
 
     #[tokio::test]
     async fn what_is_exported_is_imported_into_an_empty_cluster_and_only_there() {
         let (one, other) = (backup(), backup());
         assert_eq!(one.export().await.unwrap(), Records::new());
-        assert_eq!(one.import(&document(), None).await.unwrap(), 5);
+        assert_eq!(one.import(&document(), "test", None).await.unwrap(), 5);
         // What no configuration has is left out.
         for key in ["sessions/1/2", "signing/1", "uses/default/a"] {
             one.store.put(key, "{}".into(), None).await.unwrap();
         }
         let exported = one.export().await.unwrap();
         assert_eq!(exported, document());
-        assert_eq!(other.import(&exported, None).await.unwrap(), 5);
+        assert_eq!(other.import(&exported, "test", None).await.unwrap(), 5);
         assert_eq!(other.export().await.unwrap(), exported);
         // Once more is nothing to do, and so is what was broken off.
-        assert_eq!(other.import(&exported, None).await.unwrap(), 0);
+        assert_eq!(other.import(&exported, "test", None).await.unwrap(), 0);
         other
             .store
             .delete("functions/default/b", None)
             .await
             .unwrap();
-        assert_eq!(other.import(&exported, None).await.unwrap(), 1);
+        assert_eq!(other.import(&exported, "test", None).await.unwrap(), 1);
         other
             .store
             .put("functions/default/c", "{}".into(), None)
             .await
             .unwrap();
-        let refused = other.import(&exported, None).await.unwrap_err().to_string();
+        let refused = other
+            .import(&exported, "test", None)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains("not empty: it has 1 records")
                 && refused.contains("functions/default/c"),
             "{refused}"
         );
+    }
+
+    /// An empty cluster with these secrets of its own.
+    fn with_secrets(secrets: &[&str]) -> (Backup, watch::Sender<Keyring>) {
+        let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
+        let keyring = watch::Sender::new(Keyring::with(secrets));
+        let vault = Vault::new(Arc::clone(&store), "theirs", keyring.subscribe());
+        (Backup::new(store, vault), keyring)
+    }
+
+    async fn put_secret(backup: &Backup, version: &str, value: &[u8]) {
+        let key = "secrets/default/db";
+        let mut secret = SecretRecord {
+            space: "default".parse().unwrap(),
+            name: "db".parse().unwrap(),
+            version: version.to_owned(),
+            sealed: String::new(),
+            created_at_ms: 1,
+            updated_at_ms: 1,
+        };
+        secret.set_sealed(&backup.vault.key().await.unwrap().seal(key, value));
+        let value = serde_json::to_vec(&secret).unwrap();
+        backup.store.put(key, value.into(), None).await.unwrap();
+    }
+
+    async fn opened(backup: &Backup) -> Plain {
+        let key = "secrets/default/db";
+        let entry = backup.store.get(key).await.unwrap().unwrap();
+        let secret: SecretRecord = serde_json::from_slice(&entry.value).unwrap();
+        let sealed = secret.sealed().unwrap();
+        backup.vault.open_record(key, &sealed).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn secrets_are_sealed_anew_or_nothing_is_imported() {
+        const OLD: &str = "the secret of their cluster, long enough";
+        const NEW: &str = "the secret of this cluster, long enough";
+        let (from, _keyring) = with_secrets(&[OLD]);
+        put_secret(&from, "1", b"hunter2").await;
+        from.import(&document(), "theirs", None).await.unwrap_err();
+        let exported = from.export().await.unwrap();
+        assert!(exported.contains_key(vault::RECORD));
+        assert!(
+            !serde_json::to_string(&exported)
+                .unwrap()
+                .contains("hunter2")
+        );
+        assert_eq!(from.import(&exported, "theirs", None).await.unwrap(), 0);
+
+        let (into, keyring) = with_secrets(&[NEW]);
+        let refused = into.import(&exported, "theirs", None).await.unwrap_err();
+        let told = refused.to_string();
+        assert!(
+            told.contains("secrets/default/db") && told.contains("further line"),
+            "{told}"
+        );
+        assert!(into.read().await.unwrap().is_empty());
+        let mut without = exported.clone();
+        without.remove(vault::RECORD);
+        let refused = into.import(&without, "theirs", None).await.unwrap_err();
+        assert!(refused.to_string().contains("has no vault/key"));
+
+        keyring.send_replace(Keyring::with(&[NEW, OLD]));
+        assert_eq!(into.import(&exported, "theirs", None).await.unwrap(), 1);
+        // Its own key opens it now, and the old cluster's secret is needed no more.
+        keyring.send_replace(Keyring::with(&[NEW]));
+        assert_eq!(opened(&into).await.expose(), b"hunter2");
+        assert_ne!(into.read().await.unwrap(), from.read().await.unwrap());
+        assert_eq!(into.import(&exported, "theirs", None).await.unwrap(), 0);
+        put_secret(&into, "2", b"other").await;
+        keyring.send_replace(Keyring::with(&[NEW, OLD]));
+        let refused = into.import(&exported, "theirs", None).await.unwrap_err();
+        assert!(refused.to_string().contains("not empty"), "{refused}");
     }
 
     #[tokio::test]
@@ -342,9 +524,12 @@ mod tests {
         for (key, value) in account {
             backup.store.put(key, value.into(), None).await.unwrap();
         }
-        assert!(backup.import(&document(), None).await.is_err());
-        assert!(backup.import(&document(), Some("8")).await.is_err());
-        assert_eq!(backup.import(&document(), Some("9")).await.unwrap(), 5);
+        assert!(backup.import(&document(), "test", None).await.is_err());
+        assert!(backup.import(&document(), "test", Some("8")).await.is_err());
+        assert_eq!(
+            backup.import(&document(), "test", Some("9")).await.unwrap(),
+            5
+        );
         assert_eq!(backup.export().await.unwrap().len(), 8);
     }
 
@@ -368,7 +553,11 @@ mod tests {
         ] {
             let mut records = document();
             records.insert(key.to_owned(), value);
-            let refused = backup.import(&records, None).await.unwrap_err().to_string();
+            let refused = backup
+                .import(&records, "test", None)
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains(key) && refused.contains(why), "{refused}");
             assert!(backup.export().await.unwrap().is_empty());
         }

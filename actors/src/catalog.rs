@@ -1,26 +1,28 @@
-//! Reads and changes the cluster's records: functions, subscriptions, event types, CORS configurations and schedules.
+//! Reads and changes the cluster's records: functions, subscriptions, event types, CORS configurations, schedules and secrets.
 //!
 //! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
 //! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
 //! `uses/<space>/<function>` the subscriptions that name a function, to be called or to be asked before, `types/<space>/<name>` those of an event type, paths included, and
 //! `authorizes/<space>/<function>` the event types that a function authorizes, `fires/<space>/<function>` the schedules that are for a function, and
-//! `counts/<space>/schedules` and `counts/<space>/functions` the number of these. A change reads the guard, looks at what it guards as of that
+//! `counts/<space>/schedules`, `counts/<space>/functions` and `counts/<space>/secrets` the number of these, and `needs/<space>/<secret>` the functions that
+//! name a secret. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::SchedulesSettings;
-use config::store::{Entry, Error as StoreError, Precondition};
+use config::settings::{SchedulesSettings, SecretsSettings};
+use config::store::{Entry, Error as StoreError, Precondition, Write};
 use config::{Revision, Store};
 use protocol::path::PathConflict;
 use protocol::{
-    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, ScheduleRecord, Space, Subscription,
-    SubscriptionId,
+    CorsRecord, ErrorCode, EventTypeRecord, Failure, Function, FunctionId, ScheduleRecord,
+    SecretRecord, Space, Subscription, SubscriptionId,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use vault::Vault;
 
 use crate::images::Images;
 use crate::quotas::Quotas;
@@ -33,6 +35,7 @@ mod cors;
 mod event_types;
 mod functions;
 mod schedules;
+mod secrets;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -93,6 +96,19 @@ pub struct StoredSchedule {
     pub revision: Revision,
     /// Which of its slots were fired; none before it is known to a node, and while the store is away.
     pub progress: Option<Progress>,
+}
+
+/// A secret as the store has it: sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSecret {
+    /// The secret, its value sealed.
+    pub secret: Arc<SecretRecord>,
+    /// The revision of its last change.
+    pub revision: Revision,
+    /// The functions whose instances get it, as this node knows them.
+    pub functions: Vec<FunctionId>,
+    /// Whether it was made just now.
+    pub is_new: bool,
 }
 
 /// Why a record was not read or changed. Nothing was stored, unless `Store` says that it may have been.
@@ -223,6 +239,44 @@ pub enum Error {
         /// Its limit.
         max: u32,
     },
+    /// No such secret in the space.
+    #[error("Secret \"{0}\" not found.")]
+    SecretNotFound(String),
+    /// A function names a secret that is not in its space.
+    #[error("{field} is \"{name}\", expected a secret that is set in the space")]
+    UnknownSecret {
+        /// The field of the record.
+        field: String,
+        /// The name that it has.
+        name: String,
+    },
+    /// There are functions whose instances get the secret.
+    #[error("Secret \"{name}\" cannot be deleted because it's used by: {functions}.")]
+    SecretInUse {
+        /// The secret.
+        name: String,
+        /// The functions.
+        functions: String,
+    },
+    /// The space has as many secrets as it may have.
+    #[error("space {space} has {max} secrets, the most it may have (secrets.per_space_max)")]
+    TooManySecrets {
+        /// The space.
+        space: Space,
+        /// The setting.
+        max: usize,
+    },
+    /// A secret is empty, or larger than the settings allow.
+    #[error("the value has {bytes} bytes, expected 1 to {max} (secrets.value_max)")]
+    SecretSize {
+        /// How many it has.
+        bytes: usize,
+        /// The setting.
+        max: u64,
+    },
+    /// A secret can not be sealed.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
     /// Others changed the same at the same time, again and again.
     #[error("too many others change {0} at the same time")]
     Contended(String),
@@ -257,6 +311,8 @@ impl Error {
             | Self::ScheduleChanged(_)
             | Self::TooManySchedules { .. }
             | Self::TooManyFunctions { .. }
+            | Self::SecretInUse { .. }
+            | Self::TooManySecrets { .. }
             | Self::SubscriptionExists(_)
             | Self::SubscriptionChanged(_)
             | Self::Path(_) => ErrorCode::Conflict,
@@ -269,10 +325,14 @@ impl Error {
             | Self::EventTypeNotFound(_)
             | Self::CorsNotFound(_)
             | Self::ScheduleNotFound(_)
+            | Self::SecretNotFound(_)
             | Self::UnknownEventType(_) => ErrorCode::NotFound,
-            Self::Identity(_) | Self::CorsIdentity(_) | Self::ScheduleLimit(_) => {
-                ErrorCode::InvalidRequest
-            }
+            Self::Identity(_)
+            | Self::CorsIdentity(_)
+            | Self::ScheduleLimit(_)
+            | Self::UnknownSecret { .. }
+            | Self::SecretSize { .. } => ErrorCode::InvalidRequest,
+            Self::Vault(error) => error.code(),
             Self::Contended(_) => ErrorCode::Overloaded,
             Self::ProcessesOff => ErrorCode::Forbidden,
             Self::Image(failure) => failure.code,
@@ -292,6 +352,8 @@ pub struct Catalog {
     apply_timeout: Duration,
     schedules: SchedulesSettings,
     quotas: Option<Quotas>,
+    secrets: SecretsSettings,
+    vault: Vault,
     /// One at a time of this node's changes that others of the same space and method would refuse.
     path_changes: Arc<Semaphore>,
 }
@@ -299,13 +361,13 @@ pub struct Catalog {
 impl Catalog {
     /// Makes the catalog of a node.
     pub fn new(
-        store: Arc<dyn Store>,
+        (store, vault): (Arc<dyn Store>, Vault),
         registry: Reader<Registry>,
         images: Images,
         routes: Reader<RouteTable>,
         allows_processes: bool,
         apply_timeout: Duration,
-        schedules: SchedulesSettings,
+        (schedules, secrets): (SchedulesSettings, SecretsSettings),
     ) -> Self {
         Self {
             store,
@@ -316,6 +378,8 @@ impl Catalog {
             apply_timeout,
             schedules,
             quotas: None,
+            secrets,
+            vault,
             path_changes: Arc::new(Semaphore::new(1)),
         }
     }
@@ -324,6 +388,22 @@ impl Catalog {
     #[must_use]
     pub fn with_quotas(self, quotas: Option<Quotas>) -> Self {
         Self { quotas, ..self }
+    }
+
+    /// Asks that there be room for one more record under a prefix when it is stored: its guard has not moved by then, so no other was added
+    /// meanwhile. Nothing where there are `max`.
+    async fn room_for_one(
+        &self,
+        guard: String,
+        prefix: &str,
+        max: usize,
+    ) -> Result<Option<((String, Precondition), Write)>, StoreError> {
+        let count = self.store.get(&guard).await?;
+        if self.store.list_page(prefix, None, max).await?.len() >= max {
+            return Ok(None);
+        }
+        let unmoved = (guard.clone(), unmoved(count.as_ref()));
+        Ok(Some((unmoved, Write::Put(guard, "{}".into()))))
     }
 
     /// The spaces that hold something, as this node's registry knows them.
@@ -338,6 +418,7 @@ impl Catalog {
             .chain(registry.event_types.keys())
             .chain(registry.cors.spaces())
             .chain(registry.schedules.keys())
+            .chain(registry.secrets.keys())
             .cloned()
             .collect()
     }
@@ -399,4 +480,9 @@ fn authorizes_key(space: &str, function_id: &str) -> String {
 /// The guard of the schedules that are for a function.
 fn fires_key(space: &str, function_id: &str) -> String {
     format!("fires/{space}/{function_id}")
+}
+
+/// The guard of the functions that name a secret.
+fn needs_key(space: &str, secret: &str) -> String {
+    format!("needs/{space}/{secret}")
 }

@@ -36,6 +36,7 @@ pub use runs::Runs;
 
 use crate::registry_cache::{Registered, Registry};
 use crate::router::RouteTable;
+use crate::secrets::Opener;
 use crate::snapshot::{Publisher, Reader};
 use crate::tasks::{Depth, Mailbox, Pending};
 use attention::Attention;
@@ -70,6 +71,7 @@ pub(crate) struct Args {
     pub(crate) journal: Journal,
     pub(crate) outputs: Outputs,
     pub(crate) http: Option<Arc<dyn Remote>>,
+    pub(crate) secrets: Opener,
     pub(crate) registry: Reader<Registry>,
     pub(crate) routes: Reader<RouteTable>,
     pub(crate) publisher: Publisher<Pools>,
@@ -312,7 +314,7 @@ impl Incarnation {
                 key,
                 registered,
                 reservation,
-            } => self.start(key, &registered, reservation),
+            } => self.start(key, registered, reservation),
             Action::Stop {
                 kind,
                 id,
@@ -326,14 +328,14 @@ impl Incarnation {
         }
     }
 
-    fn start(&self, key: InstanceKey, registered: &Registered, reservation: budget::Reservation) {
+    fn start(
+        &self,
+        key: InstanceKey,
+        registered: Arc<Registered>,
+        reservation: budget::Reservation,
+    ) {
         let actor = self.mailbox.clone();
         let deadline = Deadline::at((Instant::now() + self.args.start_timeout).into_std());
-        let spec = LaunchSpec {
-            function: state::function_of(registered),
-            key,
-            deadline,
-        };
         let launch = self
             .args
             .launchers
@@ -344,9 +346,21 @@ impl Incarnation {
             registered.function.function_id.clone(),
         );
         let span = tracing::info_span!("start_instance", %space, %function);
+        let opener = self.args.secrets.clone();
         let task = async move {
             let result = match launch {
-                Some(launch) => launch.start(spec).await,
+                Some(launch) => match opener.open(&registered).await {
+                    Ok(secrets) => {
+                        let spec = LaunchSpec {
+                            function: state::function_of(&registered),
+                            key,
+                            secrets,
+                            deadline,
+                        };
+                        launch.start(spec).await
+                    }
+                    Err(error) => Err(error),
+                },
                 None => Err(ProviderError::EngineUnavailable {
                     why: "this node has no provider for the type".into(),
                 }),

@@ -47,7 +47,8 @@ pub(crate) fn function(id: &str, more: &Value) -> Function {
 pub(crate) fn registered(id: &str, more: &Value) -> Arc<Registered> {
     let function = Arc::new(function(id, more));
     Arc::new(Registered {
-        key: function.instance_key(),
+        key: function.instance_key(|_| None),
+        secrets: Vec::new(),
         function,
         revision: Revision(1),
     })
@@ -221,6 +222,7 @@ impl TestNode {
             peer_address: SocketAddr::from(([127, 0, 0, 1], 1)),
             base: local_state("n1"),
             store: Arc::clone(&store) as Arc<dyn Store>,
+            vault: crate::testing::vault(&(Arc::clone(&store) as Arc<dyn Store>)),
             launchers: Launchers {
                 container: None,
                 process: Some(Arc::new(provider.clone())),
@@ -253,7 +255,7 @@ impl TestNode {
     /// Stores a function and waits until the node knows it; its instance key.
     pub(crate) async fn register(&self, id: &str, more: Value) -> InstanceKey {
         let function = function(id, &more);
-        let key = function.instance_key();
+        let key = function.instance_key(|_| None);
         let value = serde_json::to_vec(&function).unwrap();
         self.store
             .put(&format!("functions/default/{id}"), value.into(), None)

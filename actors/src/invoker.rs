@@ -27,6 +27,7 @@ use crate::quotas::{Admitted, Quotas};
 use crate::registry_cache::{Registered, Registry};
 use crate::router::RouteTable;
 use crate::router::pick::Choice;
+use crate::secrets::Opener;
 use crate::snapshot::Reader;
 
 /// How often a slot that was seen free and is taken meanwhile is looked for anew before the invocation queues.
@@ -117,6 +118,8 @@ pub struct Parts {
     pub routes: Reader<RouteTable>,
     /// This node's pooled providers.
     pub launchers: Launchers,
+    /// Opens the secrets of functions.
+    pub(crate) secrets: Opener,
     /// This node's memory and instance limits.
     pub budget: Budget,
     /// The provider of `http` functions.

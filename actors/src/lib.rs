@@ -16,6 +16,7 @@ pub mod router;
 pub mod scheduler;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
+mod secrets;
 pub mod serving;
 pub mod snapshot;
 pub mod supervisor;

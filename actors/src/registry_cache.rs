@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 use protocol::schedule::Plan;
 use protocol::subscription::EventType;
 use protocol::{
-    EventTypeRecord, Function, FunctionId, InstanceKey, ScheduleId, ScheduleRecord, Space,
+    EventTypeRecord, Function, FunctionId, InstanceKey, ScheduleId, ScheduleRecord, SecretName,
+    SecretRecord, Space,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -48,13 +49,16 @@ pub const CORS_PREFIX: &str = "cors/";
 /// The prefix of schedules in the store; a record's key is `schedules/<space>/<id>`.
 pub const SCHEDULES_PREFIX: &str = "schedules/";
 
+/// The prefix of secrets in the store; a record's key is `secrets/<space>/<name>`.
+pub const SECRETS_PREFIX: &str = "secrets/";
+
 /// How long the store may take at the start before the snapshot on disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Events of the watch that are applied together, so that a burst of changes is published a few times only.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// The functions, subscriptions, event types, CORS configurations and schedules this node knows, as of a revision of the store.
+/// The functions, subscriptions, event types, CORS configurations, schedules and secrets this node knows, as of a revision of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The newest revision of the store that it was built from.
@@ -77,6 +81,10 @@ pub struct Registry {
     pub schedules_revision: Revision,
     /// The schedules.
     pub schedules: HashMap<Space, Arc<BTreeMap<ScheduleId, Arc<RegisteredSchedule>>>>,
+    /// The revision as of which the secrets are complete.
+    pub secrets_revision: Revision,
+    /// The secrets, sealed.
+    pub secrets: HashMap<Space, Arc<BTreeMap<SecretName, Arc<RegisteredSecret>>>>,
 }
 
 /// A function as the warm path needs it.
@@ -86,6 +94,17 @@ pub struct Registered {
     pub function: Arc<Function>,
     /// Its instance key.
     pub key: InstanceKey,
+    /// The secrets that it names and that this node knows, sealed.
+    pub secrets: Vec<Arc<RegisteredSecret>>,
+    /// The revision of its last change.
+    pub revision: Revision,
+}
+
+/// A secret as the registry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredSecret {
+    /// The record, its value sealed.
+    pub secret: Arc<SecretRecord>,
     /// The revision of its last change.
     pub revision: Revision,
 }
@@ -151,15 +170,17 @@ pub(crate) enum Kind {
     EventTypes,
     Cors,
     Schedules,
+    Secrets,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Functions,
         Self::Subscriptions,
         Self::EventTypes,
         Self::Cors,
         Self::Schedules,
+        Self::Secrets,
     ];
 
     fn prefix(self) -> &'static str {
@@ -169,6 +190,7 @@ impl Kind {
             Self::EventTypes => EVENT_TYPES_PREFIX,
             Self::Cors => CORS_PREFIX,
             Self::Schedules => SCHEDULES_PREFIX,
+            Self::Secrets => SECRETS_PREFIX,
         }
     }
 
@@ -179,6 +201,7 @@ impl Kind {
             Self::EventTypes => "eventtypes",
             Self::Cors => "cors",
             Self::Schedules => "schedules",
+            Self::Secrets => "secrets",
         }
     }
 }

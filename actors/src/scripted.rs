@@ -29,7 +29,8 @@ pub fn registry(
             .entry(function.space.clone())
             .or_default();
         let registered = Registered {
-            key: function.instance_key(),
+            key: function.instance_key(|_| None),
+            secrets: Vec::new(),
             revision: revision(),
             function: Arc::new(function),
         };

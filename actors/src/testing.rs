@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::peer::scripted::ScriptedPeer;
-use config::Store;
-use config::settings::SchedulesSettings;
+use config::settings::{SchedulesSettings, SecretsSettings};
+use config::{Keyring, Store};
 use ractor::Actor;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use vault::Vault;
 
 use crate::catalog::Catalog;
 use crate::executor::Launchers;
@@ -64,14 +66,15 @@ impl TestCatalog {
             Arc::new(ScriptedPeer::new()),
             Duration::from_secs(1),
         );
+        let vault = vault(&store);
         let catalog = Catalog::new(
-            store,
+            (store, vault),
             registry.reader(),
             images,
             routes.reader(),
             true,
             Duration::from_secs(5),
-            SchedulesSettings::default(),
+            (SchedulesSettings::default(), SecretsSettings::default()),
         );
         Self {
             catalog,
@@ -80,4 +83,11 @@ impl TestCatalog {
             _routes: routes,
         }
     }
+}
+
+/// A vault in a store, of a cluster with one secret.
+pub fn vault(store: &Arc<dyn Store>) -> Vault {
+    let secrets = ["a secret of these tests, long enough"];
+    let keyring = watch::Sender::new(Keyring::with(&secrets));
+    Vault::new(Arc::clone(store), "test", keyring.subscribe())
 }

@@ -19,6 +19,7 @@ use crate::login::{self, LoginArgs};
 use crate::options::Options;
 use crate::ready::{self, ReadyArgs};
 use crate::schedule::{self, ScheduleCommand};
+use crate::secret::{self, SecretCommand};
 use crate::space::{self, SpaceCommand};
 use crate::subscription::{self, SubscriptionCommand};
 use crate::user::{self, UserCommand};
@@ -45,6 +46,10 @@ pub enum Command {
     /// Let events come by the clock
     #[command(subcommand, after_help = EXIT_CODES)]
     Schedule(ScheduleCommand),
+
+    /// Set values that functions get and nobody is shown
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Secret(SecretCommand),
 
     /// Look after events that a function did not take, on the node that is asked
     #[command(subcommand, after_help = EXIT_CODES)]
@@ -148,6 +153,7 @@ async fn perform(
         Command::EventType(command) => event_type::run(options, command, console).await,
         Command::Execution(command) => execution::run(options, command, console).await,
         Command::Schedule(command) => schedule::run(options, command, console).await,
+        Command::Secret(command) => secret::run(options, command, console).await,
         Command::DeadLetter(command) => dead_letter::run(options, command, console).await,
         Command::Login(args) => login::login(options, args, console).await,
         Command::Logout => login::logout(options, console).await,

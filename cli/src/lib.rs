@@ -23,6 +23,7 @@ mod options;
 mod password;
 mod ready;
 mod schedule;
+mod secret;
 mod space;
 mod subscription;
 mod table;

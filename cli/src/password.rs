@@ -35,7 +35,8 @@ pub(crate) fn read_secret(
     console: &mut Console<'_>,
 ) -> Result<String, Failure> {
     let Some(path) = file else {
-        return ask(what, console);
+        let hint = format!("--{}-file FILE reads it", what.replace(' ', "-"));
+        return ask(what, &hint, console);
     };
     let text = String::from_utf8(console.read(path)?);
     let text = text.map_err(|_| Failure::usage(format!("{} is no text", shown(path))))?;
@@ -48,12 +49,15 @@ pub(crate) fn read_secret(
     }
 }
 
-fn ask(what: &str, console: &mut Console<'_>) -> Result<String, Failure> {
+/// Asks for a secret on the terminal, without showing it; `hint` says how else it can be given.
+///
+/// # Errors
+/// When there is no terminal.
+pub(crate) fn ask(what: &str, hint: &str, console: &mut Console<'_>) -> Result<String, Failure> {
     let terminal = ::console::Term::stderr();
     if !console.is_watched || !terminal.is_term() {
         let message = format!("there is no terminal to ask for the {what} on");
-        return Err(Failure::usage(message)
-            .hint(format!("--{}-file FILE reads it", what.replace(' ', "-"))));
+        return Err(Failure::usage(message).hint(hint));
     }
     write!(console.err, "{what}: ")?;
     console.err.flush()?;

@@ -297,6 +297,13 @@ async fn a_deleted_user_is_refused_everywhere_and_leaves_nothing() {
         .await;
     assert_eq!(made.0, 201, "{made:?}");
 
+    let secrets = format!("spaces/{space}/secrets");
+    let body = json!({ "value": "a secret of ada" });
+    let made = round
+        .call(Api::Config, &format!("PUT {secrets}/db"), "", body)
+        .await;
+    assert_eq!(made.0, 201, "{made:?}");
+
     let message = "User email ada@example.com deleted successfully.";
     let expected = (200, json!({ "message": message }));
     let line = "DELETE users/me";
@@ -310,6 +317,12 @@ async fn a_deleted_user_is_refused_everywhere_and_leaves_nothing() {
         let line = format!("GET {functions}");
         let (status, listed) = round.call(Api::Config, &line, "", Value::Null).await;
         status == 200 && listed["functions"] == json!([])
+    })
+    .await;
+    until("its secrets are gone", PATIENCE, || async {
+        let line = format!("GET {secrets}");
+        let (status, listed) = round.call(Api::Config, &line, "", Value::Null).await;
+        status == 200 && listed["secrets"] == json!([])
     })
     .await;
     until("the email is free", PATIENCE, || async {

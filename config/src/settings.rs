@@ -24,6 +24,7 @@ mod queue;
 mod quotas;
 mod schedules;
 mod secret;
+mod secrets;
 mod store;
 mod table;
 mod telemetry;
@@ -50,6 +51,7 @@ pub use queue::{QueueBackend, QueueSettings};
 pub use quotas::QuotasSettings;
 pub use schedules::SchedulesSettings;
 pub use secret::Secret;
+pub use secrets::SecretsSettings;
 pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
 pub use telemetry::TelemetrySettings;
@@ -94,6 +96,8 @@ section! {
         pub outbound: OutboundSettings = OutboundSettings::default(),
         /// Events that come by the clock.
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
+        /// Secrets of functions.
+        pub secrets: SecretsSettings = SecretsSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

@@ -1,4 +1,4 @@
-//! The config API on port 4001: functions, subscriptions, event types, CORS, schedules, status, diagnostics.
+//! The config API on port 4001: functions, subscriptions, event types, CORS, schedules, secrets, status, diagnostics.
 
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ mod functions;
 mod meters;
 mod named;
 mod schedules;
+mod secrets;
 mod spaceless;
 mod spaces;
 mod subscriptions;
@@ -133,6 +134,8 @@ fn records() -> OpenApiRouter<Arc<Shared>> {
             schedules::replace,
             schedules::delete
         ))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::set, secrets::delete))
 }
 
 /// Event Gateway's router answers 301. To another method than GET that would turn it into a GET, so those get 307.

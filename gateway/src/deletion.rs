@@ -108,6 +108,10 @@ async fn empty(node: &dyn Node, space: &str) -> Result<(), catalog::Error> {
         let id = stored.function.function_id.as_str();
         done(node.delete(space, id, None).await)?;
     }
+    // No function has them any more.
+    for stored in node.secrets(space).await? {
+        done(node.delete_secret(space, stored.secret.name.as_str()).await)?;
+    }
     Ok(())
 }
 

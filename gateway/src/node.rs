@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use actors::catalog::{
-    self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSubscription,
+    self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSecret, StoredSubscription,
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
@@ -15,9 +15,10 @@ use bytes::Bytes;
 use config::Revision;
 use futures_util::stream::BoxStream;
 use protocol::{
-    CorsId, CorsRecord, EventTypeRecord, Function, FunctionId, ScheduleRecord, Space, Subscription,
-    SubscriptionId, api,
+    CorsId, CorsRecord, EventTypeRecord, Function, FunctionId, ScheduleRecord, SecretName, Space,
+    Subscription, SubscriptionId, api,
 };
+use vault::Plain;
 
 /// What the edge asks of the node behind it; [`actors::Control`] in a running node, a scripted one in tests.
 #[async_trait]
@@ -254,6 +255,29 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::schedules`].
     async fn schedules(&self, space: &str) -> Result<Vec<StoredSchedule>, catalog::Error>;
 
+    /// Sets a secret.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::set_secret`].
+    async fn set_secret(
+        &self,
+        space: &Space,
+        name: &SecretName,
+        value: &Plain,
+    ) -> Result<StoredSecret, catalog::Error>;
+
+    /// Removes a secret that no function has.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::delete_secret`].
+    async fn delete_secret(&self, space: &str, name: &str) -> Result<(), catalog::Error>;
+
+    /// Reads the secrets of a space, by name, sealed as they are.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::secrets`].
+    async fn secrets(&self, space: &str) -> Result<Vec<StoredSecret>, catalog::Error>;
+
     /// The whole configuration, to be exported and imported.
     fn backup(&self) -> &Backup;
 
@@ -475,6 +499,23 @@ impl Node for actors::Control {
 
     fn quotas(&self) -> Option<&Quotas> {
         self.quotas.as_ref()
+    }
+
+    async fn set_secret(
+        &self,
+        space: &Space,
+        name: &SecretName,
+        value: &Plain,
+    ) -> Result<StoredSecret, catalog::Error> {
+        self.catalog.set_secret(space, name, value).await
+    }
+
+    async fn delete_secret(&self, space: &str, name: &str) -> Result<(), catalog::Error> {
+        self.catalog.delete_secret(space, name).await
+    }
+
+    async fn secrets(&self, space: &str) -> Result<Vec<StoredSecret>, catalog::Error> {
+        self.catalog.secrets(space).await
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

@@ -159,10 +159,11 @@ impl Node {
             None => wire::store(&settings).await?,
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let vault = Vault::new(
+        let vault = Vault::with_copy(
             Arc::clone(&store),
             &settings.cluster.id,
             keyring.subscribe(),
+            &settings.node.data_dir,
         );
         tracker.spawn(vault.clone().keep_wrapped(stop.clone()));
         let base = wire::local_state(&settings, listeners.addresses());
@@ -213,6 +214,7 @@ impl Node {
             identity: &identity,
             base,
             store: Arc::clone(&store),
+            vault: vault.clone(),
             client,
             membership: &membership,
             callers: callers.clone(),

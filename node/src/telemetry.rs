@@ -15,6 +15,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use protocol::invocation::TraceContext;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -77,7 +78,9 @@ impl Telemetry {
             .map(|endpoint| Traces::start(settings, endpoint));
         let traces = traces.transpose()?;
         let directives = format!("{QUIET},{}", settings.logs.level);
-        let filter = EnvFilter::try_new(directives)?;
+        // It logs what it sends to the engine, the environment of containers with it: no directive turns that on.
+        let is_safe = filter_fn(|metadata| !metadata.target().starts_with("bollard"));
+        let filter = EnvFilter::try_new(directives)?.and(is_safe);
         let logs: Box<dyn Layer<Registry> + Send + Sync> = match settings.logs.format {
             LogFormat::Json => tracing_subscriber::fmt::layer()
                 .json()

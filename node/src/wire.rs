@@ -21,10 +21,11 @@ use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::{Outbound, Webhook};
 use providers::process::{self, Process};
-use providers::{AnswerLimits, Callers, Launch, Outputs, Remote};
+use providers::{AnswerLimits, Callers, Launch, Outputs, Remote, SecretDirs};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vault::Vault;
 
 use crate::node::StartError;
 use crate::telemetry::Metrics;
@@ -46,6 +47,7 @@ pub(crate) struct Backends<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) base: LocalState,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) vault: Vault,
     pub(crate) client: Arc<dyn PeerClient>,
     pub(crate) membership: &'a Arc<Membership>,
     pub(crate) callers: Callers,
@@ -234,6 +236,7 @@ impl Backends<'_> {
             why: error.to_string(),
         })?;
         let outputs = Outputs::new(&settings.logs, &settings.node.name);
+        let secrets = SecretDirs::open(&settings.secrets.dir, self.identity.node_id());
         let answer_limits = AnswerLimits::new(&settings.limits);
         let container: Arc<dyn Launch> = Arc::new(providers::docker::Docker::connect(
             providers::docker::Setup {
@@ -246,13 +249,14 @@ impl Backends<'_> {
                 data_dir: data_dir.clone(),
                 outputs: outputs.clone(),
                 callers: self.callers.clone(),
+                secrets: secrets.clone(),
                 tasks: tracker.clone(),
                 stop: stop.clone(),
             },
         ));
         let launchers = Launchers {
             container: Some(container),
-            process: self.processes(&outputs, tracker, stop)?,
+            process: self.processes(&outputs, secrets, tracker, stop)?,
         };
         let http = self.webhooks(answer_limits, tracker, stop)?;
         Ok(Parts {
@@ -262,6 +266,7 @@ impl Backends<'_> {
             peer_address: self.membership.advertised(),
             base: self.base,
             store: self.store,
+            vault: self.vault,
             launchers,
             http,
             outputs,
@@ -283,6 +288,7 @@ impl Backends<'_> {
     fn processes(
         &self,
         outputs: &Outputs,
+        secrets: SecretDirs,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<dyn Launch>>, StartError> {
@@ -301,6 +307,7 @@ impl Backends<'_> {
             generation: self.identity.generation(),
             outputs: outputs.clone(),
             callers: self.callers.clone(),
+            secrets,
             tasks: tracker.clone(),
             stop: stop.clone(),
         }))))

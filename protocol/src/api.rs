@@ -11,7 +11,7 @@ use crate::destination::Destination;
 use crate::event_type::EventTypeRecord;
 use crate::execution::{self, Execution, ExecutionId};
 use crate::function::Function;
-use crate::id::{FunctionId, Space};
+use crate::id::{FunctionId, SecretName, Space};
 use crate::schedule::ScheduleRecord;
 use crate::subscription::Subscription;
 
@@ -135,6 +135,29 @@ pub struct FiredSlot {
     pub at: String,
     /// The name of the node that did.
     pub node: String,
+}
+
+/// `GET /v1/spaces/{space}/secrets`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Secrets {
+    /// The secrets of the space, by name.
+    pub secrets: Vec<Secret>,
+}
+
+/// A secret, without its value, which no API shows.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Secret {
+    /// Its name.
+    pub name: SecretName,
+    /// Another one each time that its value is set.
+    pub version: String,
+    /// When it was made.
+    pub created_at: String,
+    /// When its value was set last.
+    pub updated_at: String,
+    /// The functions whose instances get it, as the answering node knows them.
+    pub functions: Vec<FunctionId>,
 }
 
 /// `GET /v1/dead-letters`: those that the answering node keeps, oldest first.

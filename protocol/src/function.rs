@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::destination::Destination;
-use crate::id::{FunctionId, InstanceKey, Space};
+use crate::id::{FunctionId, InstanceKey, SecretName, Space};
 use crate::quota::RateSpec;
+use crate::secret::SecretUse;
 
 mod aws;
 mod parse;
@@ -105,6 +106,9 @@ pub struct ContainerProvider {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Secrets of the space that its instances get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// `provider` of type `process`.
@@ -118,6 +122,9 @@ pub struct ProcessProvider {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Secrets of the space that its instances get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// `provider` of type `http`.
@@ -274,6 +281,9 @@ pub const URL_VARIABLE: &str = "HEARTH_URL";
 /// The variable of every instance with the token that it shows there. The node sets it, and no record can.
 pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 
+/// The variable of an instance with the directory that its files with secrets are in. The node sets it, and no record can.
+pub const SECRETS_VARIABLE: &str = "HEARTH_SECRETS";
+
 /// The values of `type` that can be registered.
 pub const TYPES: [&str; 7] = [
     "container",
@@ -334,6 +344,19 @@ impl Function {
         }
     }
 
+    /// The secrets that its instances get; remote types have none.
+    pub fn secrets(&self) -> &[SecretUse] {
+        match &self.provider {
+            Provider::Container(provider) => &provider.secrets,
+            Provider::Process(provider) => &provider.secrets,
+            Provider::Http(_)
+            | Provider::AwsLambda(_)
+            | Provider::AwsKinesis(_)
+            | Provider::AwsFirehose(_)
+            | Provider::AwsSqs(_) => &[],
+        }
+    }
+
     /// The effective limits.
     pub fn limits(&self) -> Limits {
         let set = self.limits.clone().unwrap_or_default();
@@ -378,8 +401,11 @@ impl Function {
             .unwrap_or(false)
     }
 
-    /// Hash of space, id and all that shapes an instance; an image counts by its digest, not by its tag.
-    pub fn instance_key(&self) -> InstanceKey {
+    /// Hash of space, id and all that shapes an instance; an image counts by its digest, not by its tag, and a secret by its version.
+    pub fn instance_key<'a>(
+        &self,
+        version_of: impl Fn(&SecretName) -> Option<&'a str>,
+    ) -> InstanceKey {
         let mut provider = self.provider.clone();
         if let Provider::Container(container) = &mut provider
             && container.digest.is_some()
@@ -388,7 +414,7 @@ impl Function {
         }
         let limits = self.limits();
         let sandbox = self.sandbox();
-        let shape = serde_json::json!({
+        let mut shape = serde_json::json!({
             "provider": provider,
             "contract": self.contract(),
             "memoryMb": limits.memory_mb,
@@ -398,6 +424,12 @@ impl Function {
             "capabilities": sandbox.capabilities,
             "network": sandbox.network,
         });
+        let secrets = self.secrets();
+        if !secrets.is_empty() {
+            // Their names and targets are the provider's.
+            let versions = secrets.iter().map(|secret| version_of(&secret.name));
+            shape["secretVersions"] = versions.collect::<serde_json::Value>();
+        }
         InstanceKey::hash([
             self.space.as_str().as_bytes(),
             self.function_id.as_str().as_bytes(),

@@ -111,6 +111,18 @@ text_id!(
 );
 
 text_id!(
+    /// A secret's name within its space: 1 to 128 letters, digits, '.', '-' and '_', and not one of `.` and `..`, since files are named by it.
+    SecretName,
+    |value| match value {
+        "" => Err(("required", "a secret's name is required")),
+        _ if !is_name(value) || value.len() > 128 || matches!(value, "." | "..") => {
+            Err(("secretname", "a secret's name has at most 128 letters, digits, '.', '-' and '_'"))
+        }
+        _ => Ok(()),
+    }
+);
+
+text_id!(
     /// A node's lasting identity, made once and kept in its data directory.
     NodeId,
     |value| match value {

@@ -17,6 +17,7 @@ pub mod peer;
 pub mod quota;
 pub mod schedule;
 mod schema;
+pub mod secret;
 pub mod secret_id;
 pub mod subscription;
 
@@ -27,10 +28,13 @@ pub use event::Event;
 pub use event_type::EventTypeRecord;
 pub use execution::{Execution, ExecutionId};
 pub use function::Function;
-pub use id::{FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, Space};
+pub use id::{
+    FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, SecretName, Space,
+};
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};
 pub use path::PathTree;
 pub use quota::{RateSpec, SpaceLimits, UserLimits};
 pub use schedule::{ScheduleId, ScheduleRecord};
+pub use secret::{SecretRecord, SecretUse};
 pub use secret_id::secret_id;
 pub use subscription::{Subscription, SubscriptionId};

@@ -40,6 +40,7 @@ use self::name::labels;
 use self::network::Networks;
 use crate::callers::{Badge, Callers};
 use crate::contract::End;
+use crate::secrets::{SecretDir, SecretDirs};
 use crate::watchers::Watchers;
 use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
@@ -66,6 +67,8 @@ pub struct Setup {
     pub outputs: Outputs,
     /// Which instances may call the node.
     pub callers: Callers,
+    /// Where files with secrets are.
+    pub secrets: SecretDirs,
     /// Runs its tasks.
     pub tasks: TaskTracker,
     /// Ends its tasks.
@@ -103,6 +106,8 @@ struct Up {
     end: Arc<End>,
     /// Its right to call the node.
     badge: Option<Badge>,
+    /// The files of its secrets.
+    secrets: Option<SecretDir>,
 }
 
 impl Instances {
@@ -113,10 +118,11 @@ impl Instances {
         end
     }
 
-    /// Gives a container its badge, unless it died meanwhile.
-    fn admit(&self, id: &InstanceId, badge: Option<Badge>) {
+    /// Gives a container its badge and the files of its secrets, unless it died meanwhile.
+    fn admit(&self, id: &InstanceId, badge: Option<Badge>, secrets: Option<SecretDir>) {
         if let Some(up) = self.up().get_mut(id) {
             up.badge = badge;
+            up.secrets = secrets;
         }
     }
 
@@ -127,8 +133,8 @@ impl Instances {
         }
     }
 
-    fn remove(&self, id: &InstanceId) -> Option<Arc<End>> {
-        self.up().remove(id).map(|up| up.end)
+    fn remove(&self, id: &InstanceId) -> Option<Up> {
+        self.up().remove(id)
     }
 
     fn end(&self, id: &InstanceId) -> Option<Arc<End>> {
@@ -259,17 +265,24 @@ impl Launch for Docker {
     }
 
     async fn stop(&self, id: &InstanceId) -> Result<(), Error> {
-        // From here on its end is expected, so the watcher stays silent.
-        if let Some(end) = self.shared.instances.remove(id) {
-            end.lost("the instance was stopped");
+        // From here on its end is expected, so the watcher stays silent. The files of its secrets stay until it has ended.
+        let up = self.shared.instances.remove(id);
+        if let Some(up) = &up {
+            up.end.lost("the instance was stopped");
         }
-        self.remove(id.as_str()).await
+        self.remove(id.as_str()).await?;
+        if up.is_none() && !self.shared.setup.secrets.names().is_empty() {
+            // It was not this incarnation's: which files are left over, a list tells.
+            self.list().await?;
+        }
+        Ok(())
     }
 
     /// Those that a `start` or `run` of this process is busy with are left out: it removes them itself when it fails.
     async fn list(&self) -> Result<Vec<Found>, Error> {
-        let mut begun = self.shared.instances.begun().clone();
         let setup = &self.shared.setup;
+        let secrets = setup.secrets.names();
+        let mut begun = self.shared.instances.begun().clone();
         let filters = HashMap::from([(
             "label",
             vec![
@@ -295,6 +308,12 @@ impl Launch for Docker {
                 .map(|name| name.trim_start_matches('/'))
                 .any(|name| begun.contains(name))
         };
+        if !secrets.is_empty() {
+            let names = containers.iter().flat_map(|one| one.names.iter().flatten());
+            let names: HashSet<_> = names.map(|name| name.trim_start_matches('/')).collect();
+            let is_needed = |name: &str| names.contains(name) || begun.contains(name);
+            setup.secrets.keep(&secrets, is_needed);
+        }
         Ok(containers
             .into_iter()
             .filter(is_ours_to_tell)

@@ -11,7 +11,7 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use crate::Error;
+use crate::{Error, Secrets};
 
 /// What an instance is made from.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct LaunchSpec {
     pub function: Arc<Function>,
     /// Its instance key.
     pub key: InstanceKey,
+    /// The secrets that it gets.
+    pub secrets: Arc<Secrets>,
     /// By when the instance must be ready.
     pub deadline: Deadline,
 }

@@ -15,6 +15,7 @@ mod launch;
 pub mod output;
 #[cfg(feature = "process")]
 pub mod process;
+mod secrets;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod watchers;
 
@@ -24,3 +25,6 @@ pub use contract::AnswerLimits;
 pub use error::Error;
 pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
 pub use output::Outputs;
+#[cfg(any(feature = "docker", feature = "process"))]
+pub use secrets::SecretDirs;
+pub use secrets::Secrets;

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use self::launch::Handle;
 use crate::callers::{Badge, Callers};
+use crate::secrets::{SecretDir, SecretDirs};
 use crate::watchers::Watchers;
 use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
 
@@ -38,6 +39,8 @@ pub struct Setup {
     pub outputs: Outputs,
     /// Which instances may call the node.
     pub callers: Callers,
+    /// Where files with secrets are.
+    pub secrets: SecretDirs,
     /// Runs its tasks.
     pub tasks: TaskTracker,
     /// Ends its tasks, and with them all instances.
@@ -68,6 +71,8 @@ struct Up {
     created_at: SystemTime,
     /// Its right to call the node.
     _badge: Arc<Badge>,
+    /// The files of its secrets.
+    _secrets: Option<Arc<SecretDir>>,
 }
 
 impl Process {

@@ -105,7 +105,7 @@ async fn an_instance_starts_answers_and_leaves_nothing() {
     assert!(
         found[0].id == launched.id
             && found[0].is_adoptable
-            && found[0].key == function.instance_key()
+            && found[0].key == function.instance_key(|_| None)
     );
     docker.stop(&launched.id).await.unwrap();
     docker

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use config::settings::{LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
-use protocol::{Effect, Function, Generation};
+use protocol::{Effect, Function, Generation, NodeId};
 use providers::output::Line;
 use providers::process::{Process, Setup};
-use providers::{AnswerLimits, Callers, Error, Launch, Life, Outputs};
+use providers::{
+    AnswerLimits, Callers, Error, Launch, LaunchSpec, Life, Outputs, SecretDirs, Secrets,
+};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
@@ -45,6 +47,7 @@ fn with_callers(outputs: &Outputs, callers: &Callers) -> Process {
         generation: Generation(1),
         outputs: outputs.clone(),
         callers: callers.clone(),
+        secrets: SecretDirs::open(Path::new("/dev/shm"), &NodeId::random()),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     })
@@ -418,4 +421,43 @@ fn children_of(pid: &str) -> Vec<String> {
         }
     }
     found
+}
+
+#[tokio::test]
+async fn secrets_are_variables_and_files_that_go_with_the_instance() {
+    let provider = provider(&outputs());
+    let secrets = Arc::new(Secrets {
+        env: vec![("DB".to_owned(), b"hunter2".to_vec().into())],
+        files: vec![("tls.key".to_owned(), b"\0key".to_vec().into())],
+    });
+    let given = |function: &Arc<Function>| LaunchSpec {
+        secrets: Arc::clone(&secrets),
+        ..spec(function)
+    };
+    assert!(!format!("{:?}", given(&process("http", "http", json!({})))).contains("hunter2"));
+    let script = r#"printf '%s ' "$DB"; wc -c < "$HEARTH_SECRETS/tls.key"; echo "$HEARTH_SECRETS""#;
+    let once = function(json!({
+        "functionId": "f", "type": "process",
+        "provider": {"command": ["sh", "-c", script], "contract": "stdio"},
+    }));
+    let (_, reply) = provider.run(given(&once), &invocation(&once, "")).await;
+    let printed = text(&reply.unwrap()).to_owned();
+    let (told, dir) = printed.trim().split_once('\n').unwrap();
+    assert_eq!(told, "hunter2 4");
+    assert!(!Path::new(dir).exists(), "{dir}");
+
+    let pooled = process("http", "http", json!({}));
+    let launched = provider.start(given(&pooled)).await.unwrap();
+    let asked = invocation(&pooled, "env");
+    let env = launched.invoke.invoke(&pooled, &asked).await.unwrap();
+    let mut lines = text(&env).lines();
+    let dir = lines
+        .find_map(|line| line.strip_prefix("HEARTH_SECRETS="))
+        .unwrap();
+    assert_eq!(
+        std::fs::read(Path::new(dir).join("tls.key")).unwrap(),
+        b"\0key"
+    );
+    provider.stop(&launched.id).await.unwrap();
+    assert!(!Path::new(dir).exists(), "{dir}");
 }

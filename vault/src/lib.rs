@@ -4,7 +4,9 @@
 //! for; the data key is in the store wrapped only. It knows no HTTP, and not what it seals.
 
 mod data_key;
+mod plain;
 mod vault;
 
 pub use data_key::DataKey;
-pub use vault::{Error, Vault};
+pub use plain::Plain;
+pub use vault::{Error, RECORD, Vault};

@@ -1,6 +1,7 @@
 //! The data key in the store: made once for the cluster, wrapped once for each secret of the keyring, and wrapped anew when that changes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,15 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_key::DataKey;
+use crate::plain::Plain;
+use copy::Copy;
 
+mod copy;
 #[cfg(test)]
 mod tests;
 
-/// The record of the data key.
-const RECORD: &str = "vault/key";
+/// The key of the record that has the data key, wrapped.
+pub const RECORD: &str = "vault/key";
 
 /// How often it is tried to change the record while others change it as well.
 const ATTEMPTS_MAX: usize = 8;
@@ -38,6 +42,7 @@ struct Inner {
     cluster_id: String,
     keyring: watch::Receiver<Keyring>,
     key: OnceCell<DataKey>,
+    copy: Option<Copy>,
 }
 
 /// The data key, wrapped for each secret that may open it, by the secret's id.
@@ -63,6 +68,11 @@ pub enum Error {
         /// The key of the record.
         record: String,
     },
+    /// The data key of a backup is wrapped for secrets that this node does not have.
+    #[error(
+        "the backup's {RECORD} is sealed with a secret that this cluster does not have: put the secret of the cluster that it is of as a further line into cluster.secret_file of each node, import, and take the line out again"
+    )]
+    OfAnother,
 }
 
 impl Error {
@@ -71,6 +81,7 @@ impl Error {
         match self {
             Self::Store(error) => error.code(),
             Self::OtherSecret | Self::Altered { .. } => ErrorCode::Internal,
+            Self::OfAnother => ErrorCode::InvalidRequest,
         }
     }
 
@@ -78,7 +89,7 @@ impl Error {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Store(error) => error.effect(),
-            Self::OtherSecret | Self::Altered { .. } => Effect::Refused,
+            Self::OtherSecret | Self::Altered { .. } | Self::OfAnother => Effect::Refused,
         }
     }
 }
@@ -102,6 +113,24 @@ impl Vault {
             cluster_id: cluster_id.to_owned(),
             keyring,
             key: OnceCell::new(),
+            copy: None,
+        }))
+    }
+
+    /// One that keeps a copy of the wrapped key in a node's data directory, and opens with it while the store has not told the key yet.
+    #[must_use]
+    pub fn with_copy(
+        store: Arc<dyn Store>,
+        cluster_id: &str,
+        keyring: watch::Receiver<Keyring>,
+        data_dir: &Path,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            cluster_id: cluster_id.to_owned(),
+            keyring,
+            key: OnceCell::new(),
+            copy: Some(Copy::new(data_dir)),
         }))
     }
 
@@ -121,11 +150,31 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::key`], and [`Error::Altered`].
-    pub async fn open_record(&self, record: &str, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    pub async fn open_record(&self, record: &str, sealed: &[u8]) -> Result<Plain, Error> {
+        // What the copy opens was sealed with its key, whatever the store would say.
+        if !self.0.key.initialized()
+            && let Some(key) = self.copied().await
+            && let Some(opened) = key.open(record, sealed)
+        {
+            return Ok(opened.into());
+        }
         let opened = self.key().await?.open(record, sealed);
-        opened.ok_or_else(|| Error::Altered {
+        let opened = opened.ok_or_else(|| Error::Altered {
             record: record.to_owned(),
-        })
+        });
+        opened.map(Plain::from)
+    }
+
+    /// Opens the data key of another cluster, or of this one at another time, by the record that a backup has of it.
+    ///
+    /// # Errors
+    /// [`Error::OfAnother`] when no secret of this node opens it.
+    pub fn open_key_of(&self, cluster_id: &str, record: &[u8]) -> Result<DataKey, Error> {
+        let wrapped: Wrapped = serde_json::from_slice(record).map_err(|_| Error::Altered {
+            record: RECORD.to_owned(),
+        })?;
+        let key = unwrap(&wrapped, self.wrapping_of(cluster_id));
+        key.ok_or(Error::OfAnother)
     }
 
     /// Wraps the key for the secrets that the node has, at first and each time that they change, until `stop`. So a node that has only
@@ -184,19 +233,36 @@ impl Vault {
                 });
             };
             let wrapped = self.wrap(key);
-            if read(&entry)?.wraps.keys().eq(wrapped.wraps.keys()) {
+            let found = read(&entry)?;
+            if found.wraps.keys().eq(wrapped.wraps.keys()) {
+                self.copy(&found).await;
                 return Ok(());
             }
             let value = serde_json::to_vec(&wrapped).expect("texts have a JSON form");
             let at = Some(Precondition::At(entry.revision));
             match self.0.store.put(RECORD, value.into(), at).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.copy(&wrapped).await;
+                    return Ok(());
+                }
                 Err(store::Error::Precondition { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         let key = RECORD.to_owned();
         Err(store::Error::Precondition { key }.into())
+    }
+
+    async fn copy(&self, wrapped: &Wrapped) {
+        if let Some(copy) = &self.0.copy {
+            copy.write(wrapped).await;
+        }
+    }
+
+    /// The key of the copy.
+    async fn copied(&self) -> Option<DataKey> {
+        let wrapped = self.0.copy.as_ref()?.read().await?;
+        self.unwrap(&wrapped)
     }
 
     fn wrap(&self, key: &DataKey) -> Wrapped {
@@ -209,16 +275,15 @@ impl Vault {
     }
 
     fn unwrap(&self, wrapped: &Wrapped) -> Option<DataKey> {
-        let mut wrapping = self.wrapping().into_iter();
-        wrapping.find_map(|(id, with)| {
-            let wrap = STANDARD.decode(wrapped.wraps.get(&id)?).ok()?;
-            with.unwrap(RECORD, &wrap)
-        })
+        unwrap(wrapped, self.wrapping())
     }
 
     /// The keys that the data key is wrapped with, by the ids of the secrets that they follow from.
     fn wrapping(&self) -> Vec<(String, DataKey)> {
-        let cluster_id = &self.0.cluster_id;
+        self.wrapping_of(&self.0.cluster_id)
+    }
+
+    fn wrapping_of(&self, cluster_id: &str) -> Vec<(String, DataKey)> {
         let keyring = self.0.keyring.borrow();
         let secrets = keyring.secrets().iter();
         secrets
@@ -228,6 +293,13 @@ impl Vault {
             })
             .collect()
     }
+}
+
+fn unwrap(wrapped: &Wrapped, wrapping: Vec<(String, DataKey)>) -> Option<DataKey> {
+    wrapping.into_iter().find_map(|(id, with)| {
+        let wrap = STANDARD.decode(wrapped.wraps.get(&id)?).ok()?;
+        with.unwrap(RECORD, &wrap)
+    })
 }
 
 fn read(entry: &Entry) -> Result<Wrapped, Error> {

@@ -1,17 +1,20 @@
 //! Function records.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use config::Revision;
 use config::store::{Entry, Error as StoreError, Precondition, Transaction, Write};
 use protocol::function::{DeliverySpec, Provider};
-use protocol::{Destination, Function, Subscription};
+use protocol::{Destination, Function, Space, Subscription};
+use tokio::time::Instant;
 
 use super::{
-    ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, fires_key, function_key, pause, unmoved,
-    uses_key,
+    ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, fires_key, function_key, needs_key,
+    pause, unmoved, uses_key,
 };
-use crate::registry_cache::{FUNCTIONS_PREFIX, Registered};
+use crate::registry_cache::state::secret_key;
+use crate::registry_cache::{FUNCTIONS_PREFIX, Registered, Registry};
 
 impl Catalog {
     /// Registers a function, resolving its image first.
@@ -29,7 +32,7 @@ impl Catalog {
         {
             return Err(Error::Exists(id));
         }
-        self.write(function, Precondition::Absent, || Error::Exists(id))
+        self.write(function, None, Precondition::Absent, || Error::Exists(id))
             .await
     }
 
@@ -39,24 +42,20 @@ impl Catalog {
     /// [`Error`]; nothing is stored then.
     pub async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, Error> {
         let id = function.function_id.to_string();
-        if self
+        let before = self
             .store
             .get(&function_key(function.space.as_str(), &id))
-            .await?
-            .is_none()
-        {
+            .await?;
+        let Some(before) = before else {
             return Err(Error::NotFound(id));
-        }
-        match at {
-            Some(at) => {
-                self.write(function, Precondition::At(at), || Error::Changed(id))
-                    .await
-            }
-            None => {
-                self.write(function, Precondition::Present, || Error::NotFound(id))
-                    .await
-            }
-        }
+        };
+        let precondition = at.map_or(Precondition::Present, Precondition::At);
+        let conflict = || match at {
+            Some(_) => Error::Changed(id),
+            None => Error::NotFound(id),
+        };
+        self.write(function, Some(&before), precondition, conflict)
+            .await
     }
 
     /// Removes a function; its instances drain. With `at`, only if the record is at that revision.
@@ -105,8 +104,10 @@ impl Catalog {
                     (fires_key.clone(), unmoved(fires.as_ref())),
                 ],
                 writes: [&key, &uses_key, &authorizes_key, &fires_key]
+                    .into_iter()
                     .map(|key| Write::Delete(key.clone()))
-                    .into(),
+                    .chain(moved_needs(function.as_ref(), None))
+                    .collect(),
             };
             match self.store.commit(transaction).await {
                 Ok(revision) => {
@@ -198,6 +199,7 @@ impl Catalog {
     async fn write(
         &self,
         mut function: Function,
+        before: Option<&Entry>,
         precondition: Precondition,
         conflict: impl FnOnce() -> Error,
     ) -> Result<Stored, Error> {
@@ -216,24 +218,44 @@ impl Catalog {
         }
         let value = serde_json::to_vec(&function).expect("a record has string keys only");
         let key = function_key(function.space.as_str(), function.function_id.as_str());
+        // Its secrets are there when it is stored, and stay as long as it names them.
+        let needed = function.secrets().iter().map(|secret| {
+            let key = secret_key(function.space.as_str(), secret.name.as_str());
+            (key, Precondition::Present)
+        });
+        let needed: BTreeMap<_, _> = needed.collect();
         for attempt in 0..ATTEMPTS_MAX {
+            let needed = needed.iter().map(|(key, there)| (key.clone(), *there));
             let mut transaction = Transaction {
-                preconditions: vec![(key.clone(), precondition)],
-                writes: vec![Write::Put(key.clone(), value.clone().into())],
+                preconditions: std::iter::once((key.clone(), precondition))
+                    .chain(needed)
+                    .collect(),
+                writes: std::iter::once(Write::Put(key.clone(), value.clone().into()))
+                    .chain(moved_needs(before, Some(&function)))
+                    .collect(),
             };
             if precondition == Precondition::Absent {
-                self.count_one_more(&function, &mut transaction).await?;
+                self.count_function(&function.space, &mut transaction)
+                    .await?;
             }
             match self.store.commit(transaction).await {
                 Ok(revision) => {
                     self.applied(revision, |registry| registry.functions_revision)
                         .await;
+                    self.knows_secrets(&function).await;
                     return Ok(Stored { function, revision });
                 }
                 Err(StoreError::Precondition { key: refused }) if refused == key => {
                     return Err(conflict());
                 }
-                Err(StoreError::Precondition { .. }) => pause(attempt).await,
+                Err(StoreError::Precondition { key: refused })
+                    if refused == functions_count_key(&function.space) =>
+                {
+                    pause(attempt).await;
+                }
+                Err(StoreError::Precondition { key: refused }) => {
+                    return Err(unknown_secret(&function, &refused));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -244,12 +266,11 @@ impl Catalog {
     }
 
     /// Has a function stored only if its space may have one more. Where there is no limit, nothing is counted.
-    async fn count_one_more(
+    async fn count_function(
         &self,
-        function: &Function,
+        space: &Space,
         transaction: &mut Transaction,
     ) -> Result<(), Error> {
-        let space = &function.space;
         let max = match &self.quotas {
             Some(quotas) => quotas.functions_max(space).await?,
             None => None,
@@ -257,22 +278,30 @@ impl Catalog {
         let Some(max) = max else {
             return Ok(());
         };
-        let count_key = format!("counts/{space}/functions");
-        let count = self.store.get(&count_key).await?;
-        // The guard has not moved when this is stored, so no other was added meanwhile.
         let len_max = usize::try_from(max).unwrap_or(usize::MAX);
         let prefix = format!("{FUNCTIONS_PREFIX}{space}/");
-        if self.store.list_page(&prefix, None, len_max).await?.len() >= len_max {
-            return Err(Error::TooManyFunctions {
-                space: space.clone(),
-                max,
-            });
-        }
-        let unmoved = unmoved(count.as_ref());
-        transaction.preconditions.push((count_key.clone(), unmoved));
-        let last = function.function_id.as_str().to_owned();
-        transaction.writes.push(Write::Put(count_key, last.into()));
+        let room = self.room_for_one(functions_count_key(space), &prefix, len_max);
+        let (unmoved, moved) = room.await?.ok_or_else(|| {
+            let space = space.clone();
+            Error::TooManyFunctions { space, max }
+        })?;
+        transaction.preconditions.push(unmoved);
+        transaction.writes.push(moved);
         Ok(())
+    }
+
+    /// Waits until this node's registry has the secrets of a function: they may have been set on another node a moment ago.
+    async fn knows_secrets(&self, function: &Function) {
+        if function.secrets().is_empty() {
+            return;
+        }
+        let is_known = |registry: &Registry| {
+            let secrets = registry.secrets.get(&function.space);
+            let mut named = function.secrets().iter();
+            secrets.is_some_and(|secrets| named.all(|one| secrets.contains_key(&one.name)))
+        };
+        let until = Instant::now() + self.apply_timeout;
+        self.registry.wait_until(until, is_known).await;
     }
 
     /// A function may be its own destination. One that is deleted later is no reason to keep it: what would be told it is a dead letter.
@@ -304,6 +333,10 @@ impl Catalog {
     }
 }
 
+fn functions_count_key(space: &Space) -> String {
+    format!("counts/{space}/functions")
+}
+
 /// Why a function stays that a subscription names.
 fn in_use(id: &str, subscription: &Subscription) -> Error {
     match subscription.function_id.as_str() == id {
@@ -312,6 +345,35 @@ fn in_use(id: &str, subscription: &Subscription) -> Error {
             function: id.to_owned(),
             subscription: subscription.subscription_id.clone(),
         },
+    }
+}
+
+/// Moves the guards of the secrets that a function named before, or names from now on, so that a node whose registry is behind does not
+/// decide by it.
+fn moved_needs(before: Option<&Entry>, after: Option<&Function>) -> Vec<Write> {
+    let before = before.and_then(|entry| read(entry).ok());
+    let before = before.as_ref().map(|stored| &stored.function);
+    let named = before.into_iter().chain(after).flat_map(|function| {
+        let space = function.space.as_str();
+        let secrets = function.secrets().iter();
+        secrets.map(move |secret| needs_key(space, secret.name.as_str()))
+    });
+    let named: BTreeSet<String> = named.collect();
+    let moved = named.into_iter().map(|key| Write::Put(key, "{}".into()));
+    moved.collect()
+}
+
+/// Names the field that names a secret that is not there.
+fn unknown_secret(function: &Function, key: &str) -> Error {
+    let space = function.space.as_str();
+    let mut secrets = function.secrets().iter().enumerate();
+    let found = secrets.find(|(_, secret)| secret_key(space, secret.name.as_str()) == key);
+    match found {
+        Some((at, secret)) => Error::UnknownSecret {
+            field: format!("provider.secrets[{at}].name"),
+            name: secret.name.to_string(),
+        },
+        None => Error::Contended(key.to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::testing::TestCatalog;
 mod cors;
 mod event_types;
 mod schedules;
+mod secrets;
 
 /// Two nodes on one store.
 async fn two_nodes() -> (TestCatalog, TestCatalog, Arc<MemoryStore>) {

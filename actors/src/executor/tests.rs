@@ -12,7 +12,7 @@ fn found(id: &str, of: &protocol::Function) -> Found {
         id: instance_id(id),
         space: of.space.clone(),
         function_id: of.function_id.clone(),
-        key: of.instance_key(),
+        key: of.instance_key(|_| None),
         generation: Generation(1),
         is_adoptable: true,
         created_at: SystemTime::now(),

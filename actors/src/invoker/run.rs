@@ -131,9 +131,14 @@ impl Invoker {
         invocation.trace = trace;
         let deadline = Deadline::at((Instant::now() + self.parts.start_timeout).into_std())
             .min(invocation.deadline);
+        let secrets = match self.parts.secrets.open(registered).await {
+            Ok(secrets) => secrets,
+            Err(error) => return attempt.on_start_error(Failure::from(&error)),
+        };
         let spec = LaunchSpec {
             function: Arc::clone(&registered.function),
             key: registered.key,
+            secrets,
             deadline,
         };
         let (phases, result) = launch.run(spec, &invocation).instrument(span).await;

@@ -479,6 +479,7 @@ fn parts_with(invoker: &Invoker, registry: Reader<Registry>) -> Parts {
         pools: parts.pools.clone(),
         routes: parts.routes.clone(),
         launchers: parts.launchers.clone(),
+        secrets: parts.secrets.clone(),
         budget: parts.budget.clone(),
         http: None,
         client: Arc::clone(&parts.client),

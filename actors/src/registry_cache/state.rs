@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use config::store::{Entry, Listing, WatchEvent};
 use protocol::{
-    CorsId, CorsRecord, EventTypeRecord, Function, ScheduleRecord, Space, Subscription,
-    SubscriptionId,
+    CorsId, CorsRecord, EventTypeRecord, Function, ScheduleRecord, SecretName, SecretRecord, Space,
+    Subscription, SubscriptionId,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -16,7 +16,8 @@ use super::records::Records;
 use super::subscriptions::{GroupKey, Subscribed};
 use super::{
     CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, Kind, Registered, RegisteredCors,
-    RegisteredSchedule, RegisteredType, Registry, SCHEDULES_PREFIX, SUBSCRIPTIONS_PREFIX,
+    RegisteredSchedule, RegisteredSecret, RegisteredType, Registry, SCHEDULES_PREFIX,
+    SECRETS_PREFIX, SUBSCRIPTIONS_PREFIX,
 };
 
 /// What the store told, and the registry that says the same; what did not change is shared with the registry before.
@@ -27,6 +28,7 @@ pub(super) struct State {
     event_types: Records<RegisteredType>,
     cors: Records<RegisteredCors>,
     schedules: Records<RegisteredSchedule>,
+    secrets: Records<RegisteredSecret>,
     registry: Arc<Registry>,
 }
 
@@ -38,6 +40,7 @@ impl Default for State {
             event_types: Records::new(read_event_type),
             cors: Records::new(read_cors),
             schedules: Records::new(read_schedule),
+            secrets: Records::new(read_secret),
             registry: Arc::default(),
         }
     }
@@ -50,6 +53,7 @@ impl State {
             && self.event_types.is_listed
             && self.cors.is_listed
             && self.schedules.is_listed
+            && self.secrets.is_listed
     }
 
     /// Replaces everything of a kind: records that are not in the listing are gone.
@@ -102,19 +106,28 @@ impl State {
                 let changed: BTreeSet<String> = changed.collect();
                 self.set_schedules(&mut registry, &changed);
             }
+            Kind::Secrets => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.secrets.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_secrets(&mut registry, &changed);
+            }
         }
         registry.functions_revision = self.functions.revision;
         registry.subscriptions.revision = self.subscriptions.revision;
         registry.event_types_revision = self.event_types.revision;
         registry.cors.revision = self.cors.revision;
         registry.schedules_revision = self.schedules.revision;
+        registry.secrets_revision = self.secrets.revision;
         registry.revision = self
             .functions
             .revision
             .max(self.subscriptions.revision)
             .max(self.event_types.revision)
             .max(self.cors.revision)
-            .max(self.schedules.revision);
+            .max(self.schedules.revision)
+            .max(self.secrets.revision);
         registry.is_loaded = self.is_loaded();
         self.registry = Arc::new(registry);
         metrics::histogram!("hearth_registry_rebuild_seconds", "records" => kind.name())
@@ -132,7 +145,8 @@ impl State {
             .chain(self.subscriptions.entries())
             .chain(self.event_types.entries())
             .chain(self.cors.entries())
-            .chain(self.schedules.entries());
+            .chain(self.schedules.entries())
+            .chain(self.secrets.entries());
         Snapshot {
             revision: self.registry.revision,
             entries: entries.collect(),
@@ -143,13 +157,13 @@ impl State {
     fn set_functions(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
         for space in spaces(FUNCTIONS_PREFIX, changed) {
             let prefix = format!("{FUNCTIONS_PREFIX}{space}/");
+            let secrets = registry.secrets.get(&space);
             let registered = self.functions.under(&prefix);
             let functions: BTreeMap<_, _> = registered
                 .map(|registered| {
-                    (
-                        registered.function.function_id.clone(),
-                        Arc::clone(registered),
-                    )
+                    let id = registered.function.function_id.clone();
+                    let before = registry.function(&space, &id);
+                    (id, with_secrets(registered, secrets, before))
                 })
                 .collect();
             gauge("gateway_functions_total", &space, functions.len());
@@ -197,6 +211,25 @@ impl State {
         }
     }
 
+    /// Makes the secrets of each space anew that has a changed one, and the functions there: their keys follow from the versions.
+    fn set_secrets(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
+        let mut functions = BTreeSet::new();
+        for space in spaces(SECRETS_PREFIX, changed) {
+            let prefix = format!("{SECRETS_PREFIX}{space}/");
+            let registered = self.secrets.under(&prefix);
+            let secrets: BTreeMap<_, _> = registered
+                .map(|registered| (registered.secret.name.clone(), Arc::clone(registered)))
+                .collect();
+            gauge("hearth_secrets", &space, secrets.len());
+            functions.insert(format!("{FUNCTIONS_PREFIX}{space}/"));
+            match secrets.is_empty() {
+                true => registry.secrets.remove(&space),
+                false => registry.secrets.insert(space, Arc::new(secrets)),
+            };
+        }
+        self.set_functions(registry, &functions);
+    }
+
     /// Makes each group of subscriptions anew that has a changed one.
     fn set_subscriptions(&self, registry: &mut Registry, changed: &BTreeSet<String>) {
         let groups: BTreeSet<GroupKey> = changed
@@ -239,6 +272,36 @@ fn split<'a>(prefix: &str, key: &'a str) -> Option<(Space, &'a str)> {
     Some((space.parse().ok()?, id))
 }
 
+/// A function with the secrets that it names, as they are known. One that is as it was before is shared with the registry before.
+fn with_secrets(
+    registered: &Arc<Registered>,
+    secrets: Option<&Arc<BTreeMap<SecretName, Arc<RegisteredSecret>>>>,
+    before: Option<&Arc<Registered>>,
+) -> Arc<Registered> {
+    let function = &registered.function;
+    if function.secrets().is_empty() {
+        return Arc::clone(registered);
+    }
+    let known = |name: &SecretName| secrets?.get(name);
+    let named: BTreeSet<&SecretName> = function.secrets().iter().map(|one| &one.name).collect();
+    let named: Vec<_> = named.into_iter().filter_map(known).cloned().collect();
+    match before {
+        Some(before)
+            if Arc::ptr_eq(&before.function, function)
+                && before.revision == registered.revision
+                && before.secrets == named =>
+        {
+            Arc::clone(before)
+        }
+        _ => Arc::new(Registered {
+            function: Arc::clone(function),
+            key: function.instance_key(|name| Some(known(name)?.secret.version.as_str())),
+            secrets: named,
+            revision: registered.revision,
+        }),
+    }
+}
+
 /// Reads a function; one that can not be read runs nothing.
 fn read_function(entry: &Entry) -> Option<Registered> {
     let function: Function = parsed(entry)?;
@@ -247,7 +310,8 @@ fn read_function(entry: &Entry) -> Option<Registered> {
         return None;
     }
     Some(Registered {
-        key: function.instance_key(),
+        key: function.instance_key(|_| None),
+        secrets: Vec::new(),
         function: Arc::new(function),
         revision: entry.revision,
     })
@@ -346,6 +410,19 @@ pub(crate) fn read_schedule(entry: &Entry) -> Option<RegisteredSchedule> {
     })
 }
 
+/// Reads a secret, sealed as it is; one that can not be read is none.
+pub(crate) fn read_secret(entry: &Entry) -> Option<RegisteredSecret> {
+    let secret: SecretRecord = parsed(entry)?;
+    if secret_key(secret.space.as_str(), secret.name.as_str()) != entry.key {
+        tracing::error!(key = %entry.key, "a record in the store names another secret than its key");
+        return None;
+    }
+    Some(RegisteredSecret {
+        secret: Arc::new(secret),
+        revision: entry.revision,
+    })
+}
+
 fn parsed<'a, T: Deserialize<'a>>(entry: &'a Entry) -> Option<T> {
     serde_json::from_slice(&entry.value)
         .inspect_err(|error| tracing::error!(key = %entry.key, %error, "a record in the store can not be read"))
@@ -374,6 +451,11 @@ pub(crate) fn cors_key(space: &str, id: &str) -> String {
 /// The key of a schedule's record.
 pub(crate) fn schedule_key(space: &str, id: &str) -> String {
     format!("{SCHEDULES_PREFIX}{space}/{id}")
+}
+
+/// The key of a secret's record.
+pub(crate) fn secret_key(space: &str, name: &str) -> String {
+    format!("{SECRETS_PREFIX}{space}/{name}")
 }
 
 /// The key of an event type's record.

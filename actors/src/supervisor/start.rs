@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vault::Vault;
 
 use super::board::{Board, Depths, Name};
 use super::{Args, Handle, Supervisor};
@@ -29,6 +30,7 @@ use crate::quotas::Quotas;
 use crate::registry_cache::{self, Registry};
 use crate::router::announce::{Announce, Announcer};
 use crate::router::{self, RouteTable};
+use crate::secrets::Opener;
 use crate::serving::Serving;
 use crate::snapshot::Publisher;
 use crate::view::{self, View};
@@ -51,6 +53,8 @@ pub struct Parts {
     pub base: LocalState,
     /// The config store.
     pub store: Arc<dyn Store>,
+    /// Seals and opens secrets.
+    pub vault: Vault,
     /// The pooled providers.
     pub launchers: Launchers,
     /// The provider of `http` functions.
@@ -119,6 +123,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         is_draining: Arc::clone(board.draining()),
         announce: Arc::clone(&parts.announce),
     };
+    let secrets = Opener::new(parts.vault.clone(), Arc::clone(&parts.store));
     let args = Args {
         registry_cache: registry_cache::Args {
             store: Arc::clone(&parts.store),
@@ -139,6 +144,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
             journal: parts.journal.clone(),
             outputs: parts.outputs.clone(),
             http: parts.http.clone(),
+            secrets: secrets.clone(),
             registry: registry.reader(),
             routes: routes.reader(),
             publisher: pools.clone(),
@@ -183,6 +189,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         pools: pools.reader(),
         routes: routes.reader(),
         launchers: parts.launchers.clone(),
+        secrets,
         budget,
         http: parts.http,
         client: Arc::clone(&parts.client),
@@ -203,13 +210,13 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     );
     let output = ClusterOutput::new(parts.outputs, routes.reader(), Arc::clone(&parts.client));
     let catalog = Catalog::new(
-        Arc::clone(&parts.store),
+        (Arc::clone(&parts.store), parts.vault.clone()),
         registry.reader(),
         images.clone(),
         routes.reader(),
         settings.process.allow,
         settings.limits.apply_timeout,
-        settings.schedules.clone(),
+        (settings.schedules.clone(), settings.secrets.clone()),
     )
     .with_quotas(parts.quotas.clone());
     let executions = Executions::new(
@@ -217,7 +224,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         settings.executions.clone(),
         Arc::clone(&node_name),
     );
-    let backup = Backup::new(Arc::clone(&parts.store));
+    let backup = Backup::new(Arc::clone(&parts.store), parts.vault);
     let view = View::new(view::Parts {
         cluster_id: settings.cluster.id.clone(),
         node_name: Arc::clone(&node_name),

@@ -106,6 +106,7 @@ fn provider(args: &RegisterArgs) -> Result<Provider, Failure> {
         Contract::Stdio => function::Contract::Stdio,
     });
     let env = args.env.iter().cloned().collect();
+    let secrets = args.secret.clone();
     match (&args.image, &args.url) {
         (Some(image), _) => Ok(Provider::Container(ContainerProvider {
             image: image.clone(),
@@ -114,12 +115,13 @@ fn provider(args: &RegisterArgs) -> Result<Provider, Failure> {
             port: args.port,
             command,
             env,
+            secrets,
         })),
         (None, Some(url)) => Ok(Provider::Http(HttpProvider { url: url.clone() })),
         (None, None) if !args.process => Err(no_source(args, &command)),
         (None, None) if command.is_empty() => Err(Failure::usage("--process needs a command")
             .hint("give it after two hyphens: hearth function register count --process --contract stdio -- wc -w")),
-        (None, None) => Ok(Provider::Process(ProcessProvider { command, contract, env })),
+        (None, None) => Ok(Provider::Process(ProcessProvider { command, contract, env, secrets })),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use protocol::id::InvalidId;
-use protocol::{Destination, Function, FunctionId};
+use protocol::{Destination, Function, FunctionId, SecretUse};
 use reqwest::{Method, StatusCode};
 
 use super::record;
@@ -57,7 +57,7 @@ pub struct RegisterArgs {
     pub(super) image: Option<String>,
 
     /// Post invocations to this webhook
-    #[arg(long, value_name = "URL", conflicts_with_all = ["contract", "port", "env", "command", "arguments"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["contract", "port", "env", "secret", "command", "arguments"])]
     pub(super) url: Option<String>,
 
     /// Run a command of the node's machine, given after `--`
@@ -66,7 +66,7 @@ pub struct RegisterArgs {
 
     /// Take the whole record from a JSON file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "contract", "port", "env", "command", "arguments", "memory_mb", "cpus", "timeout_ms", "concurrency",
+        "contract", "port", "env", "secret", "command", "arguments", "memory_mb", "cpus", "timeout_ms", "concurrency",
         "body_bytes", "rate", "burst", "concurrent", "min", "max", "idle_seconds", "idempotent", "attempts", "max_age_seconds", "on_success", "on_failure", "read_only_root", "capability", "no_network", "event_format",
     ])]
     pub(super) file: Option<PathBuf>,
@@ -90,6 +90,10 @@ pub struct RegisterArgs {
     /// Environment variable; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = variable, help_heading = CODE)]
     pub(super) env: Vec<(String, String)>,
+
+    /// Secret of the space that instances get: as the file `$HEARTH_SECRETS/NAME`, or as a file or variable of another name; may be given again
+    #[arg(long, value_name = "NAME[=file:FILE|env:VARIABLE]", value_parser = secret, help_heading = CODE)]
+    pub(super) secret: Vec<SecretUse>,
 
     /// Program and arguments, as after `--`, as long as none begins with a hyphen
     #[arg(long, value_name = "ARG", num_args = 1.., conflicts_with = "arguments", help_heading = CODE)]
@@ -267,6 +271,21 @@ fn destination(text: &str) -> Result<Destination, String> {
         Some(("http" | "https", _)) => Ok(Destination::Url(text.to_owned())),
         _ => Err("expected function:ID, event:TYPE or a URL of http or https".to_owned()),
     }
+}
+
+fn secret(text: &str) -> Result<SecretUse, String> {
+    let (name, target) = match text.split_once('=') {
+        Some((name, target)) => (name, Some(target)),
+        None => (text, None),
+    };
+    let name = crate::secret::name(name).map_err(|error| error.to_string())?;
+    let (env, file) = match target.map(|target| target.split_once(':')) {
+        None => (None, None),
+        Some(Some(("env", variable))) => (Some(variable.to_owned()), None),
+        Some(Some(("file", file))) => (None, Some(file.to_owned())),
+        Some(_) => return Err("expected NAME, NAME=file:FILE or NAME=env:VARIABLE".to_owned()),
+    };
+    Ok(SecretUse { name, env, file })
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

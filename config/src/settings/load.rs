@@ -120,6 +120,7 @@ impl Settings {
         self.outbound.check()?;
         self.quotas.check()?;
         self.schedules.check()?;
+        self.secrets.check()?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

@@ -31,7 +31,7 @@ pub(super) struct Export {
     /// The version of Hearth that wrote it.
     #[serde(default)]
     version: String,
-    /// All records, by their keys: passwords and API keys as hashes.
+    /// All records, by their keys: passwords and API keys as hashes, secrets sealed.
     records: BTreeMap<String, Value>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Imported {
     imported: usize,
 }
 
-/// Export the whole configuration: functions, subscriptions, event types, CORS, schedules, users, keys and what is set for spaces.
+/// Export the whole configuration: functions, subscriptions, event types, CORS, schedules, secrets, users, keys and what is set for spaces.
 #[utoipa::path(
     get,
     path = "/v1/export",
@@ -88,7 +88,13 @@ pub(super) async fn import(
         return Err(Error::invalid(message));
     }
     let own = caller.user_id().map(UserId::as_str);
-    let imported = shared.node.backup().import(&sent.records, own).await;
+    // A document that does not say so is of a cluster of the same name.
+    let own_id = shared.node.cluster().cluster;
+    let from = match sent.cluster.is_empty() {
+        true => &own_id,
+        false => &sent.cluster,
+    };
+    let imported = shared.node.backup().import(&sent.records, from, own).await;
     let imported = imported.map_err(Failure::from)?;
     tracing::info!(records = imported, "a configuration was imported");
     Ok(Line(Imported { imported }))

@@ -213,7 +213,12 @@ mod tests {
             "POST /v1/spaces/team/functions/",
             space("team", Scope::Write),
         );
+        of("GET /v1/spaces/team/secrets", space("team", Scope::Read));
         of("PUT /v1/spaces/team/secrets/a", space("team", Scope::Write));
+        of(
+            "DELETE /v1/spaces/team/secrets/a",
+            space("team", Scope::Write),
+        );
         of("DELETE /v1/functions/f", space("default", Scope::Write));
         of("GET /v1/subscriptions", space("default", Scope::Read));
         of("GET /v1/functionsx", Need::Admin);

@@ -48,6 +48,11 @@ impl From<catalog::Error> for Error {
             | catalog::Error::ScheduleNotFound(_)
             | catalog::Error::TooManySchedules { .. }
             | catalog::Error::TooManyFunctions { .. }
+            | catalog::Error::SecretNotFound(_)
+            | catalog::Error::UnknownSecret { .. }
+            | catalog::Error::SecretInUse { .. }
+            | catalog::Error::TooManySecrets { .. }
+            | catalog::Error::SecretSize { .. }
             | catalog::Error::NotFound(_)
             | catalog::Error::UnknownDestination { .. }
             | catalog::Error::SubscriptionNotFound(_)
@@ -89,7 +94,10 @@ impl From<catalog::Error> for Error {
                 };
                 Self::new(status, Failure { message, ..failure })
             }
-            catalog::Error::Store(error) => of_store(&error),
+            catalog::Error::Store(error) | catalog::Error::Vault(vault::Error::Store(error)) => {
+                of_store(&error)
+            }
+            catalog::Error::Vault(error) => Failure::from(&error).into(),
         }
     }
 }

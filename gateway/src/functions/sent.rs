@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::function::{
     Contract, DeliverySpec, EventFormat, LimitsSpec, SandboxSpec, ScalingSpec,
 };
-use protocol::{Function, FunctionId, Space};
+use protocol::{Function, FunctionId, SecretUse, Space};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -32,6 +32,8 @@ pub(super) struct Wanted {
     command: Option<Vec<String>>,
     /// Environment variables.
     env: Option<BTreeMap<String, String>>,
+    /// Secrets of the user's space that its instances get.
+    secrets: Option<Vec<SecretUse>>,
     /// Limits.
     limits: Option<LimitsSpec>,
     /// How many instances there are.
@@ -145,11 +147,12 @@ mod tests {
     #[test]
     fn what_else_is_wanted_is_taken_over() {
         let body = r#"{"image":"i","name":"f","contract":"http","port":80,"command":["a"],"env":{"A":"1"},
-            "limits":{"timeoutMs":5},"scaling":{"max":2},"metadata":{"by":"me"}}"#;
+            "secrets":[{"name":"db","env":"DB"}],"limits":{"timeoutMs":5},"scaling":{"max":2},"metadata":{"by":"me"}}"#;
         let function = read(body).unwrap();
         assert_eq!(function.function_id.as_str(), "f");
         assert_eq!(function.limits().timeout.as_millis(), 5);
         assert_eq!(function.scaling().max, 2);
+        assert_eq!(function.secrets()[0].name.as_str(), "db");
         let Provider::Container(container) = function.provider else {
             panic!("no container");
         };
@@ -211,6 +214,10 @@ mod tests {
             (
                 r#"{"image":"i","type":"process"}"#,
                 "unknown field \\\"type\\\", expected name, image",
+            ),
+            (
+                r#"{"image":"i","secrets":[{"name":"db","env":"PORT"}]}"#,
+                "secrets[0].env is \\\"PORT\\\", expected another name",
             ),
             (
                 r#"{"image":"i","env":{"HEARTH_URL":"x"}}"#,

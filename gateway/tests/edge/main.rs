@@ -23,6 +23,7 @@ mod meters;
 mod parsers;
 mod plugins;
 mod schedules;
+mod secrets;
 mod spaceless;
 mod subscriptions;
 mod support;

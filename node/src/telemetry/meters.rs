@@ -341,6 +341,14 @@ pub const METERS: &[Meter] = &[
             "schedules that this node knows: the same on every node",
         )
     },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_secrets",
+            &[("space", &[])],
+            "secrets that this node knows: the same on every node",
+        )
+    },
     counter(
         "hearth_schedule_slots_total",
         &[("outcome", &["fired", "missed"])],

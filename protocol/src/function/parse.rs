@@ -9,10 +9,12 @@ use serde_json::Value;
 use super::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
     ContainerProvider, DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec,
-    ProcessProvider, Provider, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES, URL_VARIABLE,
+    ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES,
+    URL_VARIABLE,
 };
 use crate::id::{FunctionId, InvalidId, Space};
 use crate::quota::check_calls;
+use crate::secret;
 
 #[cfg(test)]
 mod tests;
@@ -202,6 +204,7 @@ fn read_provider(
                 }
             }
             check_env(&provider.env)?;
+            secret::check(&provider.secrets, &provider.env)?;
             Ok(Provider::Process(provider))
         }
         "http" => {
@@ -289,11 +292,12 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
     if provider.port == Some(0) {
         return Err(Invalid("provider.port is 0, expected 1 to 65535".into()));
     }
-    check_env(&provider.env)
+    check_env(&provider.env)?;
+    secret::check(&provider.secrets, &provider.env)
 }
 
 fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Invalid> {
-    let reserved = [URL_VARIABLE, TOKEN_VARIABLE];
+    let reserved = [URL_VARIABLE, TOKEN_VARIABLE, SECRETS_VARIABLE];
     if let Some(name) = reserved.iter().find(|name| env.contains_key(**name)) {
         return Err(Invalid(format!(
             "provider.env has \"{name}\", which the node itself sets"

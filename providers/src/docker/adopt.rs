@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bollard::models::ContainerInspectResponse;
 use protocol::function::{TOKEN_VARIABLE, URL_VARIABLE};
-use protocol::{Function, InstanceId};
+use protocol::secret::Target;
+use protocol::{Function, InstanceId, SecretUse};
 
 use super::launch::{NotRunning, address, inspect, networks, port, runs};
 use super::name::labels;
@@ -13,6 +14,7 @@ use super::{Docker, logs};
 use crate::callers::Badge;
 use crate::contract::HttpInstance;
 use crate::output::Running;
+use crate::secrets::SecretDir;
 use crate::{Error, Found, Invoke};
 
 /// Takes over a container of an earlier generation.
@@ -25,8 +27,8 @@ pub(super) async fn adopt(
     // Before the look, so that a death after it is noticed.
     let end = instances.insert(&found.id);
     let address = match look_at_running(docker, &found.id, function).await {
-        Ok((address, badge)) => {
-            instances.admit(&found.id, badge);
+        Ok((address, badge, secrets)) => {
+            instances.admit(&found.id, badge, secrets);
             address
         }
         Err(error) => {
@@ -48,12 +50,12 @@ pub(super) async fn adopt(
     Ok(Arc::new(instance))
 }
 
-/// Where a running container is, and the badge that it has.
+/// Where a running container is, the badge that it has, and the files of its secrets.
 async fn look_at_running(
     docker: &Docker,
     id: &InstanceId,
     function: &Function,
-) -> Result<(SocketAddr, Option<Badge>), Error> {
+) -> Result<(SocketAddr, Option<Badge>, Option<SecretDir>), Error> {
     let inspected = inspect(docker, id).await?;
     if let Err(NotRunning(why)) = runs(&inspected) {
         return Err(Error::StartFailed { why });
@@ -64,7 +66,32 @@ async fn look_at_running(
     if let Some(badge) = &badge {
         badge.is_at(address.ip());
     }
-    Ok((address, badge))
+    let secrets = secrets_of(docker, function, &inspected)?;
+    Ok((address, badge, secrets))
+}
+
+/// The files of its secrets. Without those that it should have it is no use.
+fn secrets_of(
+    docker: &Docker,
+    function: &Function,
+    inspected: &ContainerInspectResponse,
+) -> Result<Option<SecretDir>, Error> {
+    let mut targets = function.secrets().iter().map(SecretUse::target);
+    if !targets.any(|target| matches!(target, Target::File(_))) {
+        return Ok(None);
+    }
+    let name = inspected.name.as_deref().unwrap_or_default();
+    let found = docker
+        .shared
+        .setup
+        .secrets
+        .adopt(name.trim_start_matches('/'));
+    match found {
+        Some(found) => Ok(Some(found)),
+        None => Err(Error::StartFailed {
+            why: "the files of its secrets are gone".into(),
+        }),
+    }
 }
 
 /// The badge that a container was given. One that calls its node where that is not, or does not know where it is, is no use.

@@ -9,6 +9,7 @@ use super::Docker;
 use crate::Error;
 use crate::callers::Badge;
 use crate::contract::End;
+use crate::secrets::SecretDir;
 
 /// Owns a container from before its creation until [`Guard::disarm`]; dropped earlier, it has a tracked task remove it.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Guard {
     name: String,
     /// The container's id, once the engine confirmed the creation.
     id: Option<InstanceId>,
+    /// The files of its secrets, until the creation is confirmed.
+    pub(super) secrets: Option<SecretDir>,
     is_armed: bool,
 }
 
@@ -33,6 +36,7 @@ impl Guard {
             docker: docker.clone(),
             name: name.to_owned(),
             id: None,
+            secrets: None,
             is_armed: true,
         }
     }
@@ -41,7 +45,7 @@ impl Guard {
     pub(super) fn created(&mut self, id: &InstanceId, badge: Option<Badge>) -> Arc<End> {
         let instances = &self.docker.shared.instances;
         let end = instances.insert(id);
-        instances.admit(id, badge);
+        instances.admit(id, badge, self.secrets.take());
         self.id = Some(id.clone());
         end
     }

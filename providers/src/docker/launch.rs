@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState, EndpointSettings, HostConfig,
-    HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
-use protocol::function::{Contract, Provider};
+use protocol::function::{Contract, Provider, SECRETS_VARIABLE};
 use protocol::{Function, InstanceId, Phases};
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
 use crate::contract::{End, HttpInstance};
 use crate::output::Running;
+use crate::secrets::{Readers, SecretDir};
 use crate::{Error, LaunchSpec, Launched};
 
 /// A container that exists and does not run yet.
@@ -39,6 +40,8 @@ pub(super) struct Created {
 const PORT_DEFAULT: u16 = 8080;
 /// How often the engine is asked whether a container that is not ready yet still runs.
 const EXIT_CHECK_INTERVAL: Duration = Duration::from_millis(150);
+/// Where a container finds the files of its secrets.
+const SECRETS_DIR: &str = "/run/secrets";
 /// Disk that the engine keeps of one container's output, in two files; ours is read from them at once.
 const LOG_FILE_SIZE: &str = "1m";
 
@@ -126,6 +129,8 @@ pub(super) async fn create(
     let began = Instant::now();
     let name = name::container(&shared.setup, spec);
     let mut guard = Guard::new(docker, &name);
+    let files = &spec.secrets.files;
+    guard.secrets = shared.setup.secrets.make(&name, files, Readers::Any)?;
     let mut is_second = false;
     let (id, badge) = loop {
         let (network, gateway) = network(docker, &spec.function, contract).await?;
@@ -136,7 +141,7 @@ pub(super) async fn create(
             spec,
             contract,
             (image.clone(), network),
-            badge.as_ref(),
+            (badge.as_ref(), guard.secrets.as_ref()),
         )?;
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let call = shared.engine.call("creating a container", |client| {
@@ -293,6 +298,11 @@ fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
     }
     let sandbox = function.sandbox();
     let said = why.to_lowercase();
+    if said.contains("bind source path does not exist") {
+        why.push_str(
+            "; the engine does not see secrets.dir of this node: both need it at the same path",
+        );
+    }
     let hint = if sandbox.read_only_root && said.contains("read-only file system") {
         Some("sandbox.readOnlyRoot forbids writing")
     } else if said.contains("operation not permitted") || said.contains("permission denied") {
@@ -332,7 +342,7 @@ fn body(
     spec: &LaunchSpec,
     contract: Contract,
     (image, network): (String, String),
-    badge: Option<&Badge>,
+    (badge, secrets): (Option<&Badge>, Option<&SecretDir>),
 ) -> Result<ContainerCreateBody, Error> {
     let function = &spec.function;
     let Provider::Container(container) = &function.provider else {
@@ -352,6 +362,13 @@ fn body(
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     env.push(format!("PORT={port}"));
+    env.extend(secrets.map(|_| format!("{SECRETS_VARIABLE}={SECRETS_DIR}")));
+    for (name, value) in &spec.secrets.env {
+        let value = std::str::from_utf8(value.expose()).map_err(|_| Error::StartFailed {
+            why: format!("the secret for the variable {name} is no text, so it can only be a file"),
+        })?;
+        env.push(format!("{name}={value}"));
+    }
     let is_stdio = contract == Contract::Stdio;
     Ok(ContainerCreateBody {
         image: Some(image),
@@ -368,9 +385,23 @@ fn body(
         attach_stdin: Some(is_stdio),
         attach_stdout: Some(is_stdio),
         attach_stderr: Some(is_stdio),
-        host_config: Some(host_config(docker, function, contract, network)),
+        host_config: Some(HostConfig {
+            mounts: secrets.map(|dir| vec![mount(dir)]),
+            ..host_config(docker, function, contract, network)
+        }),
         ..ContainerCreateBody::default()
     })
+}
+
+/// What a container sees of the files of its secrets.
+fn mount(dir: &SecretDir) -> Mount {
+    Mount {
+        target: Some(SECRETS_DIR.into()),
+        source: Some(dir.path().to_string_lossy().into_owned()),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Mount::default()
+    }
 }
 
 fn host_config(

@@ -10,7 +10,7 @@ use protocol::InstanceId;
 
 use super::engine::{NoAnswer, State};
 use super::name::labels;
-use super::{Docker, launch, now_seconds};
+use super::{Docker, Up, launch, now_seconds};
 use crate::Life;
 
 /// How often an engine that answers is looked at.
@@ -163,7 +163,7 @@ const OUT_OF_MEMORY: &str = "the instance ran out of memory";
 
 /// An instance that was up is so no more, and not because we stopped it: what is left of it goes.
 fn lose(docker: &Docker, id: InstanceId, name: Option<&String>, loss: Loss) {
-    let Some(end) = docker.shared.instances.remove(&id) else {
+    let Some(Up { end, .. }) = docker.shared.instances.remove(&id) else {
         return;
     };
     if name.is_some_and(|name| docker.shared.instances.begun().contains(name)) {

@@ -1,15 +1,17 @@
 //! Spawning a command under its guard, and waiting until it listens.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use protocol::function::Provider;
-use protocol::{Function, Phases};
+use protocol::Phases;
+use protocol::function::{Provider, SECRETS_VARIABLE};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -25,6 +27,7 @@ use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
 use crate::contract::{End, HttpInstance};
 use crate::output::{Running, Stream, Writer};
+use crate::secrets::{Readers, SecretDir};
 use crate::{Error, LaunchSpec, Launched, Life};
 
 /// A guarded command. Dropping the handle closes its link to the guard, which then kills the command and all its descendants.
@@ -91,11 +94,14 @@ async fn start_at(
     let id = process.next_id();
     let began = Instant::now();
     let badge = setup.callers.admit_process(&spec.function);
+    let secrets = setup
+        .secrets
+        .make(id.as_str(), &spec.secrets.files, Readers::Own)?;
     let Spawned {
         handle,
         stdout,
         stderr,
-    } = spawn(process, &spec.function, &badge, Some(port), None)?;
+    } = spawn(process, spec, (&badge, secrets.as_ref()), Some(port), None)?;
     let running = Arc::new(Running::default());
     let writer = Writer::new(
         &setup.outputs,
@@ -161,6 +167,7 @@ async fn start_at(
         key: spec.key,
         created_at: SystemTime::now(),
         _badge: Arc::new(badge),
+        _secrets: secrets.map(Arc::new),
     };
     process.instances().insert(id.clone(), up);
     setup
@@ -202,12 +209,12 @@ async fn attend(
 /// stdin is empty.
 pub(super) fn spawn(
     process: &Process,
-    function: &Function,
-    badge: &Badge,
+    spec: &LaunchSpec,
+    (badge, secrets): (&Badge, Option<&SecretDir>),
     port: Option<u16>,
     payload_bytes: Option<usize>,
 ) -> Result<Spawned, Error> {
-    let setup = &process.shared.setup;
+    let (setup, function) = (&process.shared.setup, &spec.function);
     let Provider::Process(provider) = &function.provider else {
         return Err(Error::StartFailed {
             why: format!("a function of type {} has no command", function.type_name()),
@@ -226,6 +233,8 @@ pub(super) fn spawn(
         .into_std()
         .and_then(|theirs| theirs.set_nonblocking(false).map(|()| theirs));
     let theirs = theirs.map_err(|error| failed("making a link to a guard", &error))?;
+    let given = spec.secrets.env.iter();
+    let given = given.map(|(name, value)| (name, OsStr::from_bytes(value.expose())));
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -245,6 +254,8 @@ pub(super) fn spawn(
                 .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
         )
         .envs(&provider.env)
+        .envs(given)
+        .envs(secrets.map(|dir| (SECRETS_VARIABLE, dir.path())))
         .envs(badge.variables())
         .envs(port.map(|port| ("PORT", port.to_string())))
         .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -11,6 +11,7 @@ use super::Process;
 use super::launch::{self, Spawned, State, micros, wait};
 use crate::contract::stdio;
 use crate::output::{Running, Writer};
+use crate::secrets::Readers;
 use crate::{Error, LaunchSpec};
 
 const READ_BYTES: usize = 16 * 1024;
@@ -23,10 +24,20 @@ pub(super) async fn run(
     let mut phases = Phases::default();
     let began = Instant::now();
     let badge = process.shared.setup.callers.admit_process(&spec.function);
+    let setup = &process.shared.setup;
+    let id = process.next_id();
+    // Its files go with the run.
+    let secrets = match setup
+        .secrets
+        .make(id.as_str(), &spec.secrets.files, Readers::Own)
+    {
+        Ok(secrets) => secrets,
+        Err(error) => return (phases, Err(error)),
+    };
     let spawned = match launch::spawn(
         process,
-        &spec.function,
-        &badge,
+        spec,
+        (&badge, secrets.as_ref()),
         None,
         Some(invocation.payload.len()),
     ) {
@@ -37,10 +48,8 @@ pub(super) async fn run(
     let began = Instant::now();
     let until = (began + spec.function.limits().timeout)
         .min(Instant::from_std(invocation.deadline.moment()));
-    let setup = &process.shared.setup;
     let running = Arc::new(Running::default());
     let _run = running.enter(&invocation.id);
-    let id = process.next_id();
     let writer = Writer::new(
         &setup.outputs,
         &spec.function,

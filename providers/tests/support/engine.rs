@@ -14,7 +14,7 @@ use config::settings::{DockerSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Generation, NodeId};
 use providers::docker::{Docker, Setup};
-use providers::{AnswerLimits, Callers, Launch, Outputs};
+use providers::{AnswerLimits, Callers, Launch, Outputs, SecretDirs};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,7 @@ pub(crate) fn setup(
         data_dir: sandbox.data_dir.path().to_owned(),
         outputs: sandbox.outputs.clone(),
         callers: sandbox.callers.clone(),
+        secrets: SecretDirs::open(Path::new("/dev/shm"), node),
         tasks: TaskTracker::new(),
         stop: sandbox.stop.clone(),
     }

@@ -53,7 +53,8 @@ pub(crate) fn function(mut record: serde_json::Value) -> Arc<Function> {
 pub(crate) fn spec(function: &Arc<Function>) -> LaunchSpec {
     LaunchSpec {
         function: Arc::clone(function),
-        key: function.instance_key(),
+        key: function.instance_key(|_| None),
+        secrets: Arc::default(),
         deadline: within(Duration::from_secs(20)),
     }
 }

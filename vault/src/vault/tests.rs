@@ -82,3 +82,47 @@ async fn the_key_is_wrapped_anew_as_the_secrets_change() {
     tasks.close();
     tasks.wait().await;
 }
+
+fn copying(
+    store: &Arc<dyn Store>,
+    secrets: &[&str],
+    dir: &Path,
+) -> (Vault, watch::Sender<Keyring>) {
+    let keyring = watch::Sender::new(Keyring::with(secrets));
+    let vault = Vault::with_copy(Arc::clone(store), "hearth", keyring.subscribe(), dir);
+    (vault, keyring)
+}
+
+#[tokio::test]
+async fn what_is_known_opens_after_a_start_without_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (known, unknowing) = (store(), store());
+    let (first, _keyring) = copying(&known, &[OLD], dir.path());
+    let sealed = first.key().await.unwrap().seal("a/record", b"x");
+    first.wrap_anew().await.unwrap();
+    let copy = std::fs::read_to_string(dir.path().join("vault.key")).unwrap();
+    assert!(copy.contains("wraps") && !copy.contains(OLD));
+
+    // A store that knows nothing of the key stands for one that does not answer: neither is asked.
+    let (next, _keyring) = copying(&unknowing, &[OLD], dir.path());
+    let opened = next.open_record("a/record", &sealed).await.unwrap();
+    assert_eq!(opened.expose(), b"x");
+    assert!(unknowing.get(RECORD).await.unwrap().is_none());
+    let (stranger, _keyring) = copying(&unknowing, &[NEW], dir.path());
+    assert!(stranger.open_record("a/record", &sealed).await.is_err());
+}
+
+#[tokio::test]
+async fn the_key_of_another_cluster_opens_with_its_secret_only() {
+    let (store, other) = (store(), store());
+    let (theirs, _keyring) = vault(&store, &[OLD]);
+    let sealed = theirs.key().await.unwrap().seal("a/record", b"x");
+    let record = store.get(RECORD).await.unwrap().unwrap().value;
+    let (ours, keyring) = vault(&other, &[NEW]);
+    let refused = ours.open_key_of("hearth", &record).unwrap_err();
+    assert!(refused.to_string().contains("further line"), "{refused}");
+    keyring.send_replace(Keyring::with(&[NEW, OLD]));
+    assert!(ours.open_key_of("elsewhere", &record).is_err());
+    let key = ours.open_key_of("hearth", &record).unwrap();
+    assert_eq!(key.open("a/record", &sealed).as_deref(), Some(&b"x"[..]));
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actors::catalog::{
-    self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSubscription,
+    self, Stored, StoredCors, StoredEventType, StoredSchedule, StoredSecret, StoredSubscription,
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
@@ -14,9 +14,9 @@ use actors::view::Readiness;
 use actors::{Backup, Executions, Quotas, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
-use config::Revision;
 use config::settings::ExecutionsSettings;
 use config::store::MemoryStore;
+use config::{Revision, Store};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use gateway::Node;
@@ -24,9 +24,11 @@ use protocol::function::Provider;
 use protocol::invocation::{Body, StartKind};
 use protocol::{
     Component, CorsId, CorsRecord, Effect, ErrorCode, EventTypeRecord, Failure, Function,
-    FunctionId, Phases, Reply, ScheduleRecord, Space, Subscription, SubscriptionId, api,
+    FunctionId, Phases, Reply, ScheduleRecord, SecretName, Space, Subscription, SubscriptionId,
+    api,
 };
 use tokio::sync::OnceCell;
+use vault::Plain;
 
 /// What the scripted node does with an invocation.
 pub(crate) type Run =
@@ -83,7 +85,10 @@ impl ScriptedNode {
                 ..Registry::default()
             })),
             records: OnceCell::new(),
-            backup: Backup::new(Arc::new(MemoryStore::new())),
+            backup: {
+                let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+                Backup::new(Arc::clone(&store), actors::testing::vault(&store))
+            },
             executions: Executions::new(
                 Arc::new(MemoryStore::new()),
                 ExecutionsSettings::default(),
@@ -400,6 +405,23 @@ impl Node for ScriptedNode {
 
     fn quotas(&self) -> Option<&Quotas> {
         None
+    }
+
+    async fn set_secret(
+        &self,
+        space: &Space,
+        name: &SecretName,
+        value: &Plain,
+    ) -> Result<StoredSecret, catalog::Error> {
+        self.records().await.set_secret(space, name, value).await
+    }
+
+    async fn delete_secret(&self, space: &str, name: &str) -> Result<(), catalog::Error> {
+        self.records().await.delete_secret(space, name).await
+    }
+
+    async fn secrets(&self, space: &str) -> Result<Vec<StoredSecret>, catalog::Error> {
+        self.records().await.secrets(space).await
     }
 
     fn spaces(&self) -> BTreeSet<Space> {

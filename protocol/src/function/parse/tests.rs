@@ -219,7 +219,11 @@ fn limits_out_of_range_name_field_value_and_range() {
 #[test]
 fn the_instance_key_follows_what_shapes_an_instance() {
     let base = r#"{"functionId":"f","type":"process","provider":{"command":["x"]}"#;
-    let key = |rest: &str| parse(&format!("{base}{rest}}}")).unwrap().instance_key();
+    let key = |rest: &str| {
+        parse(&format!("{base}{rest}}}"))
+            .unwrap()
+            .instance_key(|_| None)
+    };
     assert_eq!(
         key(""),
         key(r#","scaling":{"max":3}"#),

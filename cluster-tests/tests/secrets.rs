@@ -555,6 +555,7 @@ async fn containers_have_their_secrets_in_memory_and_no_others() {
         .nodes(2)
         .containers()
         .env("HEARTH_SECRETS__DIR", dir)
+        .env("HEARTH_LOGS__LEVEL", "trace,bollard=trace")
         .start()
         .await;
     let (node, other) = (sandbox.node(0), sandbox.node(1));
@@ -639,6 +640,12 @@ async fn containers_have_their_secrets_in_memory_and_no_others() {
     .await;
     let answer = home.invoke("pooled", json!({})).await;
     assert!(answer.is_ok() && answer.instance() != before, "{answer:?}");
+    // What the engine was sent has the variables.
+    for node in sandbox.nodes() {
+        let log = node.log();
+        let is_hidden = [FIRST, SECOND].iter().all(|value| !log.contains(value));
+        assert!(is_hidden, "in the log of {}", node.name());
+    }
     left.delete("pooled").await;
     until("no file is left", PATIENCE, || async {
         files_below(memory.path()).is_empty()

@@ -199,7 +199,7 @@ impl Node {
         let inner_address = inner.address();
         let accounts = Accounts::start(accounts::Args {
             store: Arc::clone(&store),
-            vault,
+            vault: vault.clone(),
             settings: settings.auth.clone(),
             cluster_id: settings.cluster.id.as_str().into(),
             node: settings.node.name.as_str().into(),
@@ -214,7 +214,7 @@ impl Node {
             identity: &identity,
             base,
             store: Arc::clone(&store),
-            vault: vault.clone(),
+            vault,
             client,
             membership: &membership,
             callers: callers.clone(),

@@ -2,7 +2,7 @@
 //!
 //! It has what people made: functions, subscriptions, event types, CORS configurations, schedules, users, keys and what is set for spaces,
 //! each record as the store has it. It has nothing that a cluster makes by itself: no sessions and signing keys, so whoever was logged in logs in
-//! again; no guards, which the first change of what they guard makes; no queued events, executions and progress.
+//! again; no guards, which an import makes; no queued events, executions and progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vault::{Plain, Vault};
 
+use crate::catalog::{authorizes_key, fires_key, guards_of_subscription, needs_key};
 use crate::registry_cache::{
     CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, SCHEDULES_PREFIX, SECRETS_PREFIX,
     SUBSCRIPTIONS_PREFIX,
@@ -31,11 +32,11 @@ const KINDS: [Kind; 10] = [
     Kind::account(key::PREFIX),
     Kind::of(space::PREFIX, is_object),
     Kind::of(SECRETS_PREFIX, is_secret),
-    Kind::of(FUNCTIONS_PREFIX, reads::<Function>),
-    Kind::of(EVENT_TYPES_PREFIX, reads::<EventTypeRecord>),
-    Kind::of(SUBSCRIPTIONS_PREFIX, reads::<Subscription>),
+    Kind::of(FUNCTIONS_PREFIX, reads::<Function>).guarded(of_function),
+    Kind::of(EVENT_TYPES_PREFIX, reads::<EventTypeRecord>).guarded(of_event_type),
+    Kind::of(SUBSCRIPTIONS_PREFIX, reads::<Subscription>).guarded(of_subscription),
     Kind::of(CORS_PREFIX, reads::<CorsRecord>),
-    Kind::of(SCHEDULES_PREFIX, reads::<ScheduleRecord>),
+    Kind::of(SCHEDULES_PREFIX, reads::<ScheduleRecord>).guarded(of_schedule),
 ];
 
 /// Records that are read or written at once; etcd takes 128 in a transaction.
@@ -54,6 +55,8 @@ struct Kind {
     /// An account may be there before an import: that of the admin who makes it.
     is_account: bool,
     check: fn(&Value) -> Result<(), String>,
+    /// The guards that move with a record.
+    guards: fn(&Value) -> Vec<String>,
 }
 
 /// Writes and reads configurations; cheap to clone.
@@ -131,7 +134,12 @@ impl Kind {
             prefix,
             is_account: false,
             check,
+            guards: |_| Vec::new(),
         }
+    }
+
+    const fn guarded(self, guards: fn(&Value) -> Vec<String>) -> Self {
+        Self { guards, ..self }
     }
 
     const fn account(prefix: &'static str) -> Self {
@@ -139,6 +147,7 @@ impl Kind {
             prefix,
             is_account: true,
             check: is_account,
+            guards: |_| Vec::new(),
         }
     }
 }
@@ -234,6 +243,22 @@ impl Backup {
                 })?;
                 written += batch.len();
             }
+        }
+        // Last, so that whoever has seen a guard has seen what it guards; those of an import that was broken off, too.
+        let guards: BTreeSet<String> = records.iter().flat_map(guards_of).collect();
+        let guards: Vec<_> = guards.into_iter().collect();
+        for batch in guards.chunks(AT_ONCE) {
+            let moved = batch.iter().cloned();
+            let transaction = Transaction {
+                writes: moved.map(|key| Write::Put(key, "{}".into())).collect(),
+                ..Transaction::default()
+            };
+            let committed = self.store.commit(transaction).await;
+            committed.map_err(|source| Error::Broken {
+                source,
+                written,
+                all: records.len(),
+            })?;
         }
         Ok(written)
     }
@@ -341,6 +366,45 @@ fn check(key: &str, value: &Value) -> Result<(), Error> {
         Some(named) if named != key => Err(wrong(format!("it says that it is {named:?}"))),
         _ => Ok(()),
     }
+}
+
+fn guards_of((key, value): (&String, &Value)) -> Vec<String> {
+    let kind = KINDS.iter().find(|kind| key.starts_with(kind.prefix));
+    kind.map_or_else(Vec::new, |kind| (kind.guards)(value))
+}
+
+fn of_function(value: &Value) -> Vec<String> {
+    let read = Function::deserialize(value).ok();
+    let needs = |function: &Function| {
+        let secrets = function.secrets().iter();
+        let keys = secrets.map(|used| needs_key(function.space.as_str(), used.name.as_str()));
+        keys.collect()
+    };
+    read.as_ref().map_or_else(Vec::new, needs)
+}
+
+fn of_event_type(value: &Value) -> Vec<String> {
+    let read = EventTypeRecord::deserialize(value).ok();
+    let key = read.and_then(|read| {
+        let authorizer = read.authorizer_id.as_ref()?;
+        Some(authorizes_key(read.space.as_str(), authorizer.as_str()))
+    });
+    key.into_iter().collect()
+}
+
+fn of_subscription(value: &Value) -> Vec<String> {
+    let read = Subscription::deserialize(value).ok();
+    let guards = |read: &Subscription| guards_of_subscription(read).collect();
+    read.as_ref().map_or_else(Vec::new, guards)
+}
+
+fn of_schedule(value: &Value) -> Vec<String> {
+    let read = ScheduleRecord::deserialize(value).ok();
+    let key = read.and_then(|read| {
+        let function = read.function_id.as_ref()?;
+        Some(fires_key(read.space.as_str(), function.as_str()))
+    });
+    key.into_iter().collect()
 }
 
 fn reads<T: DeserializeOwned>(value: &Value) -> Result<(), String> {

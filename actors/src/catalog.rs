@@ -41,6 +41,7 @@ mod subscriptions;
 mod tests;
 
 pub use schedules::wall_ms;
+pub(crate) use subscriptions::guards as guards_of_subscription;
 
 /// How often a change is tried when others change the same at the same time.
 const ATTEMPTS_MAX: u32 = 24;
@@ -473,16 +474,16 @@ fn types_key(space: &str, name: &str) -> String {
 }
 
 /// The guard of the event types that a function authorizes.
-fn authorizes_key(space: &str, function_id: &str) -> String {
+pub(crate) fn authorizes_key(space: &str, function_id: &str) -> String {
     format!("authorizes/{space}/{function_id}")
 }
 
 /// The guard of the schedules that are for a function.
-fn fires_key(space: &str, function_id: &str) -> String {
+pub(crate) fn fires_key(space: &str, function_id: &str) -> String {
     format!("fires/{space}/{function_id}")
 }
 
 /// The guard of the functions that name a secret.
-fn needs_key(space: &str, secret: &str) -> String {
+pub(crate) fn needs_key(space: &str, secret: &str) -> String {
     format!("needs/{space}/{secret}")
 }

@@ -142,6 +142,12 @@ async fn a_whole_configuration_moves_into_an_empty_cluster() {
         401
     );
 
+    // What is subscribed stays, as where it comes from.
+    let hooked = "/v1/spaces/default/functions/hook";
+    let deleted = last.config(Method::DELETE, hooked, None).await;
+    assert_eq!(deleted.status, 400, "{deleted:?}");
+    assert!(deleted.body.contains("subscribed"), "{deleted:?}");
+
     let other = json!({"functionId": "other", "type": "http", "provider": {"url": hook.url()}});
     let made = first
         .config(Method::POST, "/v1/spaces/default/functions", Some(&other))

@@ -364,7 +364,7 @@ fn paths_key(space: &str, method: Method) -> String {
 }
 
 /// The guards that move with a subscription.
-fn guards(subscription: &Subscription) -> impl Iterator<Item = String> + '_ {
+pub(crate) fn guards(subscription: &Subscription) -> impl Iterator<Item = String> + '_ {
     let space = subscription.space.as_str();
     let uses = subscription.functions();
     let uses = uses.map(move |function_id| uses_key(space, function_id.as_str()));

@@ -277,7 +277,8 @@ impl Surface {
         }
         // A draining node still answers, and asks its clients to take the next request elsewhere: when it closes its
         // connections none of them is in use.
-        if shared.node.readiness() == Readiness::Draining {
+        let is_ending = self.closing.is_cancelled();
+        if is_ending || shared.node.readiness() == Readiness::Draining {
             fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.meters.count(response.status());

@@ -157,10 +157,14 @@ impl Api {
         Instant::now() + self.timeout
     }
 
-    /// Waits until there is a connection.
+    /// Waits until there is a connection, and the server has said what it is.
     pub(super) async fn connected(&self, deadline: Instant) -> Result<(), Failed> {
         const PAUSE: Duration = Duration::from_millis(10);
-        while self.client.connection_state() != State::Connected {
+        let is_there = || {
+            let has_said = self.client.try_server_info().is_some();
+            has_said && self.client.connection_state() == State::Connected
+        };
+        while !is_there() {
             if Instant::now() + PAUSE > deadline {
                 return Err(Failed::Away(format!(
                     "{} can not be reached within {:?} (queue.jetstream.servers)",

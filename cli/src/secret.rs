@@ -92,8 +92,12 @@ async fn set(options: &Options, args: &SetArgs, console: &mut Console<'_>) -> Re
     let name = args.name.as_str();
     let value = match &args.file {
         Some(path) => console.read(path)?,
-        None => password::ask(&format!("value of {name}"), "--file FILE reads it", console)?
-            .into_bytes(),
+        None => password::ask(
+            &format!("value of {name}"),
+            "--file FILE reads it, --file - from standard input",
+            console,
+        )?
+        .into_bytes(),
     };
     if value.is_empty() {
         return Err(Failure::usage("the value is empty"));

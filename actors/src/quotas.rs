@@ -22,15 +22,20 @@ struct Inner {
 
 /// The limits that something counts for.
 #[derive(Debug, Default)]
-pub struct Terms {
-    rates: Vec<(Subject, Rate)>,
-    concurrent: Vec<(Subject, u32)>,
+pub struct Terms([Option<Term>; 2]);
+
+/// What one subject may have.
+#[derive(Debug)]
+struct Term {
+    subject: Subject,
+    rate: Option<Rate>,
+    concurrent: Option<u32>,
 }
 
 /// What was let in; dropped when it has ended.
 #[derive(Debug, Default)]
 pub struct Admitted {
-    permits: Vec<Permit>,
+    permits: [Option<Permit>; 2],
     /// How the tightest rate stands that it counted for.
     pub standing: Option<Standing>,
 }
@@ -38,20 +43,29 @@ pub struct Admitted {
 impl Admitted {
     /// Whether it counts until it has ended.
     pub fn is_going_on(&self) -> bool {
-        !self.permits.is_empty()
+        self.permits.iter().any(Option::is_some)
     }
 }
 
 impl Terms {
     /// Whether there is nothing to pass.
     pub fn is_empty(&self) -> bool {
-        self.rates.is_empty() && self.concurrent.is_empty()
+        self.0.iter().all(Option::is_none)
     }
+}
 
-    fn add(&mut self, subject: impl Fn() -> Subject, rate: Option<Rate>, concurrent: Option<u32>) {
-        self.rates.extend(rate.map(|rate| (subject(), rate)));
-        self.concurrent
-            .extend(concurrent.map(|concurrent| (subject(), concurrent)));
+impl Term {
+    /// Nothing where there is no limit.
+    fn new(
+        subject: impl FnOnce() -> Subject,
+        rate: Option<Rate>,
+        concurrent: Option<u32>,
+    ) -> Option<Self> {
+        (rate.is_some() || concurrent.is_some()).then(|| Self {
+            subject: subject(),
+            rate,
+            concurrent,
+        })
     }
 }
 
@@ -67,38 +81,36 @@ impl Quotas {
 
     /// What an invocation of a function counts for: the function and its space. Asked for every invocation.
     pub fn terms_of_call(&self, function: &Function) -> Terms {
-        let mut terms = Terms::default();
         let (space, id) = (&function.space, &function.function_id);
-        if let Some(own) = &function.limits {
+        let of_function = function.limits.as_ref().and_then(|own| {
             let subject = || Subject::Function(space.clone(), id.clone());
-            terms.add(subject, own.rate.as_ref().and_then(rate), own.concurrent);
-        }
+            Term::new(subject, own.rate.as_ref().and_then(rate), own.concurrent)
+        });
         let (set, settings) = (self.0.accounts.space_limits(space), &self.0.settings);
         let default = default_rate(settings.space_rate, settings.space_burst);
-        terms.add(
+        let of_space = Term::new(
             || Subject::Space(space.clone()),
             set.rate.as_ref().and_then(rate).or(default),
             set.concurrent
                 .or_else(|| above_zero(settings.space_concurrent)),
         );
-        terms
+        Terms([of_function, of_space])
     }
 
     /// What a request counts for: its user. Whoever has no account has no limit.
     pub fn terms_of_request(&self, caller: &Caller) -> Terms {
-        let mut terms = Terms::default();
         let Some(user) = caller.user_id() else {
-            return terms;
+            return Terms::default();
         };
         let (set, settings) = (self.0.accounts.user_limits(user), &self.0.settings);
         let default = default_rate(settings.user_rate, settings.user_burst);
-        terms.add(
+        let of_user = Term::new(
             || Subject::Caller(user.to_string()),
             set.rate.as_ref().and_then(rate).or(default),
             set.concurrent
                 .or_else(|| above_zero(settings.user_concurrent)),
         );
-        terms
+        Terms([of_user, None])
     }
 
     /// Passes all of them, or waits a bounded while for what other nodes may give back.
@@ -108,13 +120,19 @@ impl Quotas {
     pub async fn admit(&self, terms: Terms) -> Result<Admitted, Exceeded> {
         let mut admitted = Admitted::default();
         // First what may have to wait, so that nothing is counted for a rate that does not run.
-        for (subject, max) in &terms.concurrent {
-            let permit = self.0.limits.enter(subject, *max).await?;
-            admitted.permits.push(permit);
+        let Terms(terms) = &terms;
+        for (term, permit) in terms.iter().zip(&mut admitted.permits) {
+            if let Some(term) = term
+                && let Some(max) = term.concurrent
+            {
+                *permit = Some(self.0.limits.enter(&term.subject, max).await?);
+            }
         }
-        for (subject, rate) in &terms.rates {
-            let standing = self.0.limits.take(subject, *rate).await?;
-            admitted.standing = Some(tighter(admitted.standing, standing));
+        for term in terms.iter().flatten() {
+            if let Some(rate) = term.rate {
+                let standing = self.0.limits.take(&term.subject, rate).await?;
+                admitted.standing = Some(tighter(admitted.standing, standing));
+            }
         }
         Ok(admitted)
     }
@@ -158,7 +176,7 @@ impl Quotas {
 }
 
 /// The one that gives less.
-pub fn tighter(one: Option<Standing>, other: Standing) -> Standing {
+fn tighter(one: Option<Standing>, other: Standing) -> Standing {
     match one {
         Some(one) if one.remaining <= other.remaining => one,
         _ => other,

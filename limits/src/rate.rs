@@ -83,11 +83,6 @@ impl RateLimit {
         }
     }
 
-    /// The rate and the burst that it really has.
-    pub(crate) fn rate(&self) -> Rate {
-        self.rate
-    }
-
     /// How it stands.
     pub(crate) fn standing(&self) -> Standing {
         let there = self

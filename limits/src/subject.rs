@@ -9,7 +9,7 @@ use crate::bucket::Rate;
 use crate::rate::Standing;
 
 /// Whose limit it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// All that one user calls.
     Caller(String),
@@ -50,6 +50,20 @@ impl Subject {
             Self::Caller(_) => "caller",
             Self::Function(..) => "function",
             Self::Space(_) => "space",
+        }
+    }
+
+    /// Whose record has a key with this end.
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        let (kind, name) = key.split_once('/')?;
+        match kind {
+            "caller" => Some(Self::Caller(name.to_owned())),
+            "function" => {
+                let (space, id) = name.split_once('/')?;
+                Some(Self::Function(space.parse().ok()?, id.parse().ok()?))
+            }
+            "space" => Some(Self::Space(name.parse().ok()?)),
+            _ => None,
         }
     }
 
@@ -112,5 +126,25 @@ impl From<&Exceeded> for Failure {
         let retry_after = exceeded.retry_after.as_millis();
         Self::new(limited, gateway, Effect::Refused, exceeded.to_string())
             .retry_after_ms(u64::try_from(retry_after).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_tells_whose_it_is() {
+        let (space, id) = ("team".parse::<Space>().unwrap(), "f-1".parse().unwrap());
+        for subject in [
+            Subject::Caller("ada".to_owned()),
+            Subject::Function(space.clone(), id),
+            Subject::Space(space),
+        ] {
+            assert_eq!(Subject::of_key(&subject.key()), Some(subject));
+        }
+        for other in ["", "caller", "function/team", "space/a b", "node/x"] {
+            assert_eq!(Subject::of_key(other), None, "{other}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The limits that this node applies now, each with a task that settles it with the store.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -53,21 +54,23 @@ struct Inner {
     args: Args,
     /// The name of this run of the node among the shares.
     own: String,
-    rates: Table<Settled>,
-    at_once: Table<AtOnce>,
+    rates: Table<Subject, Settled>,
+    at_once: Table<(&'static str, Subject), AtOnce>,
     begun: Instant,
     settling: Semaphore,
 }
 
 /// A rate, and who waits for its next settlement.
 struct Settled {
+    /// As it was set.
+    rate: Rate,
     limit: RateLimit,
     soon: Notify,
     settled: Notify,
 }
 
-/// What is applied now, by its record's key.
-struct Table<T>(RwLock<HashMap<String, Arc<T>>>);
+/// What is applied now.
+struct Table<K, T>(RwLock<HashMap<K, Arc<T>>>);
 
 impl std::fmt::Debug for Args {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,7 +111,7 @@ impl Limits {
     /// A call that is dropped may have been counted.
     pub async fn take(&self, subject: &Subject, rate: Rate) -> Result<Standing, Exceeded> {
         let limit = self.rate_of(subject, rate)?;
-        let until = Instant::now() + self.0.args.settings.wait;
+        let mut until = None;
         loop {
             let settled = limit.settled.notified();
             let verdict = limit.limit.ask();
@@ -117,7 +120,7 @@ impl Limits {
             }
             match verdict {
                 Verdict::Given => return Ok(limit.limit.standing()),
-                Verdict::Unknown if timeout_at(until, settled).await.is_ok() => {}
+                Verdict::Unknown if timeout_at(self.wait(&mut until), settled).await.is_ok() => {}
                 Verdict::Unknown | Verdict::Refused => {
                     let mut exceeded = exceeded(subject, What::Rate(rate));
                     exceeded.standing = Some(limit.limit.standing());
@@ -176,24 +179,26 @@ impl Limits {
     }
 
     fn rate_of(&self, subject: &Subject, rate: Rate) -> Result<Arc<Settled>, Exceeded> {
-        let key = format!("{RATES}{}", subject.key());
-        let interval = self.0.args.settings.settle_interval;
-        let is_current = |limit: &Settled| limit.limit.rate() == rate.settled_every(interval);
-        if let Some(limit) = self.0.rates.get(&key).filter(|limit| is_current(limit)) {
+        let is_current = |limit: &Settled| limit.rate == rate;
+        let found = self.0.rates.get(subject);
+        if let Some(limit) = found.filter(|limit| is_current(limit)) {
             return Ok(limit);
         }
+        let interval = self.0.args.settings.settle_interval;
+        let key = format!("{RATES}{}", subject.key());
         let made = self
             .0
             .rates
-            .make(&key, self.room(), is_current, || Settled {
+            .make(subject, self.room(), is_current, || Settled {
+                rate,
                 limit: RateLimit::new(key.clone(), rate, interval, (self.0.args.nodes)()),
                 soon: Notify::new(),
                 settled: Notify::new(),
             });
         let (limit, is_new) = made.ok_or_else(|| exceeded(subject, What::Rate(rate)))?;
         if is_new {
-            let (limits, limit) = (self.clone(), Arc::clone(&limit));
-            self.spawn(async move { limits.keep_rate(&key, &limit).await });
+            let (limits, limit, subject) = (self.clone(), Arc::clone(&limit), subject.clone());
+            self.spawn(async move { limits.keep_rate(&subject, &key, &limit).await });
         }
         Ok(limit)
     }
@@ -205,14 +210,15 @@ impl Limits {
         max: u32,
         besides: impl FnOnce() -> Option<Besides>,
     ) -> Result<Arc<AtOnce>, Exceeded> {
-        let key = format!("{SHARES}{}/{}", what.kind(), subject.key());
-        if let Some(limit) = self.0.at_once.get(&key) {
+        let whose = (what.kind(), subject.clone());
+        if let Some(limit) = self.0.at_once.get(&whose) {
             limit.set_max(max);
             return Ok(limit);
         }
         let own = self.0.own.clone();
+        let key = format!("{SHARES}{}/{}", what.kind(), subject.key());
         let made = self.0.at_once.make(
-            &key,
+            &whose,
             self.room(),
             |_| true,
             || AtOnce::new(key.clone(), own, max, besides()),
@@ -220,9 +226,14 @@ impl Limits {
         let (limit, is_new) = made.ok_or_else(|| exceeded(subject, what))?;
         if is_new {
             let (limits, limit) = (self.clone(), Arc::clone(&limit));
-            self.spawn(async move { limits.keep_at_once(&key, &limit).await });
+            self.spawn(async move { limits.keep_at_once(&whose, &key, &limit).await });
         }
         Ok(limit)
+    }
+
+    /// Until when a call waits that has begun to.
+    fn wait(&self, until: &mut Option<Instant>) -> Instant {
+        *until.get_or_insert_with(|| Instant::now() + self.0.args.settings.wait)
     }
 
     /// How many limits each table may have.
@@ -237,11 +248,11 @@ impl Limits {
     }
 
     /// Settles a rate until nobody asks for it any more.
-    async fn keep_rate(&self, key: &str, limit: &Arc<Settled>) {
+    async fn keep_rate(&self, subject: &Subject, key: &str, limit: &Arc<Settled>) {
         let args = &self.0.args;
         let (mut pace, mut failing) = (self.pace(), Failing::default());
         let mut passed_since = Instant::now();
-        while self.0.rates.has(key, limit) {
+        while self.0.rates.has(subject, limit) {
             // In vain it is not settled sooner, but when it is due.
             tokio::select! {
                 _ = pace.tick() => {}
@@ -259,7 +270,7 @@ impl Limits {
             let passed = std::mem::replace(&mut passed_since, Instant::now()).elapsed();
             match failing.note(key, settled) {
                 None => limit.limit.go_alone(passed, nodes),
-                Some(true) if self.0.rates.forget(key, limit) => return,
+                Some(true) if self.0.rates.forget(subject, limit) => return,
                 Some(_) => {}
             }
             limit.settled.notify_waiters();
@@ -268,7 +279,7 @@ impl Limits {
     }
 
     /// Settles shares until nobody uses them any more.
-    async fn keep_at_once(&self, key: &str, limit: &Arc<AtOnce>) {
+    async fn keep_at_once(&self, whose: &(&'static str, Subject), key: &str, limit: &Arc<AtOnce>) {
         let args = &self.0.args;
         let lost_after = args.settings.lost_after;
         let (mut pace, mut failing) = (self.pace(), Failing::default());
@@ -287,7 +298,7 @@ impl Limits {
                     let (now, nodes) = (self.0.begun.elapsed(), (args.nodes)());
                     limit.go_alone(now, lost_after, nodes).await;
                 }
-                Some(true) if limit.is_idle() && self.0.at_once.forget(key, limit) => return,
+                Some(true) if limit.is_idle() && self.0.at_once.forget(whose, limit) => return,
                 Some(_) => {}
             }
             sleep(PAUSE).await;
@@ -300,6 +311,14 @@ impl Limits {
         let mut pace = interval_at(Instant::now() + every.mul_f64(rand::random()), every);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pace
+    }
+
+    /// The limit that a record of shares is of, if this node applies it.
+    fn shared_by(&self, key: &str) -> Option<Arc<AtOnce>> {
+        let (kind, subject) = key.strip_prefix(SHARES)?.split_once('/')?;
+        let kinds = [What::Concurrent(0), What::Queued(0)].map(|what| what.kind());
+        let kind = kinds.into_iter().find(|known| *known == kind)?;
+        self.0.at_once.get(&(kind, Subject::of_key(subject)?))
     }
 
     /// Hears what other nodes hold and need.
@@ -315,7 +334,7 @@ impl Limits {
                 }
             };
             for change in changes {
-                let Some(limit) = self.0.at_once.get(change.key()) else {
+                let Some(limit) = self.shared_by(change.key()) else {
                     continue;
                 };
                 match change {
@@ -373,14 +392,14 @@ fn exceeded(subject: &Subject, what: What) -> Exceeded {
     }
 }
 
-impl<T> Default for Table<T> {
+impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
         Self(RwLock::default())
     }
 }
 
-impl<T> Table<T> {
-    fn get(&self, key: &str) -> Option<Arc<T>> {
+impl<K: Clone + Eq + Hash, T> Table<K, T> {
+    fn get(&self, key: &K) -> Option<Arc<T>> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         table.get(key).cloned()
     }
@@ -388,7 +407,7 @@ impl<T> Table<T> {
     /// The one that is there, if it will do, or a new one; nothing where there is no room for that.
     fn make(
         &self,
-        key: &str,
+        key: &K,
         len_max: usize,
         will_do: impl Fn(&T) -> bool,
         new: impl FnOnce() -> T,
@@ -400,16 +419,16 @@ impl<T> Table<T> {
             _ => {}
         }
         let made = Arc::new(new());
-        table.insert(key.to_owned(), Arc::clone(&made));
+        table.insert(key.clone(), Arc::clone(&made));
         Some((made, true))
     }
 
-    fn has(&self, key: &str, item: &Arc<T>) -> bool {
+    fn has(&self, key: &K, item: &Arc<T>) -> bool {
         self.get(key).is_some_and(|found| Arc::ptr_eq(&found, item))
     }
 
     /// Forgets one that nobody has but the table and its task; false when somebody has.
-    fn forget(&self, key: &str, item: &Arc<T>) -> bool {
+    fn forget(&self, key: &K, item: &Arc<T>) -> bool {
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let is_unused = Arc::strong_count(item) == 2;
         if is_unused {

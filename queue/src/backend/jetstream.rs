@@ -169,9 +169,17 @@ struct Shared {
     /// Held by whoever looks.
     sweeping: tokio::sync::Mutex<()>,
     meters: Meters,
-    seldom: Seldom,
+    warnings: Warnings,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// What may become a flood in the log. Each has its own limit, so that none hides another.
+#[derive(Debug, Default)]
+struct Warnings {
+    ends: Seldom,
+    dead_letters: Seldom,
+    taken_over: Seldom,
 }
 
 impl JetStreamQueue {
@@ -204,7 +212,7 @@ impl JetStreamQueue {
             changed: Notify::new(),
             sweep: Notify::new(),
             sweeping: tokio::sync::Mutex::default(),
-            seldom: Seldom::default(),
+            warnings: Warnings::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             options,

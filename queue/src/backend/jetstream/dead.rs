@@ -86,7 +86,7 @@ impl Shared {
             match self.try_to_write(&subject, body.clone()).await {
                 Ok(Some(letter)) => return Some(letter),
                 Ok(None) => {}
-                Err(failed) => self.seldom.warn(|more| {
+                Err(failed) => self.warnings.dead_letters.warn(|more| {
                     tracing::warn!(delivery = %id, error = %failed, more, "a dead letter can not be written, and is written later");
                 }),
             }

@@ -79,7 +79,7 @@ impl Shared {
                         }
                         Step::Later(failed) => {
                             is_in_doubt |= matches!(failed, Failed::Unknown(_));
-                            self.seldom.warn(|more| {
+                            self.warnings.ends.warn(|more| {
                                 tracing::warn!(error = %failed, more, "the end of a delivery can not be told, and is told later");
                             });
                         }
@@ -218,7 +218,7 @@ impl Shared {
         };
         if began > 0 {
             self.meters.lost.increment(began as u64);
-            self.seldom.warn(|more| {
+            self.warnings.taken_over.warn(|more| {
                 tracing::warn!(
                     began, more,
                     "another node took deliveries over that run here, as this one gave no sign of life: they are made twice"

@@ -17,28 +17,29 @@ use crate::sandbox::Sandbox;
 /// What a token adds.
 const AUTH: &str = "auth_added_us";
 
-/// What a rate and a limit on calls in flight add.
-const LIMITS: &str = "ratelimit_added_us";
+/// What a rate adds.
+const RATE: &str = "ratelimit_added_us";
+
+/// What all limits add that a call can count for.
+const LIMITS: &str = "limits_added_us";
 
 /// The rows of this part.
-pub(super) const NAMES: [&str; 2] = [AUTH, LIMITS];
+pub(super) const NAMES: [&str; 3] = [AUTH, RATE, LIMITS];
 
 /// The most that a token may add at the median.
 const AUTH_US_MAX: f64 = 10.0;
 
-/// The most that limits may add at the median.
-const LIMITS_US_MAX: f64 = 2.0;
+/// The most that a rate may add at the median.
+const RATE_US_MAX: f64 = 2.0;
 
 const FUNCTION: &str = "bench";
 
 /// As long as the name of a user's own space, so that both calls have a body of one length.
 const OPEN_SPACE: &str = "u-00000000000000000000000000000000";
 
-/// A node and what is called there.
+/// A node whose function is called.
 struct Server {
-    _sandbox: Sandbox,
-    subject: Subject,
-    samples: Vec<Sample>,
+    sandbox: Sandbox,
 }
 
 pub(super) async fn measure(
@@ -46,94 +47,156 @@ pub(super) async fn measure(
     cores: &Cores,
     report: &mut Report,
 ) -> anyhow::Result<()> {
+    let rate = json!({ "perSecond": 1_000_000 });
+    let rate_alone = [json!({ "rate": rate }), json!({})];
+    let all = json!({ "rate": rate, "concurrent": 1_000 });
     if selection.wants(AUTH) {
         progress("warm calls with a user's token, and without authentication");
-        let servers = async { Ok([Server::open().await?, Server::with_user().await?]) };
-        added((AUTH, AUTH_US_MAX), servers, selection, cores, report).await?;
+        let added = token_adds(selection, cores).await.context(AUTH)?;
+        report.row(added);
+    }
+    if selection.wants(RATE) {
+        progress("warm calls of a function with a rate, and without");
+        let row = (RATE, Some(RATE_US_MAX));
+        let added = limits_add(row, &rate_alone, selection, cores).await;
+        report.row(added.context(RATE)?);
     }
     if selection.wants(LIMITS) {
-        progress("warm calls of a function with limits, and of one without");
-        let servers = async { Ok([Server::open().await?, Server::with_limits().await?]) };
-        added((LIMITS, LIMITS_US_MAX), servers, selection, cores, report).await?;
+        progress("warm calls of a function with all limits, and without");
+        let added = limits_add((LIMITS, None), &[all.clone(), all], selection, cores).await;
+        report.row(added.context(LIMITS)?);
     }
     Ok(())
 }
 
-/// Measures what the second server's calls take longer than the first one's, in turns.
-async fn added(
-    (name, target): (&'static str, f64),
-    servers: impl Future<Output = anyhow::Result<[Server; 2]>>,
+async fn token_adds(selection: &Selection, cores: &Cores) -> anyhow::Result<Row> {
+    Cores::pin(cores.servers)?;
+    let (open, locked) = (Server::open().await?, Server::locked().await?);
+    let plain = open.function(OPEN_SPACE, None).await?;
+    let (space, token) = locked.user().await?;
+    let checked = locked.function(&space, Some(token)).await?;
+    let prepare = async |_| Ok(());
+    added(
+        (AUTH, Some(AUTH_US_MAX)),
+        [&plain, &checked],
+        prepare,
+        selection,
+        cores,
+    )
+    .await
+}
+
+/// What limits of a function and of its space add. They are set and taken away between rounds, so that the same processes are called:
+/// two of one program differ by more than a limit costs.
+async fn limits_add(
+    row: (&'static str, Option<f64>),
+    [of_function, of_space]: &[Value; 2],
     selection: &Selection,
     cores: &Cores,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Row> {
     Cores::pin(cores.servers)?;
-    let mut servers = servers.await?;
+    let server = Server::open().await?;
+    let called = server.function(OPEN_SPACE, None).await?;
+    let none = json!({ "rate": null, "concurrent": null });
+    let nothing = json!({});
+    let prepare = async |which| {
+        let (of_function, of_space) = match which {
+            0 => (&nothing, &none),
+            _ => (of_function, of_space),
+        };
+        server.limit_space(OPEN_SPACE, of_space).await?;
+        server.limit_function(OPEN_SPACE, of_function).await?;
+        let (head, _) = load::once(&called).await?;
+        let is_limited = head.headers.contains_key("ratelimit-limit");
+        ensure!(
+            is_limited == (which == 1),
+            "the limits are not in force: {head:?}"
+        );
+        Ok(())
+    };
+    added(row, [&called, &called], prepare, selection, cores).await
+}
+
+/// Measures what calls of the second kind take longer than those of the first one, in turns.
+async fn added(
+    (name, target): (&'static str, Option<f64>),
+    subjects: [&Subject; 2],
+    prepare: impl AsyncFn(usize) -> anyhow::Result<()>,
+    selection: &Selection,
+    cores: &Cores,
+) -> anyhow::Result<Row> {
+    let mut samples: [Vec<Sample>; 2] = [Vec::new(), Vec::new()];
     for round in 0..selection.rounds {
-        for step in 0..servers.len() {
-            let count = servers.len();
-            let server = &mut servers[(round + step) % count];
-            let sample = load::run(cores, &server.subject, Shape::Closed(1), selection.length);
-            server.samples.push(sample.await.context(name)?);
+        for step in 0..2 {
+            let which = (round + step) % 2;
+            prepare(which).await?;
+            let sample = load::run(cores, subjects[which], Shape::Closed(1), selection.length);
+            samples[which].push(sample.await?);
         }
     }
     cores.release()?;
-    let [plain, checked] = &servers;
-    let rounds = checked.samples.iter().zip(&plain.samples);
+    let [plain, checked] = &samples;
+    let rounds = checked.iter().zip(plain);
     let added = median(rounds.map(|(checked, plain)| checked.p50_us - plain.p50_us));
-    let runs = checked.samples.len();
-    report.row(Row::alone(name, added, "us", Some(target), runs));
-    Ok(())
+    Ok(Row::alone(name, added, "us", target, checked.len()))
 }
 
 impl Server {
     async fn open() -> anyhow::Result<Self> {
         let sandbox = Sandbox::builder().nodes(1).start().await;
-        Self::serving(sandbox, OPEN_SPACE, None, |record| record).await
+        Ok(Self { sandbox })
     }
 
-    /// As many limits as a call can count for, none of which is reached.
-    async fn with_limits() -> anyhow::Result<Self> {
-        let sandbox = Sandbox::builder().nodes(1).start().await;
-        let rate = json!({ "perSecond": 1_000_000 });
-        let set = json!({ "limits": { "rate": rate, "concurrent": 1_000 } });
-        let path = format!("/v1/spaces/{OPEN_SPACE}");
-        let node = sandbox.node(0);
-        let changed = node.config(Method::PATCH, &path, Some(&set)).await;
-        ensure!(changed.status == 200, "the limits are not set: {changed:?}");
-        let limited = |record: Record| {
-            let record = record.limit("rate", rate.clone());
-            record.limit("concurrent", json!(1_000))
-        };
-        Self::serving(sandbox, OPEN_SPACE, None, limited).await
-    }
-
-    async fn with_user() -> anyhow::Result<Self> {
+    async fn locked() -> anyhow::Result<Self> {
         let sandbox = Sandbox::builder().auth_required().nodes(1).start().await;
+        Ok(Self { sandbox })
+    }
+
+    /// Signs a user up and in: its space, and its token as a header.
+    async fn user(&self) -> anyhow::Result<(String, HeaderValue)> {
+        let sandbox = &self.sandbox;
         let user = json!({ "email": "bench@example.com", "password": "password123" });
-        api(&sandbox, Method::POST, "users", None, Some(&user)).await?;
-        let told = api(&sandbox, Method::POST, "users/login", None, Some(&user)).await?;
+        api(sandbox, Method::POST, "users", None, Some(&user)).await?;
+        let told = api(sandbox, Method::POST, "users/login", None, Some(&user)).await?;
         let token = told["token"].as_str().context("a login gives a token")?;
-        let me = api(&sandbox, Method::GET, "users/me", Some(token), None).await?;
+        let me = api(sandbox, Method::GET, "users/me", Some(token), None).await?;
         let id = me["userId"].as_str().context("a user has an id")?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
         value.set_sensitive(true);
-        let space = format!("u-{id}");
-        Self::serving(sandbox, &space, Some(value), |record| record).await
+        Ok((format!("u-{id}"), value))
+    }
+
+    async fn limit_space(&self, space: &str, limits: &Value) -> anyhow::Result<()> {
+        let set = json!({ "limits": limits });
+        let path = format!("/v1/spaces/{space}");
+        let node = self.sandbox.node(0);
+        let changed = node.config(Method::PATCH, &path, Some(&set)).await;
+        ensure!(changed.status == 200, "the limits are not set: {changed:?}");
+        Ok(())
+    }
+
+    /// Changes the limits of the function; its instance stays.
+    async fn limit_function(&self, space: &str, limits: &Value) -> anyhow::Result<()> {
+        let limits = limits.as_object().into_iter().flatten();
+        let record = limits.fold(record()?, |record, (field, value)| {
+            record.limit(field, value.clone())
+        });
+        let path = format!("/v1/spaces/{space}/functions/{FUNCTION}");
+        let (node, record) = (self.sandbox.node(0), self.sandbox.record(&record));
+        let changed = node.config(Method::PUT, &path, Some(&record)).await;
+        ensure!(changed.status == 200, "the limits are not set: {changed:?}");
+        Ok(())
     }
 
     /// Registers the function in a space and calls it once, so that it is warm.
-    async fn serving(
-        sandbox: Sandbox,
+    async fn function(
+        &self,
         space: &str,
         authorization: Option<HeaderValue>,
-        change: impl FnOnce(Record) -> Record,
-    ) -> anyhow::Result<Self> {
-        let program = function::program()?;
-        let record = change(Record::command(FUNCTION, [program.as_str(), "serve"]).max(1));
-        let node = sandbox.node(0);
+    ) -> anyhow::Result<Subject> {
+        let node = self.sandbox.node(0);
         let path = format!("/v1/spaces/{space}/functions");
-        let record = sandbox.record(&record);
+        let record = self.sandbox.record(&record()?);
         let made = node.config(Method::POST, &path, Some(&record)).await;
         ensure!(
             made.status == 201,
@@ -156,12 +219,13 @@ impl Server {
                 "expected a {expected} start, got {start:?}: {said}"
             );
         }
-        Ok(Self {
-            _sandbox: sandbox,
-            subject,
-            samples: Vec::new(),
-        })
+        Ok(subject)
     }
+}
+
+fn record() -> anyhow::Result<Record> {
+    let program = function::program()?;
+    Ok(Record::command(FUNCTION, [program.as_str(), "serve"]).max(1))
 }
 
 async fn api(

@@ -197,7 +197,12 @@ impl Invoker {
     pub async fn invoke(&self, request: Request) -> Result<Completed, Box<Failed>> {
         let counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
-        let admitted = match self.admit_call(&request).await {
+        // One whose function is not known counts for nobody.
+        let registered = match self.registered(&request.space, &request.function_id) {
+            Ok(registered) => registered,
+            Err(failure) => return Err(self.failed(failure, attempt, None)),
+        };
+        let admitted = match self.admit_call(&registered).await {
             Ok(admitted) => admitted,
             Err(exceeded) => {
                 let failure = Failure::from(&exceeded);
@@ -205,7 +210,7 @@ impl Invoker {
             }
         };
         let standing = admitted.standing;
-        match self.attempts(&request, &mut attempt).await {
+        match self.attempts(&request, registered, &mut attempt).await {
             Ok(mut completed) => {
                 completed.standing = standing;
                 if let Body::Stream(stream) = completed.reply.body {
@@ -237,18 +242,12 @@ impl Invoker {
         })
     }
 
-    /// Counts an invocation for its function and its space, where it enters the cluster. One whose function is not known counts for nobody.
-    async fn admit_call(&self, request: &Request) -> Result<Admitted, Exceeded> {
-        let Some(quotas) = &self.parts.quotas else {
-            return Ok(Admitted::default());
-        };
-        let registry = self.parts.registry.load();
-        let registered = registry.function(&request.space, &request.function_id);
-        let terms = registered.map(|registered| quotas.terms_of_call(&registered.function));
-        drop(registry);
-        match terms.filter(|terms| !terms.is_empty()) {
-            // In a box, so that a call without limits carries nothing of it.
-            Some(terms) => Box::pin(quotas.admit(terms)).await,
+    /// Counts an invocation for its function and its space, where it enters the cluster.
+    async fn admit_call(&self, registered: &Registered) -> Result<Admitted, Exceeded> {
+        let quotas = self.parts.quotas.as_ref();
+        let terms = quotas.map(|quotas| (quotas, quotas.terms_of_call(&registered.function)));
+        match terms.filter(|(_, terms)| !terms.is_empty()) {
+            Some((quotas, terms)) => quotas.admit(terms).await,
             None => Ok(Admitted::default()),
         }
     }
@@ -256,10 +255,10 @@ impl Invoker {
     async fn attempts(
         &self,
         request: &Request,
+        mut registered: Arc<Registered>,
         attempt: &mut Attempt,
     ) -> Result<Completed, Failure> {
         loop {
-            let registered = self.registered(&request.space, &request.function_id)?;
             let begun = request.begun.unwrap_or(attempt.begun);
             let deadline = self.admit(&registered, request, begun)?;
             match self.attempt(request, &registered, deadline, attempt).await {
@@ -274,6 +273,8 @@ impl Invoker {
                     attempt.last_failure = Some(failure);
                 }
             }
+            // It may be another one by now.
+            registered = self.registered(&request.space, &request.function_id)?;
         }
     }
 

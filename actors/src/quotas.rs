@@ -45,12 +45,40 @@ impl Admitted {
     pub fn is_going_on(&self) -> bool {
         self.permits.iter().any(Option::is_some)
     }
+
+    /// Notes how a rate stands.
+    fn stands(&mut self, standing: Standing) {
+        let tightest = self
+            .standing
+            .filter(|one| one.remaining <= standing.remaining);
+        self.standing = tightest.or(Some(standing));
+    }
+}
+
+/// What is passed one after the other: first what may have to wait, so that nothing is counted for a rate that does not run.
+const STEPS: usize = 4;
+
+/// What is asked of one subject in one step.
+enum Asked {
+    Concurrent(u32),
+    Rate(Rate),
 }
 
 impl Terms {
     /// Whether there is nothing to pass.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
+    }
+
+    /// What is passed in that step.
+    fn step(&self, step: usize) -> Option<(&Subject, Asked)> {
+        let count = self.0.len();
+        let term = self.0[step % count].as_ref()?;
+        let asked = match step < count {
+            true => Asked::Concurrent(term.concurrent?),
+            false => Asked::Rate(term.rate?),
+        };
+        Some((&term.subject, asked))
     }
 }
 
@@ -119,19 +147,51 @@ impl Quotas {
     /// [`Exceeded`], for the first that is used up.
     pub async fn admit(&self, terms: Terms) -> Result<Admitted, Exceeded> {
         let mut admitted = Admitted::default();
-        // First what may have to wait, so that nothing is counted for a rate that does not run.
-        let Terms(terms) = &terms;
-        for (term, permit) in terms.iter().zip(&mut admitted.permits) {
-            if let Some(term) = term
-                && let Some(max) = term.concurrent
-            {
-                *permit = Some(self.0.limits.enter(&term.subject, max).await?);
+        match self.admit_now(&terms, &mut admitted)? {
+            STEPS => Ok(admitted),
+            // In a box, so that who need not wait carries nothing of it.
+            done => Box::pin(self.admit_rest(terms, done, admitted)).await,
+        }
+    }
+
+    /// Passes those for which nobody has to be waited for; how many there were.
+    fn admit_now(&self, terms: &Terms, admitted: &mut Admitted) -> Result<usize, Exceeded> {
+        for step in 0..STEPS {
+            match terms.step(step) {
+                None => {}
+                Some((subject, Asked::Concurrent(max))) => {
+                    match self.0.limits.try_enter(subject, max)? {
+                        Some(permit) => admitted.permits[step] = Some(permit),
+                        None => return Ok(step),
+                    }
+                }
+                Some((subject, Asked::Rate(rate))) => {
+                    match self.0.limits.try_take(subject, rate)? {
+                        Some(standing) => admitted.stands(standing),
+                        None => return Ok(step),
+                    }
+                }
             }
         }
-        for term in terms.iter().flatten() {
-            if let Some(rate) = term.rate {
-                let standing = self.0.limits.take(&term.subject, rate).await?;
-                admitted.standing = Some(tighter(admitted.standing, standing));
+        Ok(STEPS)
+    }
+
+    /// Passes the others, each as soon as it is its turn.
+    async fn admit_rest(
+        &self,
+        terms: Terms,
+        done: usize,
+        mut admitted: Admitted,
+    ) -> Result<Admitted, Exceeded> {
+        for step in done..STEPS {
+            match terms.step(step) {
+                None => {}
+                Some((subject, Asked::Concurrent(max))) => {
+                    admitted.permits[step] = Some(self.0.limits.enter(subject, max).await?);
+                }
+                Some((subject, Asked::Rate(rate))) => {
+                    admitted.stands(self.0.limits.take(subject, rate).await?);
+                }
             }
         }
         Ok(admitted)
@@ -172,14 +232,6 @@ impl Quotas {
         })?;
         let set = set.limits.functions;
         Ok(set.or_else(|| above_zero(self.0.settings.space_functions)))
-    }
-}
-
-/// The one that gives less.
-fn tighter(one: Option<Standing>, other: Standing) -> Standing {
-    match one {
-        Some(one) if one.remaining <= other.remaining => one,
-        _ => other,
     }
 }
 

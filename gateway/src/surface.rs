@@ -234,8 +234,7 @@ impl Surface {
         if terms.is_empty() {
             return Ok(Admitted::default());
         }
-        // In a box, so that a request without limits carries nothing of it.
-        let admitted = Box::pin(quotas.admit(terms)).await;
+        let admitted = quotas.admit(terms).await;
         admitted.map_err(|exceeded| Error::exceeded(&exceeded))
     }
 

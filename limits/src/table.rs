@@ -69,6 +69,29 @@ struct Settled {
     settled: Notify,
 }
 
+impl Settled {
+    /// Counts one call, if this node can tell.
+    fn take(&self, subject: &Subject) -> Result<Option<Standing>, Exceeded> {
+        let verdict = self.limit.ask();
+        if self.limit.is_low() || verdict == Verdict::Unknown {
+            self.soon.notify_one();
+        }
+        match verdict {
+            Verdict::Given => Ok(Some(self.limit.standing())),
+            Verdict::Unknown => Ok(None),
+            Verdict::Refused => Err(self.exceeded(subject)),
+        }
+    }
+
+    fn exceeded(&self, subject: &Subject) -> Exceeded {
+        Exceeded {
+            standing: Some(self.limit.standing()),
+            retry_after: self.limit.retry_after(),
+            ..exceeded(subject, What::Rate(self.rate))
+        }
+    }
+}
+
 /// What is applied now.
 struct Table<K, T>(RwLock<HashMap<K, Arc<T>>>);
 
@@ -102,6 +125,15 @@ impl Limits {
         limits
     }
 
+    /// Counts one call, if this node can tell; nothing where its next settlement tells.
+    ///
+    /// # Errors
+    /// [`Exceeded`]; nothing was counted then.
+    pub fn try_take(&self, subject: &Subject, rate: Rate) -> Result<Option<Standing>, Exceeded> {
+        let limit = self.rate_of(subject, rate)?;
+        limit.take(subject)
+    }
+
     /// Counts one call. What this node can not tell, it waits for, at most `quotas.wait`.
     ///
     /// # Errors
@@ -111,27 +143,28 @@ impl Limits {
     /// A call that is dropped may have been counted.
     pub async fn take(&self, subject: &Subject, rate: Rate) -> Result<Standing, Exceeded> {
         let limit = self.rate_of(subject, rate)?;
-        let mut until = None;
+        let until = Instant::now() + self.0.args.settings.wait;
         loop {
             let settled = limit.settled.notified();
-            let verdict = limit.limit.ask();
-            if limit.limit.is_low() || verdict == Verdict::Unknown {
-                limit.soon.notify_one();
+            if let Some(standing) = limit.take(subject)? {
+                return Ok(standing);
             }
-            match verdict {
-                Verdict::Given => return Ok(limit.limit.standing()),
-                Verdict::Unknown if timeout_at(self.wait(&mut until), settled).await.is_ok() => {}
-                Verdict::Unknown | Verdict::Refused => {
-                    let mut exceeded = exceeded(subject, What::Rate(rate));
-                    exceeded.standing = Some(limit.limit.standing());
-                    exceeded.retry_after = limit.limit.retry_after();
-                    return Err(exceeded);
-                }
+            if timeout_at(until, settled).await.is_err() {
+                return Err(limit.exceeded(subject));
             }
         }
     }
 
-    /// Begins something of which there may be `what` at once. What this node has no room for waits for what others give back, at most
+    /// Begins something of which there may be `max` at once, if this node has room for it.
+    ///
+    /// # Errors
+    /// [`Exceeded`], where this node applies as many limits as it may.
+    pub fn try_enter(&self, subject: &Subject, max: u32) -> Result<Option<Permit>, Exceeded> {
+        let limit = self.at_once_of(subject, What::Concurrent(max), max, || None)?;
+        Ok(limit.try_enter(1))
+    }
+
+    /// Begins something of which there may be `max` at once. What this node has no room for waits for what others give back, at most
     /// `quotas.wait`.
     ///
     /// # Errors
@@ -229,11 +262,6 @@ impl Limits {
             self.spawn(async move { limits.keep_at_once(&whose, &key, &limit).await });
         }
         Ok(limit)
-    }
-
-    /// Until when a call waits that has begun to.
-    fn wait(&self, until: &mut Option<Instant>) -> Instant {
-        *until.get_or_insert_with(|| Instant::now() + self.0.args.settings.wait)
     }
 
     /// How many limits each table may have.

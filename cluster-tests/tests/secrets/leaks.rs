@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cluster_tests::{NodeOptions, Record, Sandbox, until};
+use cluster_tests::{Record, Sandbox, Tap, eventually, until};
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::{
     FIRST, PATIENCE, SECOND, base64, command, files_below, register, said, secrets, with_secrets,
@@ -43,7 +43,13 @@ fn has(bytes: &[u8], text: &str) -> bool {
     String::from_utf8_lossy(bytes).contains(text)
 }
 
-/// Each file below a directory that has one of the values, in the open or in base64.
+/// A text in the open, and as it would stand in base64 and in hex by itself.
+fn forms(text: &str) -> [String; 3] {
+    let hex = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    [text.to_owned(), base64(text), hex]
+}
+
+/// Each file below a directory that has one of the texts.
 fn leaks(dir: &Path, hidden: &[String]) -> Vec<String> {
     let files = files_below(dir).into_iter();
     let has_one = |path: &String| {
@@ -53,22 +59,57 @@ fn leaks(dir: &Path, hidden: &[String]) -> Vec<String> {
     files.filter(has_one).collect()
 }
 
+/// Those of the texts that are in one of the datagrams.
+fn gossiped(tap: &Tap, texts: &[String]) -> Vec<String> {
+    let datagrams = tap.datagrams();
+    let is_in_one = |text: &&String| datagrams.iter().any(|bytes| has(bytes, text));
+    texts.iter().filter(is_in_one).cloned().collect()
+}
+
+/// Holds that gossip went on for a while, and that none of the texts is in it, nor anything else that can be read.
+async fn check_gossip(sandbox: &Sandbox, hidden: &[String]) {
+    let tap = sandbox.tap();
+    let before = tap.datagrams().len();
+    assert!(before > 0, "nothing was gossiped");
+    eventually("gossip goes on", PATIENCE, || async {
+        // A round of one node with another is three.
+        match tap.datagrams().len() - before {
+            count @ ..50 => Err(format!("{count} datagrams")),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let secret = std::fs::read_to_string(sandbox.dir().join("secret")).expect("a secret");
+    let mut hidden = hidden.to_vec();
+    hidden.extend(forms(secret.trim()));
+    // Every message has it before it is sealed.
+    hidden.push(sandbox.id().to_owned());
+    assert_eq!(gossiped(tap, &hidden), [""; 0]);
+
+    // What is sent in the open is found, so the search can fail.
+    let open = "open-Jw3eN8uYq5Vt1Kc6".to_owned();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let address = sandbox.node(0).peer_address();
+    let sent = socket.send_to(open.as_bytes(), address).await;
+    sent.expect("send a datagram");
+    until("what is sent in the open is found", PATIENCE, || async {
+        gossiped(tap, std::slice::from_ref(&open)) == [open.clone()]
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_is_found_nowhere_but_in_its_instances() {
     let (endpoint, traced) = collector().await;
-    let mut builder = Sandbox::builder()
+    let sandbox = Sandbox::builder()
+        .nodes(3)
+        .tapped()
         .env("HEARTH_TELEMETRY__OTLP_ENDPOINT", &endpoint)
-        .env("HEARTH_LOGS__LEVEL", "trace,hyper=trace,h2=trace,tonic=trace,tower=trace,reqwest=trace,chitchat=trace,bollard=trace");
-    for _ in 0..3 {
-        builder = builder.node(NodeOptions::default());
-    }
-    let sandbox = builder.start().await;
+        .env("HEARTH_LOGS__LEVEL", "trace,hyper=trace,h2=trace,tonic=trace,tower=trace,reqwest=trace,chitchat=trace,bollard=trace")
+        .start()
+        .await;
     let nodes = sandbox.nodes();
-    let hidden: Vec<String> = [FIRST, SECOND]
-        .iter()
-        // As it would stand in base64 by itself.
-        .flat_map(|text| [(*text).to_owned(), base64(text)])
-        .collect();
+    let hidden: Vec<String> = [FIRST, SECOND].into_iter().flat_map(forms).collect();
 
     let file = sandbox.dir().join("value");
     let mut spoken = Vec::new();
@@ -164,6 +205,7 @@ async fn a_value_is_found_nowhere_but_in_its_instances() {
             "in a trace"
         );
     }
+    check_gossip(&sandbox, &hidden).await;
     for node in &nodes {
         assert!(node.log().contains("TRACE"), "it logs all there is");
     }

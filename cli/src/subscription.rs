@@ -70,16 +70,30 @@ async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failur
             "nothing is subscribed in space {}; `hearth subscription create` adds one",
             options.space
         ),
-        heading: ["SUBSCRIPTION", "EVENT", "METHOD", "PATH", "FUNCTION"],
+        heading: [
+            "SUBSCRIPTION",
+            "EVENT",
+            "METHOD",
+            "PATH",
+            "FUNCTION",
+            "AUTHORIZER",
+        ],
         row,
     };
     list.print(options, console).await
 }
 
-fn row(record: &Value) -> [String; 5] {
+fn row(record: &Value) -> [String; 6] {
     let Ok(subscription) = Subscription::deserialize(record) else {
-        return ["subscriptionId", "event", "method", "path", "functionId"]
-            .map(|name| text(&record[name]));
+        return [
+            "subscriptionId",
+            "event",
+            "method",
+            "path",
+            "functionId",
+            "authorizerId",
+        ]
+        .map(|name| text(&record[name]));
     };
     [
         subscription.subscription_id.to_string(),
@@ -90,6 +104,9 @@ fn row(record: &Value) -> [String; 5] {
             .unwrap_or_default(),
         subscription.path.clone(),
         subscription.function_id.to_string(),
+        (subscription.authorizer_id.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     ]
 }
 

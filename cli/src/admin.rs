@@ -12,6 +12,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
 use crate::password::{PasswordArgs, read_secret};
+use crate::records::text;
 use crate::space::{LimitArgs, shown};
 use crate::table::table;
 use crate::user::tell;
@@ -238,7 +239,6 @@ async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failur
         return Ok(());
     }
     let rows = users.iter().map(|user| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let spaces = user["spaces"].as_array().into_iter().flatten();
         [
             text(&user["id"]),

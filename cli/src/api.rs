@@ -67,6 +67,11 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// A `DELETE` of the path's segments.
+    pub(crate) fn delete(path: &'a [&'a str]) -> Self {
+        Self::new(Method::DELETE, path, None)
+    }
+
     /// Another method, with or without a JSON body.
     pub(crate) fn new(method: Method, path: &'a [&'a str], body: Option<Vec<u8>>) -> Self {
         Self {

@@ -7,6 +7,7 @@ use crate::api::{Api, Call};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
+use crate::records;
 use crate::table::table;
 
 mod each;
@@ -63,7 +64,10 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     match command {
         DeadLetterCommand::List => list(options, console).await,
-        DeadLetterCommand::Show(args) => show(options, &args.id, console).await,
+        DeadLetterCommand::Show(args) => {
+            let path = ["v1", "dead-letters", &args.id];
+            records::get(options, Call::get(&path), console).await
+        }
         DeadLetterCommand::Redrive(args) => {
             each::run(options, each::What::Redrive, args, console).await
         }
@@ -100,15 +104,6 @@ async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failur
         "ID", "SPACE", "FUNCTION", "EVENT", "ATTEMPTS", "REASON", "STATUS",
     ];
     Ok(console.text(&table(heading, rows))?)
-}
-
-async fn show(options: &Options, id: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = ["v1", "dead-letters", id];
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    Ok(console.json(&answer.text())?)
 }
 
 /// Reads all that the node has, page by page, and returns the name of the node.

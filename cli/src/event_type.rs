@@ -3,14 +3,13 @@
 use clap::{Args, Subcommand};
 use protocol::{EventTypeRecord, FunctionId};
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::{Api, Call};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::{Options, pair};
-use crate::table::table;
+use crate::records::{self, List, text};
 
 /// What can be done with event types.
 #[derive(Debug, Clone, Subcommand)]
@@ -64,8 +63,14 @@ pub(crate) async fn run(
     match command {
         EventTypeCommand::Create(args) => create(options, args, console).await,
         EventTypeCommand::List => list(options, console).await,
-        EventTypeCommand::Get(args) => get(options, &args.name, console).await,
-        EventTypeCommand::Delete(args) => delete(options, &args.name, console).await,
+        EventTypeCommand::Get(args) => {
+            let path = one(options, &args.name);
+            records::get(options, Call::get(&path), console).await
+        }
+        EventTypeCommand::Delete(args) => {
+            let path = one(options, &args.name);
+            records::delete(options, Call::delete(&path), &args.name, console).await
+        }
     }
 }
 
@@ -98,56 +103,18 @@ async fn create(
     Ok(())
 }
 
-/// The answer, read element by element, so that what this version does not know hides no other event type.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    event_types: Vec<Value>,
-}
-
 async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = all(options);
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    if options.json {
-        return Ok(console.json(&answer.text())?);
-    }
-    let Listed { event_types } = answer.json()?;
-    if event_types.is_empty() {
-        let space = &options.space;
-        writeln!(
-            console.err,
-            "space {space} has no event types; `hearth event-type create` adds one"
-        )?;
-        return Ok(());
-    }
-    let rows = event_types.iter().map(|record| {
-        ["name", "authorizerId"].map(|name| record[name].as_str().unwrap_or_default().to_owned())
-    });
-    Ok(console.text(&table(["EVENT TYPE", "AUTHORIZER"], rows))?)
-}
-
-async fn get(options: &Options, name: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = one(options, name);
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    Ok(console.json(&answer.text())?)
-}
-
-async fn delete(options: &Options, name: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = one(options, name);
-    let call = Call::new(Method::DELETE, &path, None);
-    let answer = Api::config(options)?.call(call).await?.accept()?;
-    let shown = if options.json {
-        answer.text()
-    } else {
-        format!("deleted {name} from space {}", options.space)
+    let list = List {
+        path: &all(options),
+        member: "eventTypes",
+        none: format!(
+            "space {} has no event types; `hearth event-type create` adds one",
+            options.space
+        ),
+        heading: ["EVENT TYPE", "AUTHORIZER"],
+        row: |record| ["name", "authorizerId"].map(|name| text(&record[name])),
     };
-    Ok(console.text(&shown)?)
+    list.print(options, console).await
 }
 
 fn all(options: &Options) -> [&str; 4] {

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 use protocol::FunctionId;
-use reqwest::Method;
 
-use crate::api::{Api, Call};
+use crate::api::Call;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
+use crate::records;
 
 pub(crate) mod invoke;
 mod list;
@@ -57,50 +57,22 @@ pub(crate) async fn run(
     match command {
         FunctionCommand::Register(args) => register::run(options, args, console).await,
         FunctionCommand::List => list::run(options, console).await,
-        FunctionCommand::Get(args) => get(options, &args.id, console).await,
-        FunctionCommand::Delete(args) => delete(options, &args.id, console).await,
+        FunctionCommand::Get(args) => {
+            let path = one(options, &args.id);
+            records::get(options, Call::get(&path), console).await
+        }
+        FunctionCommand::Delete(args) => {
+            let path = one(options, &args.id);
+            records::delete(options, Call::delete(&path), args.id.as_str(), console).await
+        }
         FunctionCommand::Invoke(args) => invoke::run(options, args, console).await,
         FunctionCommand::Logs(args) => logs::run(options, args, console).await,
     }
 }
 
-async fn get(options: &Options, id: &FunctionId, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = [
-        "v1",
-        "spaces",
-        options.space.as_str(),
-        "functions",
-        id.as_str(),
-    ];
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    Ok(console.json(&answer.text())?)
-}
-
-async fn delete(
-    options: &Options,
-    id: &FunctionId,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    let path = [
-        "v1",
-        "spaces",
-        options.space.as_str(),
-        "functions",
-        id.as_str(),
-    ];
-    let answer = Api::config(options)?
-        .call(Call::new(Method::DELETE, &path, None))
-        .await?
-        .accept()?;
-    let shown = if options.json {
-        answer.text()
-    } else {
-        format!("deleted {id} from space {}", options.space)
-    };
-    Ok(console.text(&shown)?)
+fn one<'a>(options: &'a Options, id: &'a FunctionId) -> [&'a str; 5] {
+    let space = options.space.as_str();
+    ["v1", "spaces", space, "functions", id.as_str()]
 }
 
 /// Reads a function's id. `.` and `..` are refused: in a URL they mean another path, however they are written.

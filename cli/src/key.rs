@@ -12,6 +12,7 @@ use crate::api::{Api, Call};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::{Options, duration};
+use crate::records::text;
 use crate::table::table;
 use crate::user::tell;
 
@@ -71,7 +72,7 @@ pub(crate) async fn run(
         KeyCommand::List => list(options, console).await,
         KeyCommand::Revoke(args) => {
             let path = ["api", "v1", "keys", &args.id];
-            let call = Call::new(Method::DELETE, &path, None);
+            let call = Call::delete(&path);
             let answer = Api::functions(options)?.call(call).await?.accept()?;
             tell(options, &answer, console)
         }
@@ -110,22 +111,17 @@ async fn create(
 const PATH: [&str; 3] = ["api", "v1", "keys"];
 
 async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Listed {
-        keys: Vec<Value>,
-    }
     let call = Call::get(&PATH);
     let answer = Api::functions(options)?.call(call).await?.accept()?;
     if options.json {
         return Ok(console.json(&answer.text())?);
     }
-    let Listed { keys } = answer.json()?;
+    let keys = answer.list("keys")?;
     if keys.is_empty() {
         writeln!(console.err, "no keys; `hearth key create` makes one")?;
         return Ok(());
     }
     let rows = keys.iter().map(|key| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let all = |value: &Value| {
             let all = value.as_array().into_iter().flatten();
             all.map(text).collect::<Vec<_>>().join(",")

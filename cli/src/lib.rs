@@ -22,6 +22,7 @@ mod login;
 mod options;
 mod password;
 mod ready;
+mod records;
 mod schedule;
 mod secret;
 mod space;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use reqwest::header::ETAG;
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -13,7 +12,7 @@ use crate::api::{Api, Call};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
-use crate::table::table;
+use crate::records::{self, List, text};
 
 mod create;
 #[cfg(test)]
@@ -63,43 +62,34 @@ pub(crate) async fn run(
     match command {
         ScheduleCommand::Create(args) => create::run(options, args, console).await,
         ScheduleCommand::List => list(options, console).await,
-        ScheduleCommand::Get(args) => get(options, &args.id, console).await,
+        ScheduleCommand::Get(args) => {
+            let path = one(options, &args.id);
+            records::get(options, Call::get(&path), console).await
+        }
         ScheduleCommand::Enable(args) => set_enabled(options, &args.id, true, console).await,
         ScheduleCommand::Disable(args) => set_enabled(options, &args.id, false, console).await,
-        ScheduleCommand::Delete(args) => delete(options, &args.id, console).await,
+        ScheduleCommand::Delete(args) => {
+            let path = one(options, &args.id);
+            records::delete(options, Call::delete(&path), &args.id, console).await
+        }
     }
-}
-
-/// The answer, read element by element, so that what this version does not know hides no other schedule.
-#[derive(Deserialize)]
-struct Listed {
-    schedules: Vec<Value>,
 }
 
 async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = all(options);
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    if options.json {
-        return Ok(console.json(&answer.text())?);
-    }
-    let Listed { schedules } = answer.json()?;
-    if schedules.is_empty() {
-        let space = &options.space;
-        writeln!(
-            console.err,
-            "space {space} has no schedules; `hearth schedule create` makes one"
-        )?;
-        return Ok(());
-    }
-    let heading = ["SCHEDULE", "WHEN", "FIRES", "NEXT", "LAST", "BY"];
-    Ok(console.text(&table(heading, schedules.iter().map(row)))?)
+    let list = List {
+        path: &all(options),
+        member: "schedules",
+        none: format!(
+            "space {} has no schedules; `hearth schedule create` makes one",
+            options.space
+        ),
+        heading: ["SCHEDULE", "WHEN", "FIRES", "NEXT", "LAST", "BY"],
+        row,
+    };
+    list.print(options, console).await
 }
 
 fn row(record: &Value) -> [String; 6] {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let when = match (record["cron"].as_str(), record["timeZone"].as_str()) {
         (Some(cron), Some(zone)) => format!("{cron} {zone}"),
         (Some(cron), None) => cron.to_owned(),
@@ -122,15 +112,6 @@ fn row(record: &Value) -> [String; 6] {
         text(&last["slot"]),
         text(&last["node"]),
     ]
-}
-
-async fn get(options: &Options, id: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = one(options, id);
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    Ok(console.json(&answer.text())?)
 }
 
 /// Reads the record and writes it again, if nobody else has written it meanwhile.
@@ -157,18 +138,6 @@ async fn set_enabled(
     }
     let verb = if is_enabled { "enabled" } else { "disabled" };
     Ok(console.text(&format!("{verb} {id} in space {}", options.space))?)
-}
-
-async fn delete(options: &Options, id: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = one(options, id);
-    let call = Call::new(Method::DELETE, &path, None);
-    let answer = Api::config(options)?.call(call).await?.accept()?;
-    let shown = if options.json {
-        answer.text()
-    } else {
-        format!("deleted {id} from space {}", options.space)
-    };
-    Ok(console.text(&shown)?)
 }
 
 fn all(options: &Options) -> [&str; 4] {

@@ -8,7 +8,6 @@ use clap::{Args, Subcommand};
 use protocol::SecretName;
 use protocol::id::InvalidId;
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::{Api, Call};
@@ -16,7 +15,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
 use crate::password;
-use crate::table::table;
+use crate::records::{self, List, text};
 
 #[cfg(test)]
 mod tests;
@@ -84,7 +83,11 @@ pub(crate) async fn run(
     match command {
         SecretCommand::Set(args) => set(options, args, console).await,
         SecretCommand::List => list(options, console).await,
-        SecretCommand::Delete(args) => delete(options, args, console).await,
+        SecretCommand::Delete(args) => {
+            let name = args.name.as_str();
+            let path = one(options, name);
+            records::delete(options, Call::delete(&path), name, console).await
+        }
     }
 }
 
@@ -126,36 +129,21 @@ async fn set(options: &Options, args: &SetArgs, console: &mut Console<'_>) -> Re
     Ok(console.text(&told)?)
 }
 
-/// The answer, read element by element, so that what this version does not know hides no other secret.
-#[derive(Deserialize)]
-struct Listed {
-    secrets: Vec<Value>,
-}
-
 async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = all(options);
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    if options.json {
-        return Ok(console.json(&answer.text())?);
-    }
-    let Listed { secrets } = answer.json()?;
-    if secrets.is_empty() {
-        let space = &options.space;
-        writeln!(
-            console.err,
-            "space {space} has no secrets; `hearth secret set` makes one"
-        )?;
-        return Ok(());
-    }
-    let heading = ["SECRET", "VERSION", "SET", "FUNCTIONS"];
-    Ok(console.text(&table(heading, secrets.iter().map(row)))?)
+    let list = List {
+        path: &all(options),
+        member: "secrets",
+        none: format!(
+            "space {} has no secrets; `hearth secret set` makes one",
+            options.space
+        ),
+        heading: ["SECRET", "VERSION", "SET", "FUNCTIONS"],
+        row,
+    };
+    list.print(options, console).await
 }
 
 fn row(secret: &Value) -> [String; 4] {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = text(&secret["version"]).chars().take(8).collect();
     [
         text(&secret["name"]),
@@ -169,23 +157,6 @@ fn functions(secret: &Value) -> String {
     let named = secret["functions"].as_array().into_iter().flatten();
     let named: Vec<&str> = named.filter_map(Value::as_str).collect();
     named.join(", ")
-}
-
-async fn delete(
-    options: &Options,
-    args: &DeleteArgs,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    let name = args.name.as_str();
-    let path = one(options, name);
-    let call = Call::new(Method::DELETE, &path, None);
-    let answer = Api::config(options)?.call(call).await?.accept()?;
-    let shown = if options.json {
-        answer.text()
-    } else {
-        format!("deleted {name} from space {}", options.space)
-    };
-    Ok(console.text(&shown)?)
 }
 
 fn all(options: &Options) -> [&str; 4] {

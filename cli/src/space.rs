@@ -9,6 +9,7 @@ use crate::api::{Api, Call};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
+use crate::records;
 
 /// What can be done with spaces.
 #[derive(Debug, Clone, Subcommand)]
@@ -91,8 +92,8 @@ pub(crate) async fn run(
     match command {
         SpaceCommand::List => list(options, console).await,
         SpaceCommand::Get => {
-            let answer = Api::config(options)?.call(Call::get(&one(options))).await?;
-            Ok(console.json(&answer.accept()?.text())?)
+            let path = one(options);
+            records::get(options, Call::get(&path), console).await
         }
         SpaceCommand::Set(args) => set(options, args, console).await,
     }

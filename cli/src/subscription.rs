@@ -2,15 +2,14 @@
 
 use clap::{Args, Subcommand};
 use protocol::{Subscription, SubscriptionId};
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Api, Call};
+use crate::api::Call;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
-use crate::table::table;
+use crate::records::{self, List, text};
 
 mod create;
 
@@ -50,45 +49,51 @@ pub(crate) async fn run(
     match command {
         SubscriptionCommand::Create(args) => create::run(options, args, console).await,
         SubscriptionCommand::List => list(options, console).await,
-        SubscriptionCommand::Get(args) => get(options, &args.id, console).await,
-        SubscriptionCommand::Delete(args) => delete(options, &args.id, console).await,
+        SubscriptionCommand::Get(args) => {
+            let path = path(options);
+            let call = Call::get(&path).escaped(&args.id);
+            records::get(options, call, console).await
+        }
+        SubscriptionCommand::Delete(args) => {
+            let path = path(options);
+            let call = Call::delete(&path).escaped(&args.id);
+            records::delete(options, call, &args.id, console).await
+        }
     }
-}
-
-/// The answer, read element by element, so that what this version does not know hides no other subscription.
-#[derive(Deserialize)]
-struct Listed {
-    subscriptions: Vec<Value>,
 }
 
 async fn list(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = path(options);
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    if options.json {
-        return Ok(console.json(&answer.text())?);
-    }
-    let Listed { subscriptions } = answer.json()?;
-    if subscriptions.is_empty() {
-        let space = &options.space;
-        writeln!(
-            console.err,
-            "nothing is subscribed in space {space}; `hearth subscription create` adds one"
-        )?;
-        return Ok(());
-    }
-    let heading = ["SUBSCRIPTION", "EVENT", "METHOD", "PATH", "FUNCTION"];
-    let mut rows: Vec<_> = subscriptions.iter().map(row).collect();
-    rows.sort();
-    Ok(console.text(&table(heading, rows))?)
+    let list = List {
+        path: &path(options),
+        member: "subscriptions",
+        none: format!(
+            "nothing is subscribed in space {}; `hearth subscription create` adds one",
+            options.space
+        ),
+        heading: [
+            "SUBSCRIPTION",
+            "EVENT",
+            "METHOD",
+            "PATH",
+            "FUNCTION",
+            "AUTHORIZER",
+        ],
+        row,
+    };
+    list.print(options, console).await
 }
 
-fn row(record: &Value) -> [String; 5] {
+fn row(record: &Value) -> [String; 6] {
     let Ok(subscription) = Subscription::deserialize(record) else {
-        let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-        return ["subscriptionId", "event", "method", "path", "functionId"].map(field);
+        return [
+            "subscriptionId",
+            "event",
+            "method",
+            "path",
+            "functionId",
+            "authorizerId",
+        ]
+        .map(|name| text(&record[name]));
     };
     [
         subscription.subscription_id.to_string(),
@@ -99,28 +104,10 @@ fn row(record: &Value) -> [String; 5] {
             .unwrap_or_default(),
         subscription.path.clone(),
         subscription.function_id.to_string(),
+        (subscription.authorizer_id.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     ]
-}
-
-async fn get(options: &Options, id: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = path(options);
-    let answer = Api::config(options)?
-        .call(Call::get(&path).escaped(id))
-        .await?
-        .accept()?;
-    Ok(console.json(&answer.text())?)
-}
-
-async fn delete(options: &Options, id: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = path(options);
-    let call = Call::new(Method::DELETE, &path, None).escaped(id);
-    let answer = Api::config(options)?.call(call).await?.accept()?;
-    let shown = if options.json {
-        answer.text()
-    } else {
-        format!("deleted {id} from space {}", options.space)
-    };
-    Ok(console.text(&shown)?)
 }
 
 fn path(options: &Options) -> [&str; 4] {

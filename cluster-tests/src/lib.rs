@@ -22,6 +22,7 @@ pub mod program;
 pub mod record;
 pub mod sandbox;
 pub mod scene;
+pub mod tap;
 pub mod wait;
 pub mod webhook;
 
@@ -34,5 +35,6 @@ pub use nats::Nats;
 pub use node::{Node, NodeOptions};
 pub use record::{Record, example};
 pub use sandbox::{Builder, Sandbox, full_length};
+pub use tap::Tap;
 pub use wait::{eventually, outage, until};
 pub use webhook::{Does, Webhook};

@@ -1,6 +1,6 @@
-//! A TCP link between a node and its store that a test can cut, or leave open and silent.
+//! A TCP link, such as that between a node and its store, that a test can cut, or leave open and silent.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -23,14 +23,20 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts a link to `target`.
+    /// Starts a link to `target` at a free port of loopback.
     ///
     /// # Panics
-    /// When loopback has no free port.
+    /// When there is none.
     pub async fn to(target: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("bind on loopback");
+        Self::between((Ipv4Addr::LOCALHOST, 0).into(), target).await
+    }
+
+    /// Starts a link from an address to `target`.
+    ///
+    /// # Panics
+    /// When the address is taken.
+    pub(crate) async fn between(address: SocketAddr, target: String) -> Self {
+        let listener = TcpListener::bind(address).await.expect("bind on loopback");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");

@@ -57,6 +57,8 @@ pub(crate) struct Launch {
     pub(crate) seeds: Vec<String>,
     pub(crate) token: Option<(String, PathBuf)>,
     pub(crate) place: Option<Place>,
+    /// The address that peers reach it at, where that is not the one that it listens on.
+    pub(crate) advertised: Option<IpAddr>,
     pub(crate) ports: NodePorts,
 }
 
@@ -66,7 +68,7 @@ pub(crate) struct NodePorts {
     functions: u16,
     events: u16,
     config: u16,
-    peer: u16,
+    pub(crate) peer: u16,
 }
 
 impl NodePorts {
@@ -251,6 +253,10 @@ impl Launch {
     }
 
     fn peer_host(&self) -> IpAddr {
+        self.advertised.unwrap_or_else(|| self.listen_host())
+    }
+
+    fn listen_host(&self) -> IpAddr {
         self.place
             .as_ref()
             .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| place.peer_address)
@@ -292,7 +298,9 @@ impl Launch {
         command
             .arg("--config-listen")
             .arg(format!("{client_host}:{}", self.ports.config));
-        command.arg("--peer-listen").arg(self.peer_address());
+        command
+            .arg("--peer-listen")
+            .arg(format!("{}:{}", self.listen_host(), self.ports.peer));
         command.arg("--advertise").arg(self.peer_host().to_string());
         command.args(["--docker-host", &self.docker_host]);
         if !self.is_process_denied {

@@ -18,6 +18,7 @@ use crate::node::{Launch, Node, NodeOptions, NodePorts};
 use crate::ports::Ports;
 use crate::process;
 use crate::record::Record;
+use crate::tap::{self, Tap};
 use crate::wait::{eventually, until};
 
 /// How long a node may take to be ready, on a machine that is busy with other tests.
@@ -47,6 +48,7 @@ pub struct Builder {
     has_nats: bool,
     has_nats_trio: bool,
     is_auth_required: bool,
+    is_tapped: bool,
     etcd_host: Option<String>,
     ports: Option<Ports>,
 }
@@ -115,6 +117,13 @@ impl Builder {
         self
     }
 
+    /// Lays a tap between the nodes; none can be added later.
+    #[must_use]
+    pub fn tapped(mut self) -> Self {
+        self.is_tapped = true;
+        self
+    }
+
     /// Makes etcd and NATS listen on another address than loopback, from ports reserved before.
     #[must_use]
     pub fn etcd_on(mut self, host: &str, ports: Ports) -> Self {
@@ -177,6 +186,7 @@ impl Builder {
             etcd,
             nats,
             trio,
+            tap: None,
             id,
             client,
             secret_file,
@@ -190,6 +200,13 @@ impl Builder {
             .enumerate()
             .map(|(n, options)| sandbox.launch(n, options))
             .collect();
+        if self.is_tapped {
+            let ports: Vec<_> = launches.iter().map(|launch| launch.ports.peer).collect();
+            sandbox.tap = Some(Tap::between(&ports).await);
+            for launch in &mut launches {
+                launch.advertised = Some(tap::ADVERTISED);
+            }
+        }
         let seeds: Vec<_> = launches.iter().take(3).map(Launch::peer_address).collect();
         for launch in &mut launches {
             launch.seeds = seeds.clone();
@@ -210,6 +227,7 @@ pub struct Sandbox {
     etcd: Option<Etcd>,
     nats: Option<Nats>,
     trio: Option<Trio>,
+    tap: Option<Tap>,
     engine: Option<Engine>,
     id: String,
     env: Vec<(String, String)>,
@@ -320,6 +338,14 @@ impl Sandbox {
         self.trio.as_mut().expect("this sandbox has three NATS")
     }
 
+    /// The tap between the nodes.
+    ///
+    /// # Panics
+    /// When the sandbox has none.
+    pub fn tap(&self) -> &Tap {
+        self.tap.as_ref().expect("this sandbox has a tap")
+    }
+
     /// The container engine.
     ///
     /// # Panics
@@ -329,7 +355,11 @@ impl Sandbox {
     }
 
     /// Starts one more node; does not wait for anything.
+    ///
+    /// # Panics
+    /// When there is a tap between the nodes.
     pub fn add_node(&self, options: NodeOptions) -> Node {
+        assert!(self.tap.is_none(), "the tap has no end for one more node");
         let mut nodes = self.nodes.lock().expect("no holder panics");
         let mut launch = self.launch(nodes.len(), options);
         launch.seeds = nodes.iter().take(3).map(Node::peer_address).collect();
@@ -521,6 +551,7 @@ impl Sandbox {
             seeds: Vec::new(),
             token: self.token.clone(),
             place: options.place,
+            advertised: None,
             ports: NodePorts::take(&self.ports),
         }
     }

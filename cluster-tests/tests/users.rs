@@ -88,6 +88,16 @@ impl<'a> Round<'a> {
         tokens(answered.await, "User logged successfully.")
     }
 
+    /// Signs a user up and logs it in: its token, and the path of its own space.
+    async fn user(&self, email: &str) -> (String, String) {
+        self.sign_up(email).await;
+        let (token, _) = self.login(email, "password123").await;
+        let me = self.call(Api::Functions, "GET users/me", &token, Value::Null);
+        let (_, me) = me.await;
+        let space = format!("spaces/u-{}", me["userId"].as_str().unwrap());
+        (token, space)
+    }
+
     async fn is_refused(&self, token: &str) {
         self.refused("GET users/me", token, Value::Null, 401, "")
             .await;
@@ -166,15 +176,7 @@ async fn refresh_logout_and_password_end_what_they_should() {
     round.refused(line, "", body(&first), 401, ended).await;
     round.refused(line, "", body(&second), 401, ended).await;
     round.refused(line, "", body("hr_x"), 401, ended).await;
-    until("the token is refused everywhere", PATIENCE, || async {
-        let mut refused = 0;
-        for _ in 0..3 {
-            let me = round.call(Api::Functions, "GET users/me", &token, Value::Null);
-            refused += u8::from(me.await.0 == 401);
-        }
-        refused == 3
-    })
-    .await;
+    until_refused(&round, &token).await;
 
     let (token, _) = round.login("ada@example.com", "password123").await;
     let (other, _) = round.login("ada@example.com", "password123").await;
@@ -281,23 +283,18 @@ async fn a_key_is_shown_once_and_may_what_it_says_until_it_is_revoked() {
 async fn a_deleted_user_is_refused_everywhere_and_leaves_nothing() {
     let sandbox = Sandbox::processes(3).await;
     let round = Round::new(&sandbox);
-    round.sign_up("ada@example.com").await;
-    let (token, _) = round.login("ada@example.com", "password123").await;
+    let (token, space) = round.user("ada@example.com").await;
     let body = json!({ "name": "ci", "scopes": ["read"] });
     let (_, key) = round.call(Api::Functions, "POST keys", &token, body).await;
-    let (_, me) = round
-        .call(Api::Functions, "GET users/me", &token, Value::Null)
-        .await;
-    let space = format!("u-{}", me["userId"].as_str().unwrap());
     let record = Record::command("f", ["sh", "-c", "cat"]).stdio();
-    let functions = format!("spaces/{space}/functions");
+    let functions = format!("{space}/functions");
     let line = format!("POST {functions}");
     let made = round
         .call(Api::Config, &line, "", record.json().clone())
         .await;
     assert_eq!(made.0, 201, "{made:?}");
 
-    let secrets = format!("spaces/{space}/secrets");
+    let secrets = format!("{space}/secrets");
     let body = json!({ "value": "a secret of ada" });
     let made = round
         .call(Api::Config, &format!("PUT {secrets}/db"), "", body)
@@ -338,11 +335,8 @@ async fn a_deleted_user_is_refused_everywhere_and_leaves_nothing() {
 async fn another_node_finishes_the_deletion_of_a_user() {
     let sandbox = Sandbox::processes(3).await;
     let round = Round::new(&sandbox);
-    round.sign_up("ada@example.com").await;
-    let (token, _) = round.login("ada@example.com", "password123").await;
-    let me = round.call(Api::Functions, "GET users/me", &token, Value::Null);
-    let (_, me) = me.await;
-    let functions = format!("spaces/u-{}/functions", me["userId"].as_str().unwrap());
+    let (token, space) = round.user("ada@example.com").await;
+    let functions = format!("{space}/functions");
     let line = format!("POST {functions}");
     for place in 0..100 {
         let record = Record::command(&format!("f{place}"), ["cat"]).stdio();
@@ -383,11 +377,8 @@ async fn another_node_finishes_the_deletion_of_a_user() {
 async fn what_a_deleted_user_makes_late_is_removed_too() {
     let sandbox = Sandbox::processes(2).await;
     let round = Round::new(&sandbox);
-    round.sign_up("ada@example.com").await;
-    let (token, _) = round.login("ada@example.com", "password123").await;
-    let me = round.call(Api::Functions, "GET users/me", &token, Value::Null);
-    let (_, me) = me.await;
-    let functions = format!("spaces/u-{}/functions", me["userId"].as_str().unwrap());
+    let (token, space) = round.user("ada@example.com").await;
+    let functions = format!("{space}/functions");
     let node = sandbox.node(0);
     let authority = node.config_url("").replace("http://", "");
     let body = Record::command("late", ["cat"]).stdio().json().to_string();

@@ -1,10 +1,13 @@
 //! An answer, whole: its shape when it is a success, and what it means when it is none.
 
+use std::collections::BTreeMap;
+
 use protocol::api::{Errors, InvokeError};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde_json::Value;
 
 use super::Endpoint;
 use crate::failure::{Exit, Failure};
@@ -52,13 +55,30 @@ impl Answer {
     /// # Errors
     /// When it has another shape, as from another version or another server.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            let Self { asked, endpoint, .. } = self;
-            Failure::new(Exit::Failed, format!("cannot read the answer to {asked}: {error}")).hint(format!(
-                "is this Hearth's {}, in a version like this command's? --json shows the answer as it is",
-                endpoint.name()
-            ))
-        })
+        serde_json::from_slice(&self.body).map_err(|error| self.unreadable(&error))
+    }
+
+    /// Reads a member that lists records. They are read one by one later, so that one that this version does not know hides no other.
+    ///
+    /// # Errors
+    /// As [`Answer::json`].
+    pub(crate) fn list(&self, member: &'static str) -> Result<Vec<Value>, Failure> {
+        let mut members: BTreeMap<String, Value> = self.json()?;
+        let listed = members.remove(member);
+        let listed = listed.ok_or_else(|| serde_json::Error::missing_field(member));
+        listed
+            .and_then(Vec::deserialize)
+            .map_err(|error| self.unreadable(&error))
+    }
+
+    fn unreadable(&self, error: &serde_json::Error) -> Failure {
+        let Self {
+            asked, endpoint, ..
+        } = self;
+        Failure::new(Exit::Failed, format!("cannot read the answer to {asked}: {error}")).hint(format!(
+            "is this Hearth's {}, in a version like this command's? --json shows the answer as it is",
+            endpoint.name()
+        ))
     }
 
     /// What an answer that is no success means.

@@ -5,51 +5,34 @@ use protocol::function::Provider;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Api, Call};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::options::Options;
-use crate::table::table;
-
-/// The answer, read element by element, so that a type this version does not know hides no other function.
-#[derive(Deserialize)]
-struct Listed {
-    functions: Vec<Value>,
-}
+use crate::records::{List, text};
 
 /// Prints the functions of the space, by id.
 ///
 /// # Errors
 /// When the node can not be asked, or its answer not be printed.
 pub(super) async fn run(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = ["v1", "spaces", options.space.as_str(), "functions"];
-    let answer = Api::config(options)?
-        .call(Call::get(&path))
-        .await?
-        .accept()?;
-    if options.json {
-        return Ok(console.json(&answer.text())?);
-    }
-    let Listed { functions } = answer.json()?;
-    if functions.is_empty() {
-        let space = &options.space;
-        writeln!(
-            console.err,
-            "no function is registered in space {space}; `hearth function register` adds one"
-        )?;
-        return Ok(());
-    }
-    let heading = [
-        "FUNCTION", "TYPE", "CONTRACT", "SLOTS", "MIN-MAX", "MEMORY", "TIMEOUT", "RUNS",
-    ];
-    let mut rows: Vec<_> = functions.iter().map(row).collect();
-    rows.sort();
-    Ok(console.text(&table(heading, rows))?)
+    let list = List {
+        path: &["v1", "spaces", options.space.as_str(), "functions"],
+        member: "functions",
+        none: format!(
+            "no function is registered in space {}; `hearth function register` adds one",
+            options.space
+        ),
+        heading: [
+            "FUNCTION", "TYPE", "CONTRACT", "SLOTS", "MIN-MAX", "MEMORY", "TIMEOUT", "RUNS",
+        ],
+        row,
+    };
+    list.print(options, console).await
 }
 
 fn row(record: &Value) -> [String; 8] {
     let Ok(function) = Function::deserialize(record) else {
-        let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+        let field = |name: &str| text(&record[name]);
         let unknown = String::new;
         return [
             field("functionId"),

@@ -113,8 +113,9 @@ fn a_record_is_taken_from_a_file_as_it_is() {
 
 #[test]
 fn list_shows_a_line_for_each() {
-    let listed =
-        format!(r#"{{"subscriptions":[{CREATED},{{"subscriptionId":"x,g,%2F","event":7}}]}}"#);
+    let asked = r#"{"space":"default","subscriptionId":"http,GET,%2Fb","event":"http","functionId":"f","method":"GET","path":"/b","authorizerId":"who"}"#;
+    let unknown = r#"{"subscriptionId":"x,g,%2F","event":7,"authorizerId":"who"}"#;
+    let listed = format!(r#"{{"subscriptions":[{CREATED},{asked},{unknown}]}}"#);
     let server = Server::new(&[("200 OK", &[], &listed)]);
     let outcome = server.run("subscription list");
     assert_eq!(outcome.code, 0, "{}", outcome.err);
@@ -125,10 +126,18 @@ fn list_shows_a_line_for_each() {
         .collect();
     assert_eq!(
         lines[0],
-        ["SUBSCRIPTION", "EVENT", "METHOD", "PATH", "FUNCTION"]
+        [
+            "SUBSCRIPTION",
+            "EVENT",
+            "METHOD",
+            "PATH",
+            "FUNCTION",
+            "AUTHORIZER"
+        ]
     );
-    assert_eq!(lines[1], ["http,GET,%2Fa", "http", "GET", "/a", "f"]);
-    assert_eq!(lines[2][0], "x,g,%2F");
+    assert_eq!(lines[1], ["http,GET,%2Fa", "http", "GET", "/a", "f", "-"]);
+    assert_eq!(lines[2], ["http,GET,%2Fb", "http", "GET", "/b", "f", "who"]);
+    assert_eq!(lines[3], ["x,g,%2F", "-", "-", "-", "-", "who"]);
     assert_eq!(
         server.request().line,
         "GET /v1/spaces/default/subscriptions"

@@ -88,6 +88,7 @@ pub enum EventFormat {
 
 /// `provider` of type `container`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ContainerProvider {
     /// The image reference as the user gave it.
     pub image: String,
@@ -100,9 +101,15 @@ pub struct ContainerProvider {
     /// The port an `http` instance listens on, 8080 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Replaces the image's entry point, and with it the image's own command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
     /// Replaces the image's command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// The absolute path of the directory that it is started in; the image's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

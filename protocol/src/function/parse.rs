@@ -292,6 +292,12 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
     if provider.port == Some(0) {
         return Err(Invalid("provider.port is 0, expected 1 to 65535".into()));
     }
+    let directory = provider.working_directory.as_deref();
+    if let Some(path) = directory.filter(|path| !path.starts_with('/') || path.contains('\0')) {
+        return Err(Invalid(format!(
+            "provider.workingDirectory is \"{path}\", expected an absolute path"
+        )));
+    }
     check_env(&provider.env)?;
     secret::check(&provider.secrets, &provider.env)
 }

@@ -372,7 +372,9 @@ fn body(
     let is_stdio = contract == Contract::Stdio;
     Ok(ContainerCreateBody {
         image: Some(image),
+        entrypoint: (!container.entrypoint.is_empty()).then(|| container.entrypoint.clone()),
         cmd: (!container.command.is_empty()).then(|| container.command.clone()),
+        working_dir: container.working_directory.clone(),
         env: Some(env),
         labels: Some(name::container_labels(
             &docker.shared.setup,

@@ -49,6 +49,12 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
         at: Option<Revision>,
     ) -> Result<Stored, catalog::Error>;
 
+    /// Replaces a function that was read at this revision, without resolving its image.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::adjust`].
+    async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, catalog::Error>;
+
     /// Removes a function; with `at`, only if its record is at that revision.
     ///
     /// # Errors
@@ -331,6 +337,10 @@ impl Node for actors::Control {
         at: Option<Revision>,
     ) -> Result<Stored, catalog::Error> {
         self.catalog.update(function, at).await
+    }
+
+    async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, catalog::Error> {
+        self.catalog.adjust(function, at).await
     }
 
     async fn delete(

@@ -16,6 +16,15 @@ use super::{
 use crate::registry_cache::state::secret_key;
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registered, Registry};
 
+/// What a write does about the image of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Image {
+    /// It is what its tag stands for now.
+    Anew,
+    /// It stays what the record that was read has.
+    AsItWas,
+}
+
 impl Catalog {
     /// Registers a function, resolving its image first.
     ///
@@ -32,7 +41,8 @@ impl Catalog {
         {
             return Err(Error::Exists(id));
         }
-        self.write(function, None, Precondition::Absent, || Error::Exists(id))
+        let conflict = || Error::Exists(id);
+        self.write(function, Image::Anew, None, Precondition::Absent, conflict)
             .await
     }
 
@@ -41,6 +51,23 @@ impl Catalog {
     /// # Errors
     /// [`Error`]; nothing is stored then.
     pub async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, Error> {
+        self.replace(function, Image::Anew, at).await
+    }
+
+    /// Replaces a function that was read at this revision, without resolving its image: it runs what it ran.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is stored then.
+    pub async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, Error> {
+        self.replace(function, Image::AsItWas, Some(at)).await
+    }
+
+    async fn replace(
+        &self,
+        function: Function,
+        image: Image,
+        at: Option<Revision>,
+    ) -> Result<Stored, Error> {
         let id = function.function_id.to_string();
         let before = self
             .store
@@ -54,7 +81,7 @@ impl Catalog {
             Some(_) => Error::Changed(id),
             None => Error::NotFound(id),
         };
-        self.write(function, Some(&before), precondition, conflict)
+        self.write(function, image, Some(&before), precondition, conflict)
             .await
     }
 
@@ -199,6 +226,7 @@ impl Catalog {
     async fn write(
         &self,
         mut function: Function,
+        image: Image,
         before: Option<&Entry>,
         precondition: Precondition,
         conflict: impl FnOnce() -> Error,
@@ -206,7 +234,7 @@ impl Catalog {
         self.check_destinations(&function).await?;
         match &mut function.provider {
             Provider::Process(_) if !self.may_run_processes() => return Err(Error::ProcessesOff),
-            Provider::Container(container) => {
+            Provider::Container(container) if image == Image::Anew => {
                 container.digest = Some(
                     self.images
                         .resolve(&container.image)

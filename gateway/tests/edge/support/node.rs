@@ -224,6 +224,10 @@ impl Node for ScriptedNode {
         self.records().await.update(function, at).await
     }
 
+    async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, catalog::Error> {
+        self.update(function, Some(at)).await
+    }
+
     async fn delete(
         &self,
         space: &str,

@@ -3,6 +3,7 @@
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
 mod auth;
+mod aws;
 mod cluster;
 mod destinations;
 mod docker;
@@ -31,6 +32,7 @@ mod telemetry;
 mod tls;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
+pub use aws::AwsSettings;
 pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
@@ -70,6 +72,8 @@ section! {
         pub tls: TlsSettings = TlsSettings::default(),
         /// Who may call.
         pub auth: AuthSettings = AuthSettings::default(),
+        /// AWS Lambda's API, on the listener of the functions API.
+        pub aws: AwsSettings = AwsSettings::default(),
         /// The config store: etcd when it has endpoints, else embedded in this node.
         pub store: StoreSettings = StoreSettings::default(),
         /// Gossip and peers.

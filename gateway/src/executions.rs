@@ -134,6 +134,16 @@ impl Wanted {
         }))
     }
 
+    /// As soon as it may be, and without a key.
+    pub(crate) fn now() -> Self {
+        Self {
+            is_preferred: false,
+            key: None,
+            start: Start::Now,
+            callback: None,
+        }
+    }
+
     /// The moment before which it is not begun.
     fn not_before(
         &self,
@@ -167,17 +177,30 @@ impl Wanted {
 /// Accepts an invocation that is not waited for, and answers.
 pub(crate) async fn answer(
     shared: &Shared,
-    mut request: invoker::Request,
+    request: invoker::Request,
     wanted: &Wanted,
     fields: &HeaderMap,
 ) -> Response<AnswerBody> {
     let id = request.id.clone();
-    let span = open_span(shared, &mut request, fields);
     let space = request.space.clone();
-    match accept(shared, request, wanted).instrument(span).await {
+    match submit(shared, request, wanted, fields).await {
         Ok((execution, status)) => accepted(&space, execution, status, wanted.is_preferred),
         Err(error) => error.answer(Shape::Functions, &id, shared.node.name()),
     }
+}
+
+/// Accepts an invocation that is not waited for: its execution, with a status where that is known.
+///
+/// # Errors
+/// When it is not taken.
+pub(crate) async fn submit(
+    shared: &Shared,
+    mut request: invoker::Request,
+    wanted: &Wanted,
+    fields: &HeaderMap,
+) -> Result<(ExecutionId, Option<Status>), Error> {
+    let span = open_span(shared, &mut request, fields);
+    accept(shared, request, wanted).instrument(span).await
 }
 
 /// Writes an execution down and puts it into the queue, or finds the one that the key names.

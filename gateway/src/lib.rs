@@ -7,6 +7,7 @@
 
 mod admin;
 mod auth;
+mod aws;
 mod body;
 mod content;
 mod cors;

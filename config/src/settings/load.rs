@@ -108,6 +108,7 @@ impl Settings {
         self.listen.check()?;
         self.tls.check()?;
         self.auth.check()?;
+        self.aws.check()?;
         self.store.check()?;
         self.cluster.check()?;
         self.limits.check()?;

@@ -30,6 +30,7 @@ mod store;
 mod table;
 mod telemetry;
 mod tls;
+mod versions;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
 pub use aws::AwsSettings;
@@ -58,6 +59,7 @@ pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
 pub use telemetry::TelemetrySettings;
 pub use tls::{CertificateFiles, CertificateSettings, TlsSettings};
+pub use versions::VersionsSettings;
 
 use field::section;
 
@@ -102,6 +104,8 @@ section! {
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Secrets of functions.
         pub secrets: SecretsSettings = SecretsSettings::default(),
+        /// Versions of functions, and aliases.
+        pub versions: VersionsSettings = VersionsSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

@@ -25,6 +25,7 @@ mod invoke;
 mod meters;
 mod node;
 mod openapi;
+mod qualified;
 mod surface;
 
 pub use auth::Access;

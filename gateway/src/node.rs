@@ -9,7 +9,7 @@ use actors::catalog::{
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
-use actors::{Backup, Executions, Quotas, Registry};
+use actors::{Backup, Catalog, Executions, Quotas, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -284,6 +284,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::secrets`].
     async fn secrets(&self, space: &str) -> Result<Vec<StoredSecret>, catalog::Error>;
 
+    /// Reads and changes records; versions and aliases are asked for here.
+    async fn catalog(&self) -> &Catalog;
+
     /// The whole configuration, to be exported and imported.
     fn backup(&self) -> &Backup;
 
@@ -469,6 +472,10 @@ impl Node for actors::Control {
 
     fn executions(&self) -> &Executions {
         &self.executions
+    }
+
+    async fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     fn backup(&self) -> &Backup {

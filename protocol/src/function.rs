@@ -10,6 +10,7 @@ use crate::destination::Destination;
 use crate::id::{FunctionId, InstanceKey, SecretName, Space};
 use crate::quota::RateSpec;
 use crate::secret::SecretUse;
+use crate::version::Version;
 
 mod aws;
 mod parse;
@@ -29,6 +30,9 @@ pub struct Function {
     pub space: Space,
     /// The function's id within its space.
     pub function_id: FunctionId,
+    /// Which published version it is; nothing for the record that can still be changed. Set by the node, never by a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
     /// What runs it: the record's `type` and `provider`.
     #[serde(flatten)]
     pub provider: Provider,
@@ -408,7 +412,7 @@ impl Function {
             .unwrap_or(false)
     }
 
-    /// Hash of space, id and all that shapes an instance; an image counts by its digest, not by its tag, and a secret by its version.
+    /// Hash of space, id, version and all that shapes an instance; an image counts by its digest, not by its tag, and a secret by its version.
     pub fn instance_key<'a>(
         &self,
         version_of: impl Fn(&SecretName) -> Option<&'a str>,
@@ -436,6 +440,10 @@ impl Function {
             // Their names and targets are the provider's.
             let versions = secrets.iter().map(|secret| version_of(&secret.name));
             shape["secretVersions"] = versions.collect::<serde_json::Value>();
+        }
+        if let Some(version) = self.version {
+            // Each version has instances of its own, so that what one of them does is no other's.
+            shape["version"] = version.number().into();
         }
         InstanceKey::hash([
             self.space.as_str().as_bytes(),

@@ -47,6 +47,7 @@ fn from_options(
     let function = Function {
         space: options.space.clone(),
         function_id: id.clone(),
+        version: None,
         provider: provider(args)?,
         limits: unless_default(LimitsSpec {
             memory_mb: args.memory_mb,

@@ -122,6 +122,7 @@ impl Settings {
         self.quotas.check()?;
         self.schedules.check()?;
         self.secrets.check()?;
+        self.versions.check()?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

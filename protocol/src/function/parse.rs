@@ -75,6 +75,7 @@ impl Function {
         let function = Self {
             space,
             function_id,
+            version: None,
             provider,
             limits: sent.limits,
             scaling: sent.scaling,

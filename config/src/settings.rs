@@ -3,6 +3,7 @@
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
 mod auth;
+mod aws;
 mod cluster;
 mod destinations;
 mod docker;
@@ -12,6 +13,7 @@ mod executor;
 mod field;
 mod http;
 mod jetstream;
+mod lambda;
 mod limits;
 mod listen;
 mod load;
@@ -31,6 +33,7 @@ mod telemetry;
 mod tls;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
+pub use aws::AwsSettings;
 pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
@@ -39,6 +42,7 @@ pub use executions::ExecutionsSettings;
 pub use executor::ExecutorSettings;
 pub use http::HttpSettings;
 pub use jetstream::JetStreamSettings;
+pub use lambda::LambdaSettings;
 pub use limits::LimitsSettings;
 pub use listen::ListenSettings;
 pub use load::Flags;
@@ -70,6 +74,8 @@ section! {
         pub tls: TlsSettings = TlsSettings::default(),
         /// Who may call.
         pub auth: AuthSettings = AuthSettings::default(),
+        /// As what functions of AWS Lambda's contract, and clients of its API, know this cluster.
+        pub aws: AwsSettings = AwsSettings::default(),
         /// The config store: etcd when it has endpoints, else embedded in this node.
         pub store: StoreSettings = StoreSettings::default(),
         /// Gossip and peers.
@@ -84,6 +90,8 @@ section! {
         pub docker: DockerSettings = DockerSettings::default(),
         /// Functions of type `process`.
         pub process: ProcessSettings = ProcessSettings::default(),
+        /// Functions of the `lambda` contract.
+        pub lambda: LambdaSettings = LambdaSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),
         /// Events on their way to their subscribers.

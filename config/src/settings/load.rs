@@ -108,11 +108,13 @@ impl Settings {
         self.listen.check()?;
         self.tls.check()?;
         self.auth.check()?;
+        self.aws.check()?;
         self.store.check()?;
         self.cluster.check()?;
         self.limits.check()?;
         self.executor.check()?;
         self.docker.check()?;
+        self.lambda.check()?;
         self.http.check()?;
         self.queue.check(&self.store)?;
         self.executions.check()?;

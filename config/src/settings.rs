@@ -13,6 +13,7 @@ mod executor;
 mod field;
 mod http;
 mod jetstream;
+mod lambda;
 mod limits;
 mod listen;
 mod load;
@@ -42,6 +43,7 @@ pub use executions::ExecutionsSettings;
 pub use executor::ExecutorSettings;
 pub use http::HttpSettings;
 pub use jetstream::JetStreamSettings;
+pub use lambda::LambdaSettings;
 pub use limits::LimitsSettings;
 pub use listen::ListenSettings;
 pub use load::Flags;
@@ -74,7 +76,7 @@ section! {
         pub tls: TlsSettings = TlsSettings::default(),
         /// Who may call.
         pub auth: AuthSettings = AuthSettings::default(),
-        /// AWS Lambda's API, on the listener of the functions API.
+        /// As what functions of AWS Lambda's contract, and clients of its API, know this cluster, and what these may ask for.
         pub aws: AwsSettings = AwsSettings::default(),
         /// The config store: etcd when it has endpoints, else embedded in this node.
         pub store: StoreSettings = StoreSettings::default(),
@@ -90,6 +92,8 @@ section! {
         pub docker: DockerSettings = DockerSettings::default(),
         /// Functions of type `process`.
         pub process: ProcessSettings = ProcessSettings::default(),
+        /// Functions of the `lambda` contract.
+        pub lambda: LambdaSettings = LambdaSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),
         /// Events on their way to their subscribers.

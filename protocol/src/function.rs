@@ -153,6 +153,8 @@ pub enum Contract {
     Http,
     /// One run an invocation: payload on stdin, result on stdout, exit code 0 is success.
     Stdio,
+    /// The instance asks the Runtime API of AWS Lambda at `$AWS_LAMBDA_RUNTIME_API` for invocations, and answers there.
+    Lambda,
 }
 
 /// `limits` as they were set; each absent field has its default.
@@ -295,6 +297,25 @@ pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 /// The variable of an instance with the directory that its files with secrets are in. The node sets it, and no record can.
 pub const SECRETS_VARIABLE: &str = "HEARTH_SECRETS";
 
+/// The variables of an instance of the `lambda` contract that the node sets, and no record can; those that AWS Lambda reserves,
+/// but for credentials, which are the record's to give here.
+pub const LAMBDA_VARIABLES: [&str; 14] = [
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "LAMBDA_TASK_ROOT",
+    "LAMBDA_RUNTIME_DIR",
+    "_X_AMZN_TRACE_ID",
+];
+
 /// The values of `type` that can be registered.
 pub const TYPES: [&str; 7] = [
     "container",
@@ -333,18 +354,19 @@ impl Function {
         }
     }
 
-    /// The form in which it gets events: what was set, else the envelope for remote types and binary CloudEvents for others.
+    /// The form in which it gets events: what was set, else the envelope for remote types and for those of the `lambda` contract,
+    /// which get no headers, and binary CloudEvents for others.
     pub fn event_format(&self) -> EventFormat {
         match (self.event_format, self.contract()) {
             (Some(format), _) => format,
-            (None, None) => EventFormat::Envelope,
-            (None, Some(_)) => EventFormat::CloudeventsBinary,
+            (None, None | Some(Contract::Lambda)) => EventFormat::Envelope,
+            (None, Some(Contract::Http | Contract::Stdio)) => EventFormat::CloudeventsBinary,
         }
     }
 
     /// Whether instances of it are kept for later invocations.
     pub fn is_pooled(&self) -> bool {
-        self.contract() == Some(Contract::Http)
+        matches!(self.contract(), Some(Contract::Http | Contract::Lambda))
     }
 
     /// The image digest an engine must hold to run it; `None` for other types than `container`.

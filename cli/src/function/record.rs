@@ -105,6 +105,7 @@ fn provider(args: &RegisterArgs) -> Result<Provider, Failure> {
     let contract = args.contract.map(|contract| match contract {
         Contract::Http => function::Contract::Http,
         Contract::Stdio => function::Contract::Stdio,
+        Contract::Lambda => function::Contract::Lambda,
     });
     let env = args.env.iter().cloned().collect();
     let secrets = args.secret.clone();

@@ -1,4 +1,4 @@
-//! `[aws]`: AWS Lambda's API, on the listener of the functions API.
+//! `[aws]`: as what functions of AWS Lambda's contract, and clients of its API, know this cluster, and what these may ask for.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::error::{above_zero, require};
 use super::field::{section, size};
 
 section! {
-    /// AWS Lambda's API, on the listener of the functions API at AWS's own paths.
+    /// As what functions of AWS Lambda's contract, and clients of its API, know this cluster, and what these may ask for.
     pub struct AwsSettings {
         /// The account in the ARNs of functions; 12 digits. Those that clients send may name any.
         pub account_id: String = "000000000000".to_owned(),
-        /// The region in the ARNs of functions, where a request is signed for none.
+        /// The region in the ARNs of functions, where a request is signed for none, and in the environment of those of the `lambda` contract.
         pub region: String = "us-east-1".to_owned(),
-        /// The largest payload of a call that is waited for; `limits.body_max` holds as well.
+        /// The largest payload of a client's call that is waited for; `limits.body_max` holds as well.
         #[serde(with = "size")]
         pub payload_max: ByteSize = ByteSize::mib(6),
-        /// The largest payload of a call that is not waited for.
+        /// The largest payload of a client's call that is not waited for.
         #[serde(with = "size")]
         pub event_payload_max: ByteSize = ByteSize::mib(1),
         /// How far the clock of who signs a request may be from that of the node.
@@ -27,7 +27,7 @@ section! {
         /// How long a call that wants the end of the log waits for a further line of it.
         #[serde(with = "humantime_serde")]
         pub log_wait: Duration = Duration::from_millis(100),
-        /// The most functions in one answer to `ListFunctions`.
+        /// The most items in one answer that lists them.
         pub page_len_max: usize = 50,
     }
 }
@@ -40,18 +40,14 @@ impl AwsSettings {
         require(
             is_account,
             "aws.account_id",
-            &self.account_id,
+            format!("{:?}", self.account_id),
             "12 digits, such as 123456789012",
         )?;
-        let is_region = !self.region.is_empty()
-            && self
-                .region
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let is_of_regions = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         require(
-            is_region,
+            !self.region.is_empty() && self.region.bytes().all(is_of_regions),
             "aws.region",
-            &self.region,
+            format!("{:?}", self.region),
             "a region such as eu-central-1",
         )
     }

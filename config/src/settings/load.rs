@@ -114,6 +114,7 @@ impl Settings {
         self.limits.check()?;
         self.executor.check()?;
         self.docker.check()?;
+        self.lambda.check()?;
         self.http.check()?;
         self.queue.check(&self.store)?;
         self.executions.check()?;

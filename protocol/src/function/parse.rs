@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
-    ContainerProvider, DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec,
-    ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES,
-    URL_VARIABLE,
+    ContainerProvider, Contract, DeliverySpec, EventFormat, Function, HttpProvider,
+    LAMBDA_VARIABLES, LimitsSpec, ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec,
+    ScalingSpec, TOKEN_VARIABLE, TYPES, URL_VARIABLE,
 };
 use crate::id::{FunctionId, InvalidId, Space};
 use crate::quota::check_calls;
@@ -85,7 +85,44 @@ impl Function {
             metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
         };
         function.check_ranges()?;
+        function.check_lambda()?;
         Ok(function)
+    }
+
+    /// Checks what a function of the `lambda` contract can not have.
+    fn check_lambda(&self) -> Result<(), Invalid> {
+        let (Some(Contract::Lambda), Some(env)) = (self.contract(), self.env()) else {
+            return Ok(());
+        };
+        let mut targets = self
+            .secrets()
+            .iter()
+            .filter_map(|secret| secret.env.as_ref());
+        if let Some(name) = LAMBDA_VARIABLES
+            .iter()
+            .find(|name| env.contains_key(**name))
+        {
+            return Err(set_by_the_node("env", name));
+        }
+        if let Some(name) = targets.find(|name| LAMBDA_VARIABLES.contains(&name.as_str())) {
+            return Err(set_by_the_node("secrets", name));
+        }
+        if self.event_format == Some(EventFormat::CloudeventsBinary) {
+            return Err(Invalid(
+                "eventFormat is \"cloudevents-binary\", expected \"envelope\", \"cloudevents-structured\" or \"raw\": \
+                 a function of the lambda contract gets no headers"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn env(&self) -> Option<&BTreeMap<String, String>> {
+        match &self.provider {
+            Provider::Container(provider) => Some(&provider.env),
+            Provider::Process(provider) => Some(&provider.env),
+            _ => None,
+        }
     }
 
     fn check_ranges(&self) -> Result<(), Invalid> {
@@ -306,9 +343,7 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
 fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Invalid> {
     let reserved = [URL_VARIABLE, TOKEN_VARIABLE, SECRETS_VARIABLE];
     if let Some(name) = reserved.iter().find(|name| env.contains_key(**name)) {
-        return Err(Invalid(format!(
-            "provider.env has \"{name}\", which the node itself sets"
-        )));
+        return Err(set_by_the_node("env", name));
     }
     match env
         .iter()
@@ -319,6 +354,12 @@ fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Inv
         ))),
         None => Ok(()),
     }
+}
+
+fn set_by_the_node(field: &str, name: &str) -> Invalid {
+    Invalid(format!(
+        "provider.{field} has \"{name}\", which the node itself sets"
+    ))
 }
 
 /// Reads the record as JSON and sees to it that it and its sections are objects: serde would take arrays for structs.

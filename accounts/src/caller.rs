@@ -160,6 +160,24 @@ impl Caller {
         self.of_account(|account| &account.own_space)
     }
 
+    /// The space of what names none: the only one of its key, else its user's own; of whoever has no account the default one.
+    pub fn home_space(&self) -> Space {
+        match &self.0 {
+            Who::Operator => Space::default_space(),
+            Who::Instance(space) => space.clone(),
+            Who::Account(account) => match &account.credential {
+                Credential::Key {
+                    spaces: Some(spaces),
+                    ..
+                } if spaces.len() == 1 => {
+                    let only = spaces.first().cloned();
+                    only.unwrap_or_else(|| account.own_space.clone())
+                }
+                Credential::Key { .. } | Credential::Session(_) => account.own_space.clone(),
+            },
+        }
+    }
+
     /// The spaces it is a member of, its own among them; admins are in every space without being listed.
     pub fn spaces(&self) -> impl Iterator<Item = &Space> {
         let account = self.of_account(|account| account);

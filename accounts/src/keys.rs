@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use config::settings::Secret;
 use config::store::{Precondition, Transaction, Write};
 
@@ -21,10 +23,10 @@ const SPACES_MAX: usize = 100;
 const EXPIRES_IN_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 impl Accounts {
-    /// Makes an API key of the caller's; the second part is shown once and kept nowhere.
+    /// Makes an API key of the caller's; the second part is shown once and kept nowhere. Of an access key that is its secret.
     ///
     /// # Errors
-    /// [`Error::NoSession`], [`Error::Field`], [`Error::NotAdmin`], [`Error::TooMany`], [`Error::Store`].
+    /// [`Error::NoSession`], [`Error::Field`], [`Error::NotAdmin`], [`Error::TooMany`], [`Error::Store`], [`Error::Vault`].
     pub async fn create_key(&self, owner: &Caller, new: NewKey) -> Result<(Key, Secret), Error> {
         let (Some(user), Some(_)) = (owner.user_id(), owner.session()) else {
             return Err(Error::NoSession);
@@ -33,10 +35,17 @@ impl Accounts {
         let now = now_ms();
         let expires_in = new.expires_in_seconds.map(Duration::from_secs);
         let id = secrets::new_id();
-        let secret = secrets::new_api_key(user, &id);
+        let (secret, hash) = match new.aws {
+            true => (self.secret_access_key(user, &id).await?, String::new()),
+            false => {
+                let made = secrets::new_api_key(user, &id);
+                (made.secret, made.hash)
+            }
+        };
         let record = Record {
             name: new.name,
-            hash: secret.hash,
+            aws: new.aws,
+            hash,
             scopes: new.scopes,
             spaces: new.spaces,
             created_at_ms: now,
@@ -65,10 +74,22 @@ impl Accounts {
                 ],
             };
             if self.commit(transaction).await? {
-                return Ok((record.public(&id), secret.secret));
+                return Ok((record.public(user, &id), secret));
             }
         }
         Err(Error::Conflict)
+    }
+
+    /// The secret of an access key: 240 bits that follow from the cluster's data key, so that every node has it and none keeps it.
+    pub(crate) async fn secret_access_key(
+        &self,
+        user: &UserId,
+        id: &str,
+    ) -> Result<Secret, vault::Error> {
+        let purpose = format!("access key/{user}/{id}");
+        let derived = self.inner.vault.derive(&purpose).await?;
+        // 40 characters, as AWS's have.
+        Ok(Secret::new(STANDARD.encode(&derived[..30])))
     }
 
     /// Reads the API keys of a user, the oldest first.
@@ -82,7 +103,7 @@ impl Accounts {
         entries
             .map(|entry| {
                 let id = entry.key.strip_prefix(&prefix).unwrap_or(&entry.key);
-                Ok(parse::<Record>(entry)?.public(id))
+                Ok(parse::<Record>(entry)?.public(owner, id))
             })
             .collect()
     }
@@ -132,6 +153,13 @@ fn check(new: &NewKey, owner: &Caller) -> Result<(), Error> {
             field: "spaces",
             value: format!("{spaces} spaces"),
             expected: "1 to 100 spaces, or no such field",
+        });
+    }
+    if new.aws && spaces > 1 {
+        return Err(Error::Field {
+            field: "spaces",
+            value: format!("{spaces} spaces"),
+            expected: "one space, or no such field, of a key with aws: its calls name none",
         });
     }
     let is_end = |seconds| seconds > 0 && seconds <= EXPIRES_IN_MAX.as_secs();

@@ -1,4 +1,5 @@
-//! What users hold: refresh tokens and API keys. Each names its record and has 256 random bits, of which the store has the hash.
+//! What users hold: refresh tokens and API keys. Each names its record and has 256 random bits, of which the store has the hash. An
+//! access key names its record as well; its secret follows from the cluster's data key, so that the store has nothing of it.
 
 use std::fmt;
 
@@ -10,6 +11,9 @@ use crate::records::{Millis, hash};
 
 const REFRESH: &str = "hr_";
 const KEY: &str = "hk_";
+
+/// What the id of an access key begins with: AWS's clients take 16 to 128 capitals and digits.
+const ACCESS_KEY: &str = "HKIA";
 
 /// What one may be at most: the prefix, two ids, and 43 characters of randomness.
 const BYTES_MAX: usize = 160;
@@ -35,6 +39,15 @@ pub(crate) struct ApiKey<'a> {
     pub(crate) user: UserId,
     pub(crate) id: &'a str,
     pub(crate) hash: String,
+    /// What its id says, which is no proof of anything.
+    pub(crate) made_at_ms: Millis,
+}
+
+/// An access key's id that was read.
+#[derive(Debug)]
+pub(crate) struct AccessKeyId {
+    pub(crate) user: UserId,
+    pub(crate) id: String,
     /// What its id says, which is no proof of anything.
     pub(crate) made_at_ms: Millis,
 }
@@ -92,21 +105,46 @@ impl RefreshToken {
     }
 }
 
+impl AccessKeyId {
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let ids = text.strip_prefix(ACCESS_KEY)?;
+        if ids.len() != 64 || ids.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return None;
+        }
+        let ids = ids.to_ascii_lowercase();
+        let (user, id) = ids.split_at_checked(32)?;
+        Some(Self {
+            user: user.parse().ok()?,
+            id: id.to_owned(),
+            made_at_ms: made_at_ms(id)?,
+        })
+    }
+
+    /// The text of the id of a key.
+    pub(crate) fn text(user: &UserId, id: &str) -> String {
+        format!("{ACCESS_KEY}{user}{id}").to_ascii_uppercase()
+    }
+}
+
 impl<'a> ApiKey<'a> {
     pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (user, id) = parts(text, KEY)?;
-        let uuid = uuid::Uuid::try_parse(id).ok()?;
-        let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
         Some(Self {
             user,
             id,
             hash: hash(text),
-            made_at_ms: seconds
-                .saturating_mul(1000)
-                .saturating_add(u64::from(nanos / 1_000_000)),
+            made_at_ms: made_at_ms(id)?,
         })
     }
+}
+
+/// When an id was made.
+fn made_at_ms(id: &str) -> Option<Millis> {
+    let uuid = uuid::Uuid::try_parse(id).ok()?;
+    let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
+    let millis = u64::from(nanos / 1_000_000);
+    Some(seconds.saturating_mul(1000).saturating_add(millis))
 }
 
 impl fmt::Debug for ApiKey<'_> {
@@ -144,6 +182,27 @@ mod tests {
             "{}",
             read.made_at_ms
         );
+    }
+
+    #[test]
+    fn an_access_key_names_its_record_in_capitals_and_digits() {
+        let (user, id) = (UserId::random(), new_id());
+        let text = AccessKeyId::text(&user, &id);
+        let is_taken = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        assert!((16..=128).contains(&text.len()) && text.bytes().all(is_taken));
+        let read = AccessKeyId::read(&text).unwrap();
+        assert_eq!((read.user, read.id), (user, id));
+        let now = crate::clock::now_ms();
+        assert!(now.abs_diff(read.made_at_ms) < 10_000);
+        for wrong in [
+            "",
+            "HKIA",
+            "AKIAIOSFODNN7EXAMPLE",
+            &text.to_lowercase(),
+            &text[..67],
+        ] {
+            assert!(AccessKeyId::read(wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

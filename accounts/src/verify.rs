@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::settings::Secret;
 use subtle::ConstantTimeEq;
 
 use crate::cache::Checked;
@@ -11,7 +12,7 @@ use crate::clock::{millis, now_ms};
 use crate::known::{Known, Member};
 use crate::records::user::{UserId, UserState};
 use crate::records::{self, Millis, key, session, signing as signing_records};
-use crate::secrets::ApiKey;
+use crate::secrets::{AccessKeyId, ApiKey};
 use crate::{Accounts, Caller, Denied, Verdict, jwt, signing};
 
 /// How young a credential is that another node may have made a moment ago. Nodes' clocks may differ by some of it.
@@ -51,6 +52,46 @@ impl Accounts {
             Err(Fault::Missing) if !self.is_loaded() || read.is_young(now) => Verdict::Unknown,
             Err(Fault::Missing) => Verdict::Denied(Denied::Ended.counted()),
             Err(Fault::Bad(denied)) => Verdict::Denied(denied.counted()),
+        }
+    }
+
+    /// Whose an access key is, and the secret that its requests are signed with. Who has no proof that it has that is nobody.
+    ///
+    /// # Errors
+    /// When there is no such key, it is not good, or the store does not answer where it is asked.
+    pub async fn access_key(&self, access_key_id: &str) -> Result<(Caller, Secret), Denied> {
+        let found = self.look_up(access_key_id).await;
+        let (key, caller) = found.map_err(Denied::counted)?;
+        match self.secret_access_key(&key.user, &key.id).await {
+            Ok(secret) => Ok((caller, secret)),
+            Err(error) => {
+                tracing::warn!(%error, user = %key.user, "an access key can not be checked");
+                Err(Denied::Unavailable.counted())
+            }
+        }
+    }
+
+    async fn look_up(&self, access_key_id: &str) -> Result<(AccessKeyId, Caller), Denied> {
+        let key = AccessKeyId::read(access_key_id).ok_or(Denied::Invalid)?;
+        let now = now_ms();
+        let known = check_access_key(&key, &self.known(), now);
+        let is_young = now.abs_diff(key.made_at_ms) < millis(YOUNG);
+        match known {
+            Ok(caller) => Ok((key, caller)),
+            Err(Fault::Bad(denied)) => Err(denied),
+            Err(Fault::Missing) if self.is_loaded() && !is_young => Err(Denied::Ended),
+            Err(Fault::Missing) => {
+                let _permit = self.inner.asks.try_acquire().map_err(|_| Denied::Busy)?;
+                let mut found = Known::default();
+                let record = key::record_key(&key.user, &key.id);
+                self.fetch(&mut found, record).await?;
+                self.fetch(&mut found, key.user.record_key()).await?;
+                match check_access_key(&key, &found, now_ms()) {
+                    Ok(caller) => Ok((key, caller)),
+                    Err(Fault::Missing) => Err(Denied::Ended),
+                    Err(Fault::Bad(denied)) => Err(denied),
+                }
+            }
         }
     }
 
@@ -168,15 +209,31 @@ fn check_key(key: &ApiKey<'_>, known: &Known, now: Millis) -> Result<Checked, Fa
         return Err(Fault::Bad(Denied::Expired));
     }
     let member = member(known, &key.user)?;
-    let credential = Credential::Key {
-        scopes: record.scopes.clone(),
-        spaces: record.spaces.clone(),
-    };
     Ok(Checked {
-        caller: caller(&key.user, member, credential),
+        caller: caller(&key.user, member, credential(record)),
         expires_at_ms,
         is_current: Arc::clone(&held.is_current),
     })
+}
+
+fn check_access_key(key: &AccessKeyId, known: &Known, now: Millis) -> Result<Caller, Fault> {
+    let keys = known.keys.get(&key.user).ok_or(Fault::Missing)?;
+    let record = &keys.get(&key.id).ok_or(Fault::Missing)?.record;
+    if !record.aws {
+        return Err(Fault::Bad(Denied::Invalid));
+    }
+    if now >= record.expires_at_ms.unwrap_or(Millis::MAX) {
+        return Err(Fault::Bad(Denied::Expired));
+    }
+    let member = member(known, &key.user)?;
+    Ok(caller(&key.user, member, credential(record)))
+}
+
+fn credential(record: &key::Record) -> Credential {
+    Credential::Key {
+        scopes: record.scopes.clone(),
+        spaces: record.spaces.clone(),
+    }
 }
 
 fn member<'a>(known: &'a Known, user: &UserId) -> Result<&'a Member, Fault> {

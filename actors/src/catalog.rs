@@ -1,18 +1,18 @@
-//! Reads and changes the cluster's records: functions, subscriptions, event types, CORS configurations, schedules and secrets.
+//! Reads and changes the cluster's records: functions, their versions and aliases, subscriptions, event types, CORS configurations, schedules and secrets.
 //!
 //! Whatever two nodes could decide differently is decided by the store: a change goes in one transaction with *guards*, small records
 //! whose revision moves with all that they guard. `paths/<space>/<METHOD>` guards the paths of `http` subscriptions, `paths/<space>/cors/<METHOD>` those of CORS configurations,
 //! `uses/<space>/<function>` the subscriptions that name a function, to be called or to be asked before, `types/<space>/<name>` those of an event type, paths included, and
 //! `authorizes/<space>/<function>` the event types that a function authorizes, `fires/<space>/<function>` the schedules that are for a function, and
 //! `counts/<space>/schedules`, `counts/<space>/functions` and `counts/<space>/secrets` the number of these, and `needs/<space>/<secret>` the functions that
-//! name a secret. A change reads the guard, looks at what it guards as of that
+//! name a secret, `pins/<space>/<secret>` the versions that do, and `numbers/<space>/<function>`, which has the number of its newest version, the versions and aliases of a function. A change reads the guard, looks at what it guards as of that
 //! revision, and is refused by the store when the guard has moved meanwhile; then it is tried anew. See docs/adr/0011.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{SchedulesSettings, SecretsSettings};
+use config::settings::{SchedulesSettings, SecretsSettings, VersionsSettings};
 use config::store::{Entry, Error as StoreError, Precondition, Write};
 use config::{Revision, Store};
 use protocol::path::PathConflict;
@@ -31,6 +31,7 @@ use crate::router::RouteTable;
 use crate::scheduler::Progress;
 use crate::snapshot::Reader;
 
+mod aliases;
 mod cors;
 mod event_types;
 mod functions;
@@ -39,9 +40,13 @@ mod secrets;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod versions;
 
+pub use aliases::Expected;
 pub use schedules::wall_ms;
 pub(crate) use subscriptions::guards as guards_of_subscription;
+pub(crate) use versions::NUMBERS_PREFIX;
+pub use versions::{StoredAlias, StoredVersion, VersionError};
 
 /// How often a change is tried when others change the same at the same time.
 const ATTEMPTS_MAX: u32 = 24;
@@ -275,6 +280,9 @@ pub enum Error {
         /// The setting.
         max: u64,
     },
+    /// A version or an alias.
+    #[error(transparent)]
+    Version(#[from] VersionError),
     /// A secret can not be sealed.
     #[error(transparent)]
     Vault(#[from] vault::Error),
@@ -333,6 +341,7 @@ impl Error {
             | Self::ScheduleLimit(_)
             | Self::UnknownSecret { .. }
             | Self::SecretSize { .. } => ErrorCode::InvalidRequest,
+            Self::Version(error) => error.code(),
             Self::Vault(error) => error.code(),
             Self::Contended(_) => ErrorCode::Overloaded,
             Self::ProcessesOff => ErrorCode::Forbidden,
@@ -354,6 +363,7 @@ pub struct Catalog {
     schedules: SchedulesSettings,
     quotas: Option<Quotas>,
     secrets: SecretsSettings,
+    versions: VersionsSettings,
     vault: Vault,
     /// One at a time of this node's changes that others of the same space and method would refuse.
     path_changes: Arc<Semaphore>,
@@ -380,6 +390,7 @@ impl Catalog {
             schedules,
             quotas: None,
             secrets,
+            versions: VersionsSettings::default(),
             vault,
             path_changes: Arc::new(Semaphore::new(1)),
         }
@@ -389,6 +400,12 @@ impl Catalog {
     #[must_use]
     pub fn with_quotas(self, quotas: Option<Quotas>) -> Self {
         Self { quotas, ..self }
+    }
+
+    /// Keeps functions to their numbers of versions and aliases.
+    #[must_use]
+    pub fn with_versions(self, versions: VersionsSettings) -> Self {
+        Self { versions, ..self }
     }
 
     /// Asks that there be room for one more record under a prefix when it is stored: its guard has not moved by then, so no other was added
@@ -481,6 +498,11 @@ pub(crate) fn authorizes_key(space: &str, function_id: &str) -> String {
 /// The guard of the schedules that are for a function.
 pub(crate) fn fires_key(space: &str, function_id: &str) -> String {
     format!("fires/{space}/{function_id}")
+}
+
+/// The guard of the versions that name a secret.
+pub(crate) fn pins_key(space: &str, secret: &str) -> String {
+    format!("pins/{space}/{secret}")
 }
 
 /// The guard of the functions that name a secret.

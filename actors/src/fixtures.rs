@@ -302,6 +302,7 @@ impl TestNode {
             id: format!("request-{number}").parse().unwrap(),
             space: Space::default_space(),
             function_id: id.parse().unwrap(),
+            version: None,
             payload: Bytes::from_static(payload.as_bytes()),
             content_type: "text/plain".into(),
             call: None,

@@ -11,7 +11,7 @@ use limits::{Exceeded, Standing};
 use protocol::invocation::{Body, Call, StartKind, TraceContext};
 use protocol::{
     Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
-    NodeId, Phases, Reply, Space,
+    NodeId, Phases, Reply, Space, Version,
 };
 use providers::Remote;
 use tokio::time::Instant;
@@ -45,6 +45,8 @@ pub struct Request {
     pub space: Space,
     /// The function.
     pub function_id: FunctionId,
+    /// The version that is to run; nothing for the record that can still be changed.
+    pub version: Option<Version>,
     /// The payload, whole.
     pub payload: Bytes,
     /// The payload's media type.
@@ -198,7 +200,7 @@ impl Invoker {
         let counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
         // One whose function is not known counts for nobody.
-        let registered = match self.registered(&request.space, &request.function_id) {
+        let registered = match self.registered(&request.space, &request.function_id, request.version) {
             Ok(registered) => registered,
             Err(failure) => return Err(self.failed(failure, attempt, None)),
         };
@@ -274,7 +276,8 @@ impl Invoker {
                 }
             }
             // It may be another one by now.
-            registered = self.registered(&request.space, &request.function_id)?;
+            registered =
+                self.registered(&request.space, &request.function_id, request.version)?;
         }
     }
 
@@ -332,12 +335,22 @@ impl Invoker {
         }
     }
 
-    fn registered(&self, space: &Space, id: &FunctionId) -> Result<Arc<Registered>, Failure> {
+    fn registered(
+        &self,
+        space: &Space,
+        id: &FunctionId,
+        version: Option<Version>,
+    ) -> Result<Arc<Registered>, Failure> {
         let registry = self.parts.registry.load();
-        match registry.function(space, id) {
+        match registry.at(space, id, version) {
             Some(registered) => Ok(Arc::clone(registered)),
             None if registry.is_loaded => {
-                let message = format!("function {id} is not registered in space {space}");
+                let message = match version {
+                    Some(version) if registry.function(space, id).is_some() => {
+                        format!("function {id} in space {space} has no version {version}")
+                    }
+                    _ => format!("function {id} is not registered in space {space}"),
+                };
                 Err(refusal(
                     ErrorCode::FunctionNotFound,
                     Component::Gateway,
@@ -440,7 +453,7 @@ impl Invoker {
     fn is_current(&self, registered: &Registered) -> bool {
         let function = &registered.function;
         let registry = self.parts.registry.load();
-        let newest = registry.function(&function.space, &function.function_id);
+        let newest = registry.at(&function.space, &function.function_id, function.version);
         newest.is_some_and(|newest| newest.key == registered.key)
     }
 

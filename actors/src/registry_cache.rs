@@ -27,12 +27,14 @@ pub mod disk;
 mod records;
 pub(crate) mod state;
 pub mod subscriptions;
+pub(crate) mod versions;
 
 use crate::snapshot::Publisher;
 use crate::tasks::{Depth, Mailbox, Pending};
 pub use cors::{CorsIndex, RegisteredCors};
 use state::State;
 pub use subscriptions::{Matched, Subscribed, Subscriptions};
+pub use versions::{RegisteredAlias, Unresolved, Versions};
 
 /// The prefix of function records in the store; a record's key is `functions/<space>/<id>`.
 pub const FUNCTIONS_PREFIX: &str = "functions/";
@@ -52,13 +54,19 @@ pub const SCHEDULES_PREFIX: &str = "schedules/";
 /// The prefix of secrets in the store; a record's key is `secrets/<space>/<name>`.
 pub const SECRETS_PREFIX: &str = "secrets/";
 
+/// The prefix of versions of functions in the store; a record's key is `versions/<space>/<function>/<number, 10 digits>`.
+pub const VERSIONS_PREFIX: &str = "versions/";
+
+/// The prefix of aliases in the store; a record's key is `aliases/<space>/<function>/<name>`.
+pub const ALIASES_PREFIX: &str = "aliases/";
+
 /// How long the store may take at the start before the snapshot on disk is read as well.
 const STORE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Events of the watch that are applied together, so that a burst of changes is published a few times only.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// The functions, subscriptions, event types, CORS configurations, schedules and secrets this node knows, as of a revision of the store.
+/// The functions, their versions and aliases, subscriptions, event types, CORS configurations, schedules and secrets this node knows, as of a revision of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The newest revision of the store that it was built from.
@@ -85,6 +93,12 @@ pub struct Registry {
     pub secrets_revision: Revision,
     /// The secrets, sealed.
     pub secrets: HashMap<Space, Arc<BTreeMap<SecretName, Arc<RegisteredSecret>>>>,
+    /// The revision as of which the versions of functions are complete.
+    pub versions_revision: Revision,
+    /// The revision as of which the aliases are complete.
+    pub aliases_revision: Revision,
+    /// The versions and aliases of functions that have some.
+    pub versions: HashMap<Space, Arc<BTreeMap<FunctionId, Arc<Versions>>>>,
 }
 
 /// A function as the warm path needs it.
@@ -171,16 +185,20 @@ pub(crate) enum Kind {
     Cors,
     Schedules,
     Secrets,
+    Versions,
+    Aliases,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Functions,
         Self::Subscriptions,
         Self::EventTypes,
         Self::Cors,
         Self::Schedules,
         Self::Secrets,
+        Self::Versions,
+        Self::Aliases,
     ];
 
     fn prefix(self) -> &'static str {
@@ -191,6 +209,8 @@ impl Kind {
             Self::Cors => CORS_PREFIX,
             Self::Schedules => SCHEDULES_PREFIX,
             Self::Secrets => SECRETS_PREFIX,
+            Self::Versions => VERSIONS_PREFIX,
+            Self::Aliases => ALIASES_PREFIX,
         }
     }
 
@@ -202,6 +222,8 @@ impl Kind {
             Self::Cors => "cors",
             Self::Schedules => "schedules",
             Self::Secrets => "secrets",
+            Self::Versions => "versions",
+            Self::Aliases => "aliases",
         }
     }
 }

@@ -48,6 +48,10 @@ pub struct CreateArgs {
     /// When it ends by itself, such as `30days` [default: never]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
+
+    /// Makes an access key for AWS's clients: prints its id and, this once, its secret access key
+    #[arg(long)]
+    aws: bool,
 }
 
 /// Names one key.
@@ -85,8 +89,11 @@ async fn create(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Created {
-        key: String,
+        key: Option<String>,
+        access_key_id: Option<String>,
+        secret_access_key: Option<String>,
     }
     let mut body = Map::new();
     body.insert("name".to_owned(), json!(args.name));
@@ -98,14 +105,25 @@ async fn create(
         let seconds = expires_in.as_secs().max(1);
         body.insert("expiresInSeconds".to_owned(), json!(seconds));
     }
+    if args.aws {
+        body.insert("aws".to_owned(), json!(true));
+    }
     let body = Value::Object(body).to_string().into_bytes();
     let call = Call::new(Method::POST, &PATH, Some(body));
     let answer = Api::functions(options)?.call(call).await?.accept()?;
     if options.json {
         return Ok(console.json(&answer.text())?);
     }
-    let Created { key } = answer.json()?;
-    Ok(console.text(&key)?)
+    let Created {
+        key,
+        access_key_id,
+        secret_access_key,
+    } = answer.json()?;
+    // As AWS's clients read them from the environment.
+    let pair = access_key_id
+        .zip(secret_access_key)
+        .map(|(id, secret)| format!("AWS_ACCESS_KEY_ID={id}\nAWS_SECRET_ACCESS_KEY={secret}"));
+    Ok(console.text(&pair.or(key).unwrap_or_default())?)
 }
 
 const PATH: [&str; 3] = ["api", "v1", "keys"];

@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the entry; `docs/bench.md` says how to read what it prints.
 
+mod aws;
 mod cell;
 mod checks;
 mod cold;
@@ -45,6 +46,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     warm::measure(selection, &cores, &mut report).await?;
     checks::measure(selection, &cores, &mut report).await?;
     tls::measure(selection, &cores, &mut report).await?;
+    aws::measure(selection, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;
     queues::measure(selection, &mut report).await?;
     registry::measure(selection, &mut report).await?;

@@ -3,6 +3,7 @@
 //! [`Sandbox`] is the entry: it owns a directory, the ports, the cluster secret, etcd and the nodes, and takes all of it away
 //! when it is dropped. Everything here panics with what it saw when a test can not go on, because a test is what it is for.
 
+pub mod account;
 pub mod api;
 pub mod bench;
 pub mod chaos;

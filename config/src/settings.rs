@@ -3,6 +3,7 @@
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
 mod auth;
+mod aws;
 mod cluster;
 mod destinations;
 mod docker;
@@ -12,6 +13,7 @@ mod executor;
 mod field;
 mod http;
 mod jetstream;
+mod lambda;
 mod limits;
 mod listen;
 mod load;
@@ -29,8 +31,10 @@ mod store;
 mod table;
 mod telemetry;
 mod tls;
+mod versions;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
+pub use aws::AwsSettings;
 pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
@@ -39,6 +43,7 @@ pub use executions::ExecutionsSettings;
 pub use executor::ExecutorSettings;
 pub use http::HttpSettings;
 pub use jetstream::JetStreamSettings;
+pub use lambda::LambdaSettings;
 pub use limits::LimitsSettings;
 pub use listen::ListenSettings;
 pub use load::Flags;
@@ -56,6 +61,7 @@ pub use store::{EtcdSettings, StoreSettings};
 pub use table::table;
 pub use telemetry::TelemetrySettings;
 pub use tls::{CertificateFiles, CertificateSettings, TlsSettings};
+pub use versions::VersionsSettings;
 
 use field::section;
 
@@ -70,6 +76,8 @@ section! {
         pub tls: TlsSettings = TlsSettings::default(),
         /// Who may call.
         pub auth: AuthSettings = AuthSettings::default(),
+        /// As what functions of AWS Lambda's contract, and clients of its API, know this cluster, and what these may ask for.
+        pub aws: AwsSettings = AwsSettings::default(),
         /// The config store: etcd when it has endpoints, else embedded in this node.
         pub store: StoreSettings = StoreSettings::default(),
         /// Gossip and peers.
@@ -84,6 +92,8 @@ section! {
         pub docker: DockerSettings = DockerSettings::default(),
         /// Functions of type `process`.
         pub process: ProcessSettings = ProcessSettings::default(),
+        /// Functions of the `lambda` contract.
+        pub lambda: LambdaSettings = LambdaSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),
         /// Events on their way to their subscribers.
@@ -98,6 +108,8 @@ section! {
         pub schedules: SchedulesSettings = SchedulesSettings::default(),
         /// Secrets of functions.
         pub secrets: SecretsSettings = SecretsSettings::default(),
+        /// Versions of functions, and aliases.
+        pub versions: VersionsSettings = VersionsSettings::default(),
         /// Plugins: WebAssembly modules that see, change or refuse events.
         pub plugins: PluginsSettings = PluginsSettings::default(),
         /// Logs of the node and output of functions.

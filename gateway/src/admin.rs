@@ -1,4 +1,4 @@
-//! The config API on port 4001: functions, subscriptions, event types, CORS, schedules, secrets, status, diagnostics.
+//! The config API on port 4001: functions, their versions and aliases, subscriptions, event types, CORS, schedules, secrets, status, diagnostics.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::surface::Shared;
 use crate::{body, headers, health, openapi};
 
+mod aliases;
 mod backup;
 mod cors;
 mod dead_letters;
@@ -36,6 +37,7 @@ mod spaces;
 mod subscriptions;
 mod tags;
 mod users;
+mod versions;
 mod view;
 
 /// All routes, and their description. `debug_kill` adds the one that kills actors.
@@ -52,6 +54,7 @@ pub(crate) fn routes(debug_kill: bool) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(backup::import))
         .merge(accounts())
         .merge(records())
+        .merge(versions())
         .merge(executions())
         .merge(dead_letters())
         .merge(spaceless::routes())
@@ -136,6 +139,16 @@ fn records() -> OpenApiRouter<Arc<Shared>> {
         ))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::set, secrets::delete))
+}
+
+/// The routes of versions and aliases of functions.
+fn versions() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(versions::list, versions::publish))
+        .routes(routes!(versions::read, versions::delete))
+        .routes(routes!(aliases::list))
+        .routes(routes!(aliases::read, aliases::set, aliases::delete))
+        .routes(routes!(aliases::roll_back))
 }
 
 /// Event Gateway's router answers 301. To another method than GET that would turn it into a GET, so those get 307.

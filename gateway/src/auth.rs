@@ -20,9 +20,12 @@ use crate::events;
 
 mod host;
 mod need;
+mod signed;
+mod sigv4;
 
 use host::{check_host, own_origins};
 pub(crate) use need::Need;
+pub(crate) use signed::Known;
 
 /// Who may call a node.
 #[derive(Debug, Default)]

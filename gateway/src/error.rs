@@ -13,9 +13,12 @@ use crate::body::AnswerBody;
 use crate::headers;
 
 mod access;
+mod aws;
 mod records;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use aws::Kind as AwsKind;
 
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
@@ -27,6 +30,8 @@ pub(crate) enum Shape {
     Functions,
     /// `{"errors":[{"message"}]}` and a newline, as Event Gateway.
     EventGateway,
+    /// As AWS Lambda: a type that its clients know.
+    Aws,
 }
 
 /// How this one error is worded, whatever the API.
@@ -40,6 +45,8 @@ enum Wording {
     NotReady,
     /// As `{"error"}` and a newline, for routes without a space.
     Spaceless,
+    /// As an error of AWS Lambda.
+    Aws(aws::Kind),
 }
 
 /// An error on its way to a client.
@@ -398,7 +405,9 @@ impl Error {
         let node = self.failure.node.as_deref().unwrap_or(own_name);
         let content_type = match self.wording {
             Wording::Plain(_) => HeaderValue::from_static("text/plain; charset=utf-8"),
-            Wording::Api | Wording::NotReady | Wording::Spaceless => headers::JSON,
+            Wording::Api | Wording::NotReady | Wording::Spaceless | Wording::Aws(_) => {
+                headers::JSON
+            }
         };
         let mut response = Response::new(AnswerBody::whole(self.body(shape, invocation, node)));
         *response.status_mut() = self.status;
@@ -424,6 +433,9 @@ impl Error {
         if let Some(seconds) = self.retry_after_seconds() {
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if shape == Shape::Aws {
+            self.aws_tell(&mut response);
+        }
         response
     }
 
@@ -441,6 +453,7 @@ impl Error {
 
     fn body(&self, shape: Shape, invocation: &InvocationId, node: &str) -> Vec<u8> {
         let encoded = match (self.wording, shape) {
+            (_, Shape::Aws) => serde_json::to_vec(&self.aws_body()),
             (Wording::Plain(text), _) => return text.into(),
             (Wording::NotReady, _) => serde_json::to_vec(
                 &serde_json::json!({ "ready": false, "why": self.failure.message }),
@@ -448,14 +461,16 @@ impl Error {
             (Wording::Spaceless, _) => {
                 serde_json::to_vec(&serde_json::json!({ "error": self.failure.message }))
             }
-            (Wording::Api, Shape::Functions) => serde_json::to_vec(&api::InvokeError {
-                error: self.functions_message(),
-                code: self.failure.code.to_string(),
-                component: self.failure.component.to_string(),
-                node: node.to_owned(),
-                invocation: invocation.to_string(),
-            }),
-            (Wording::Api, Shape::EventGateway) => {
+            (Wording::Api | Wording::Aws(_), Shape::Functions) => {
+                serde_json::to_vec(&api::InvokeError {
+                    error: self.functions_message(),
+                    code: self.failure.code.to_string(),
+                    component: self.failure.component.to_string(),
+                    node: node.to_owned(),
+                    invocation: invocation.to_string(),
+                })
+            }
+            (Wording::Api | Wording::Aws(_), Shape::EventGateway) => {
                 serde_json::to_vec(&api::Errors::one(&self.failure.message))
             }
         };

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use protocol::execution::Status;
 use protocol::invocation::TraceContext;
 use protocol::{
-    Component, Effect, ErrorCode, ExecutionId, Failure, Function, Space, api, destination,
+    Component, Effect, ErrorCode, ExecutionId, Failure, Function, Qualifier, Space, api,
+    destination,
 };
 use queue::{Delivery, DeliveryId, Origin};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ struct Submitted {
     content_type: String,
     #[serde(rename = "w", default)]
     trace: TraceContext,
+    /// Which version is to run; an alias is asked when it does.
+    #[serde(rename = "q", default, skip_serializing_if = "Option::is_none")]
+    qualifier: Option<Qualifier>,
 }
 
 impl Wanted {
@@ -134,6 +138,16 @@ impl Wanted {
         }))
     }
 
+    /// As soon as it may be, and without a key.
+    pub(crate) fn now() -> Self {
+        Self {
+            is_preferred: false,
+            key: None,
+            start: Start::Now,
+            callback: None,
+        }
+    }
+
     /// The moment before which it is not begun.
     fn not_before(
         &self,
@@ -164,26 +178,42 @@ impl Wanted {
     }
 }
 
-/// Accepts an invocation that is not waited for, and answers.
+/// Accepts an invocation that is not waited for, and answers. Its qualifier was resolved once, so that what names nothing is refused now; which
+/// version runs is said when it is delivered.
 pub(crate) async fn answer(
     shared: &Shared,
-    mut request: invoker::Request,
+    (request, qualifier): (invoker::Request, Option<Qualifier>),
     wanted: &Wanted,
     fields: &HeaderMap,
 ) -> Response<AnswerBody> {
     let id = request.id.clone();
-    let span = open_span(shared, &mut request, fields);
     let space = request.space.clone();
-    match accept(shared, request, wanted).instrument(span).await {
+    match submit(shared, (request, qualifier), wanted, fields).await {
         Ok((execution, status)) => accepted(&space, execution, status, wanted.is_preferred),
         Err(error) => error.answer(Shape::Functions, &id, shared.node.name()),
     }
 }
 
+/// Accepts an invocation that is not waited for: its execution, with a status where that is known.
+///
+/// # Errors
+/// When it is not taken.
+pub(crate) async fn submit(
+    shared: &Shared,
+    (mut request, qualifier): (invoker::Request, Option<Qualifier>),
+    wanted: &Wanted,
+    fields: &HeaderMap,
+) -> Result<(ExecutionId, Option<Status>), Error> {
+    let span = open_span(shared, &mut request, fields);
+    accept(shared, (request, qualifier), wanted)
+        .instrument(span)
+        .await
+}
+
 /// Writes an execution down and puts it into the queue, or finds the one that the key names.
 async fn accept(
     shared: &Shared,
-    request: invoker::Request,
+    (request, qualifier): (invoker::Request, Option<Qualifier>),
     wanted: &Wanted,
 ) -> Result<(ExecutionId, Option<Status>), Error> {
     if shared.closing.is_cancelled() {
@@ -223,7 +253,8 @@ async fn accept(
         Accepted::Forgotten(id) => Ok((id, None)),
         Accepted::New(claim) => {
             let id = claim.id;
-            let status = enqueue(shared, claim, request, accepted_at, not_before).await?;
+            let asked = (request, qualifier);
+            let status = enqueue(shared, claim, asked, accepted_at, not_before).await?;
             Ok((id, Some(status)))
         }
     }
@@ -233,7 +264,7 @@ async fn accept(
 async fn enqueue(
     shared: &Shared,
     claim: Box<Claim>,
-    request: invoker::Request,
+    (request, qualifier): (invoker::Request, Option<Qualifier>),
     accepted_at: SystemTime,
     not_before: Option<SystemTime>,
 ) -> Result<Status, Error> {
@@ -244,6 +275,7 @@ async fn enqueue(
         payload: request.payload,
         content_type: request.content_type,
         trace: request.trace,
+        qualifier,
     };
     let event = rmp_serde::to_vec_named(&submitted).expect("an invocation is texts and bytes");
     let delivery = Delivery {
@@ -278,7 +310,7 @@ fn function(shared: &Shared, request: &invoker::Request) -> Result<Arc<Function>
             message,
         ))
     };
-    let Some(registered) = registry.function(space, id) else {
+    let Some(registered) = registry.at(space, id, request.version) else {
         let message = format!("function {id} is not registered in space {space}");
         return Err(refused(ErrorCode::FunctionNotFound, message));
     };

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin;
+use crate::aws;
 use crate::error::Error;
 use crate::invoke;
 use crate::openapi;
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(owned::routes())
         .merge(admin::executions())
         .merge(openapi::routes())
+        .merge(aws::routes())
 }
 
 /// The router of the routes.
@@ -47,7 +49,10 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
             any(async || Error::method_not_allowed("POST")),
         )
         .method_not_allowed_fallback(async |method: Method| Error::method_not_taken(&method))
-        .fallback(async |uri: Uri| Error::no_such_path(uri.path()))
+        .fallback(async |uri: Uri| match aws::is_path(uri.path()) {
+            true => Error::no_such_operation(uri.path()),
+            false => Error::no_such_path(uri.path()),
+        })
 }
 
 /// Tell what this is.

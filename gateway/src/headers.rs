@@ -12,6 +12,8 @@ pub(crate) const INVOCATION: HeaderName = HeaderName::from_static("x-hearth-invo
 pub(crate) const NODE: HeaderName = HeaderName::from_static("x-hearth-node");
 /// `warm` or `cold`.
 pub(crate) const START: HeaderName = HeaderName::from_static("x-hearth-start");
+/// The version that ran, or `$LATEST`, where the call named a qualifier.
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-hearth-version");
 /// `local` or `forwarded`.
 pub(crate) const ROUTE: HeaderName = HeaderName::from_static("x-hearth-route");
 /// `<code>;<component>`, on errors.
@@ -33,7 +35,7 @@ const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining"
 const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// All of them, for pages that want to read them across origins.
-pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-route, x-hearth-error, x-hearth-outcome, x-hearth-exit-code, x-hearth-output-cut, server-timing, etag, location, preference-applied, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset";
+pub(crate) const EXPOSED: &str = "x-hearth-invocation, x-hearth-node, x-hearth-start, x-hearth-version, x-hearth-route, x-hearth-error, x-hearth-outcome, x-hearth-exit-code, x-hearth-output-cut, server-timing, etag, location, preference-applied, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset";
 
 /// What a browser may make of an answer that is meant for programs: nothing but show it as what it says it is, alone, and forget it.
 pub(crate) const OF_DOCUMENTS: [(HeaderName, HeaderValue); 4] = [

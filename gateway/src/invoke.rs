@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use protocol::api::InvokeRequest;
 use protocol::event::is_json;
 use protocol::invocation::TraceContext;
-use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, InvocationId, Space};
+use protocol::{Component, Effect, ErrorCode, Failure, InvocationId, Qualifier, Space};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
@@ -24,8 +24,8 @@ use crate::auth;
 use crate::body::{self, AnswerBody};
 use crate::error::{Error, Shape};
 use crate::executions::{self, Wanted};
-use crate::headers;
 use crate::surface::Shared;
+use crate::{headers, qualified};
 
 /// The path of the warm path.
 pub(crate) const PATH: &str = "/invoke";
@@ -48,6 +48,15 @@ pub(crate) enum By {
     Function(Space),
 }
 
+/// What a body asks for.
+#[derive(Debug)]
+struct Asked {
+    request: invoker::Request,
+    /// Which version it names, if any.
+    qualifier: Option<Qualifier>,
+    is_async: bool,
+}
+
 /// Answers `POST /invoke`.
 pub(crate) async fn answer(
     shared: &Shared,
@@ -63,18 +72,34 @@ pub(crate) async fn answer(
         return fail(&Error::in_flight(shared.limits.in_flight_max));
     };
     let request = match body::read(&parts.headers, &mut body, &shared.limits).await {
-        Ok(body) => read_request(id, &body, by.own()).and_then(|(request, is_async)| {
-            by.check(shared, &request.space)?;
-            let wanted = Wanted::read(&parts.headers, &body, is_async)?;
-            Ok((request, wanted))
+        Ok(body) => read_request(id, &body, by.own()).and_then(|mut asked| {
+            by.check(shared, &asked.request.space)?;
+            let wanted = Wanted::read(&parts.headers, &body, asked.is_async)?;
+            if let Some(qualifier) = &asked.qualifier {
+                let request = &mut asked.request;
+                let (space, id) = (&request.space, &request.function_id);
+                let registry = shared.node.registry();
+                request.version =
+                    qualified::resolve(&registry, space, id, qualifier, &parts.headers)?;
+            }
+            Ok((asked, wanted))
         }),
         Err(error) => Err(error),
     };
     match request {
-        Ok((request, None)) => run(shared, request, &parts.headers).await,
+        Ok((asked, None)) => {
+            let version = asked.request.version;
+            let mut response = run(shared, asked.request, &parts.headers).await;
+            if asked.qualifier.is_some() {
+                qualified::tell(response.headers_mut(), version);
+            }
+            response
+        }
         // In a box, so that a call that is waited for carries nothing of it.
-        Ok((request, Some(wanted))) => {
-            Box::pin(executions::answer(shared, request, &wanted, &parts.headers)).await
+        Ok((asked, Some(wanted))) => {
+            let (request, qualifier) = (asked.request, asked.qualifier);
+            let answer = executions::answer(shared, (request, qualifier), &wanted, &parts.headers);
+            Box::pin(answer).await
         }
         Err(error) => fail(&error),
     }
@@ -169,12 +194,8 @@ pub(crate) fn note_failure(span: &Span, code: ErrorCode) {
         .record("error", code.as_str());
 }
 
-/// Reads the body of the request, and whether it says `async`. The payload shares the body's memory.
-fn read_request(
-    id: &InvocationId,
-    body: &Bytes,
-    own: Option<&Space>,
-) -> Result<(invoker::Request, bool), Error> {
+/// Reads the body of the request. The payload shares the body's memory.
+fn read_request(id: &InvocationId, body: &Bytes, own: Option<&Space>) -> Result<Asked, Error> {
     // Without this an array of the fields' values would be taken for an object.
     let is_object = body
         .trim_ascii_start()
@@ -184,9 +205,7 @@ fn read_request(
         Ok(request) if is_object => request,
         _ => return Err(explain(body)),
     };
-    let function_id = request
-        .function_name
-        .parse::<FunctionId>()
+    let (function_id, qualifier) = Qualifier::split(&request.function_name)
         .map_err(|error| Error::invalid(format!("function_name: {error}")))?;
     let payload = match request.payload {
         Some(payload) => body.slice_ref(payload.get().as_bytes()),
@@ -199,13 +218,18 @@ fn read_request(
             .space
             .unwrap_or_else(|| own.cloned().unwrap_or_else(Space::default_space)),
         function_id,
+        version: None,
         payload,
         content_type: "application/json".to_owned(),
         call: None,
         trace: TraceContext::default(),
         begun: None,
     };
-    Ok((request, is_async))
+    Ok(Asked {
+        request,
+        qualifier,
+        is_async,
+    })
 }
 
 /// Reads a refused body once more, slower, to say which field is wrong and what was expected.
@@ -393,6 +417,14 @@ mod tests {
             "function_name: a function id is required",
         );
         refuses(
+            r#"{"function_name":"f:"}"#,
+            "function_name: a qualifier is $LATEST, the number of a version or the name",
+        );
+        refuses(
+            r#"{"function_name":"f:0"}"#,
+            "function_name: a version is a whole number",
+        );
+        refuses(
             r#"{"function_name":"f","space":7}"#,
             "space: invalid type: integer `7`, expected",
         );
@@ -414,7 +446,7 @@ mod tests {
         let id = InvocationId::random();
         let request =
             read_request(&id, &Bytes::copy_from_slice(body.as_bytes()), None).expect(body);
-        String::from_utf8(request.0.payload.into()).unwrap()
+        String::from_utf8(request.request.payload.into()).unwrap()
     }
 
     #[test]

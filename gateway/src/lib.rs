@@ -7,6 +7,7 @@
 
 mod admin;
 mod auth;
+mod aws;
 mod body;
 mod content;
 mod cors;
@@ -24,6 +25,7 @@ mod invoke;
 mod meters;
 mod node;
 mod openapi;
+mod qualified;
 mod surface;
 
 pub use auth::Access;

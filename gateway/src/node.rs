@@ -9,7 +9,7 @@ use actors::catalog::{
 };
 use actors::invoker::{Completed, Failed, Request};
 use actors::view::Readiness;
-use actors::{Backup, Executions, Quotas, Registry};
+use actors::{Backup, Catalog, Executions, Quotas, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Revision;
@@ -48,6 +48,12 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
         function: Function,
         at: Option<Revision>,
     ) -> Result<Stored, catalog::Error>;
+
+    /// Replaces a function that was read at this revision, without resolving its image.
+    ///
+    /// # Errors
+    /// As [`actors::Catalog::adjust`].
+    async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, catalog::Error>;
 
     /// Removes a function; with `at`, only if its record is at that revision.
     ///
@@ -278,6 +284,9 @@ pub trait Node: Send + Sync + fmt::Debug + 'static {
     /// As [`actors::Catalog::secrets`].
     async fn secrets(&self, space: &str) -> Result<Vec<StoredSecret>, catalog::Error>;
 
+    /// Reads and changes records; versions and aliases are asked for here.
+    async fn catalog(&self) -> &Catalog;
+
     /// The whole configuration, to be exported and imported.
     fn backup(&self) -> &Backup;
 
@@ -331,6 +340,10 @@ impl Node for actors::Control {
         at: Option<Revision>,
     ) -> Result<Stored, catalog::Error> {
         self.catalog.update(function, at).await
+    }
+
+    async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, catalog::Error> {
+        self.catalog.adjust(function, at).await
     }
 
     async fn delete(
@@ -459,6 +472,10 @@ impl Node for actors::Control {
 
     fn executions(&self) -> &Executions {
         &self.executions
+    }
+
+    async fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     fn backup(&self) -> &Backup {

@@ -23,7 +23,7 @@ use utoipa_swagger_ui::{Config, Url};
 
 use crate::error::Error;
 use crate::surface::Shared;
-use crate::{admin, functions, headers};
+use crate::{admin, aws, functions, headers};
 
 mod unrouted;
 
@@ -106,10 +106,18 @@ enum Wording {
     Both,
     /// With a shape of their own; those of authentication are worded as in the config API.
     Spaceless,
+    /// As AWS Lambda.
+    Aws,
 }
 
 impl Wording {
-    const ALL: [Self; 4] = [Self::Functions, Self::Config, Self::Both, Self::Spaceless];
+    const ALL: [Self; 5] = [
+        Self::Functions,
+        Self::Config,
+        Self::Both,
+        Self::Spaceless,
+        Self::Aws,
+    ];
 
     fn of(operation: &Operation) -> Self {
         let tag = operation.tags.as_ref().and_then(|tags| tags.first());
@@ -117,6 +125,7 @@ impl Wording {
             "functions" | "users" => Self::Functions,
             "executions" => Self::Both,
             "spaceless" => Self::Spaceless,
+            "aws" => Self::Aws,
             _ => Self::Config,
         }
     }
@@ -128,6 +137,7 @@ impl Wording {
             Self::Config => &["Errors"],
             Self::Both => &["InvokeError", "Errors"],
             Self::Spaceless => &["SpacelessError", "Errors"],
+            Self::Aws => &["AwsError"],
         }
     }
 
@@ -165,12 +175,13 @@ impl Wording {
     tags(
         (name = "functions", description = "Calls of functions (port 3000)"),
         (name = "users", description = "Accounts, their tokens, keys and functions (port 3000)"),
+        (name = "aws", description = "AWS Lambda's API, for its clients: requests are signed with an access key (port 3000)"),
         (name = "executions", description = "Invocations that are not waited for (ports 3000 and 4001)"),
         (name = "events", description = "Events, and http requests that functions answer (port 4000)"),
         (name = "config", description = "Records, the node and the cluster (port 4001)"),
         (name = "spaceless", description = "The same records of the space `default`, in the shapes of the Event Gateway's first versions (port 4001)"),
     ),
-    components(schemas(protocol::api::InvokeError, protocol::api::Errors))
+    components(schemas(protocol::api::InvokeError, protocol::api::Errors, aws::ErrorBody))
 )]
 struct Document;
 

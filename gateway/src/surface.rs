@@ -10,6 +10,8 @@ use actors::quotas::Admitted;
 use actors::view::Readiness;
 use axum::Router;
 use axum::extract::FromRequestParts;
+use bytes::Bytes;
+use config::settings::AwsSettings;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -28,7 +30,7 @@ use crate::inner::{self, Callers};
 use crate::invoke::{self, Propagate};
 use crate::meters::{EventMeters, InvocationMeters, ListenerMeters};
 use crate::node::Node;
-use crate::{cors, events, functions, headers};
+use crate::{aws, cors, events, functions, headers};
 
 /// Writes the metrics as Prometheus reads them.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) node_name: HeaderValue,
     pub(crate) guard: Guard,
     pub(crate) limits: EdgeLimits,
+    /// AWS Lambda's API.
+    pub(crate) aws: AwsSettings,
     /// One permit for each client invocation that may be in flight.
     pub(crate) in_flight: Semaphore,
     pub(crate) propagate: Option<Propagate>,
@@ -169,6 +173,11 @@ impl Surface {
             let response = Box::pin(inner::answer(self, &**callers, &id, request, from)).await;
             return self.complete(response, &id, None);
         }
+        if self.listener == Listener::Functions && aws::is_path(request.uri().path()) {
+            // In a box, so that other paths carry nothing of it.
+            let response = Box::pin(aws::answer(self, &id, request, from)).await;
+            return self.complete(response, &id, None);
+        }
         let (origin, checked) = match shared.guard.origin(self.listener, request.headers()) {
             Ok(origin) => (origin.cloned(), Ok(())),
             Err(error) => (None, Err(error)),
@@ -197,7 +206,7 @@ impl Surface {
             Err(error) => {
                 let (parts, mut body) = request.into_parts();
                 body::discard(&parts.headers, &mut body).await;
-                self.render(&error, &id)
+                self.render(&error, &id, self.shape(parts.uri.path()))
             }
             Ok(_) if self.listener == Listener::Events => {
                 let is_trusted = !is_preflight || !shared.guard.requires_token();
@@ -226,7 +235,7 @@ impl Surface {
     }
 
     /// Counts a request for its user.
-    async fn count(&self, caller: &Caller) -> Result<Admitted, Error> {
+    pub(crate) async fn count(&self, caller: &Caller) -> Result<Admitted, Error> {
         let Some(quotas) = self.shared.node.quotas() else {
             return Ok(Admitted::default());
         };
@@ -243,7 +252,8 @@ impl Surface {
         let id = InvocationId::random();
         let (parts, mut body) = request.into_parts();
         body::discard(&parts.headers, &mut body).await;
-        let mut response = self.render(&Error::plain_http(), &id);
+        let shape = self.shape(parts.uri.path());
+        let mut response = self.render(&Error::plain_http(), &id, shape);
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
         self.complete(response, &id, None)
@@ -291,13 +301,18 @@ impl Surface {
     }
 
     /// Everything but the warm path goes through a router.
-    pub(crate) async fn route(
+    pub(crate) async fn route<B>(
         &self,
         id: &InvocationId,
-        mut request: Request<Incoming>,
+        mut request: Request<B>,
         from: IpAddr,
-    ) -> Response<AnswerBody> {
+    ) -> Response<AnswerBody>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         request.extensions_mut().insert(Client(from));
+        let shape = self.shape(request.uri().path());
         let request = request.map(axum::body::Body::new);
         let Ok(mut response) = self.router.clone().oneshot(request).await;
         let Some(error) = response.extensions_mut().remove::<Error>() else {
@@ -311,7 +326,7 @@ impl Surface {
         let own = named
             .as_ref()
             .and_then(|named| named.to_str().ok()?.parse().ok());
-        let mut answer = self.render(&error, own.as_ref().unwrap_or(id));
+        let mut answer = self.render(&error, own.as_ref().unwrap_or(id), shape);
         if let Some(named) = named {
             answer.headers_mut().insert(headers::INVOCATION, named);
         }
@@ -322,14 +337,19 @@ impl Surface {
         answer
     }
 
-    fn render(&self, error: &Error, id: &InvocationId) -> Response<AnswerBody> {
+    /// How the API of a path words errors.
+    fn shape(&self, path: &str) -> Shape {
+        match self.listener {
+            Listener::Functions if aws::is_path(path) => Shape::Aws,
+            Listener::Functions | Listener::Inner => Shape::Functions,
+            Listener::Events | Listener::Config => Shape::EventGateway,
+        }
+    }
+
+    fn render(&self, error: &Error, id: &InvocationId, shape: Shape) -> Response<AnswerBody> {
         if error.code() == ErrorCode::Internal {
             tracing::error!(request = %id, ?error, "request failed");
         }
-        let shape = match self.listener {
-            Listener::Functions | Listener::Inner => Shape::Functions,
-            Listener::Events | Listener::Config => Shape::EventGateway,
-        };
         error.answer(shape, id, self.shared.node.name())
     }
 }

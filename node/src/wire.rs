@@ -21,7 +21,7 @@ use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
 use providers::http::{Outbound, Webhook};
 use providers::process::{self, Process};
-use providers::{AnswerLimits, Callers, Launch, Outputs, Remote, SecretDirs};
+use providers::{AnswerLimits, Callers, Lambda, Launch, Outputs, Remote, SecretDirs};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -250,6 +250,7 @@ impl Backends<'_> {
                 outputs: outputs.clone(),
                 callers: self.callers.clone(),
                 secrets: secrets.clone(),
+                lambda: Lambda::new(&settings.lambda, &settings.aws),
                 tasks: tracker.clone(),
                 stop: stop.clone(),
             },
@@ -308,6 +309,7 @@ impl Backends<'_> {
             outputs: outputs.clone(),
             callers: self.callers.clone(),
             secrets,
+            lambda: Lambda::new(&self.settings.lambda, &self.settings.aws),
             tasks: tracker.clone(),
             stop: stop.clone(),
         }))))

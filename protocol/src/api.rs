@@ -14,6 +14,7 @@ use crate::function::Function;
 use crate::id::{FunctionId, SecretName, Space};
 use crate::schedule::ScheduleRecord;
 use crate::subscription::Subscription;
+use crate::version::{Alias, PublishedVersion, Target};
 
 mod owned;
 
@@ -62,7 +63,7 @@ pub struct InvokeError {
 /// The body of `POST /invoke`.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct InvokeRequest<'a> {
-    /// The function's id.
+    /// The function's id, or `id:qualifier`: the number of a version, the name of an alias, or `$LATEST`.
     pub function_name: std::borrow::Cow<'a, str>,
     /// The function's space; `default` when absent.
     #[serde(default)]
@@ -81,6 +82,39 @@ pub struct InvokeRequest<'a> {
 pub struct Functions {
     /// The functions of the space, by id.
     pub functions: Vec<Function>,
+}
+
+/// `GET /v1/spaces/{space}/functions/{id}/versions`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Versions {
+    /// The versions of the function, the first first.
+    pub versions: Vec<PublishedVersion>,
+}
+
+/// The body of `POST /v1/spaces/{space}/functions/{id}/versions`; it may be left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct PublishVersion {
+    /// What is to be known of the version, 1024 bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// The body of `PUT /v1/spaces/{space}/functions/{id}/aliases/{name}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SetAlias {
+    /// What is to be known of the alias, 1024 bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Where its calls go.
+    #[serde(flatten)]
+    pub target: Target,
+}
+
+/// `GET /v1/spaces/{space}/functions/{id}/aliases`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Aliases {
+    /// The aliases of the function, by name.
+    pub aliases: Vec<Alias>,
 }
 
 /// `GET /v1/spaces/{space}/subscriptions`.

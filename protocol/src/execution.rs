@@ -11,6 +11,7 @@ use crate::code::Failure;
 use crate::destination::Told;
 use crate::id::{FunctionId, InvocationId, Space};
 use crate::invocation::{Phases, StartKind};
+use crate::version::Version;
 
 /// Names one execution, in every space and for ever. One that was accepted later has a greater name, in text as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +85,9 @@ pub enum Status {
 pub struct Attempt {
     /// The name of the node where it ran; while it runs, of the node that called.
     pub node: String,
+    /// The version of the function that ran, where one was named; told when the attempt has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
     /// When it was begun.
     pub started_at_ms: u64,
     /// When it ended.

@@ -10,6 +10,7 @@ use crate::destination::Destination;
 use crate::id::{FunctionId, InstanceKey, SecretName, Space};
 use crate::quota::RateSpec;
 use crate::secret::SecretUse;
+use crate::version::Version;
 
 mod aws;
 mod parse;
@@ -29,6 +30,9 @@ pub struct Function {
     pub space: Space,
     /// The function's id within its space.
     pub function_id: FunctionId,
+    /// Which published version it is; nothing for the record that can still be changed. Set by the node, never by a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
     /// What runs it: the record's `type` and `provider`.
     #[serde(flatten)]
     pub provider: Provider,
@@ -88,6 +92,7 @@ pub enum EventFormat {
 
 /// `provider` of type `container`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ContainerProvider {
     /// The image reference as the user gave it.
     pub image: String,
@@ -100,9 +105,15 @@ pub struct ContainerProvider {
     /// The port an `http` instance listens on, 8080 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Replaces the image's entry point, and with it the image's own command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
     /// Replaces the image's command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// The absolute path of the directory that it is started in; the image's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -142,6 +153,8 @@ pub enum Contract {
     Http,
     /// One run an invocation: payload on stdin, result on stdout, exit code 0 is success.
     Stdio,
+    /// The instance asks the Runtime API of AWS Lambda at `$AWS_LAMBDA_RUNTIME_API` for invocations, and answers there.
+    Lambda,
 }
 
 /// `limits` as they were set; each absent field has its default.
@@ -284,6 +297,25 @@ pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 /// The variable of an instance with the directory that its files with secrets are in. The node sets it, and no record can.
 pub const SECRETS_VARIABLE: &str = "HEARTH_SECRETS";
 
+/// The variables of an instance of the `lambda` contract that the node sets, and no record can; those that AWS Lambda reserves,
+/// but for credentials, which are the record's to give here.
+pub const LAMBDA_VARIABLES: [&str; 14] = [
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "LAMBDA_TASK_ROOT",
+    "LAMBDA_RUNTIME_DIR",
+    "_X_AMZN_TRACE_ID",
+];
+
 /// The values of `type` that can be registered.
 pub const TYPES: [&str; 7] = [
     "container",
@@ -322,18 +354,19 @@ impl Function {
         }
     }
 
-    /// The form in which it gets events: what was set, else the envelope for remote types and binary CloudEvents for others.
+    /// The form in which it gets events: what was set, else the envelope for remote types and for those of the `lambda` contract,
+    /// which get no headers, and binary CloudEvents for others.
     pub fn event_format(&self) -> EventFormat {
         match (self.event_format, self.contract()) {
             (Some(format), _) => format,
-            (None, None) => EventFormat::Envelope,
-            (None, Some(_)) => EventFormat::CloudeventsBinary,
+            (None, None | Some(Contract::Lambda)) => EventFormat::Envelope,
+            (None, Some(Contract::Http | Contract::Stdio)) => EventFormat::CloudeventsBinary,
         }
     }
 
     /// Whether instances of it are kept for later invocations.
     pub fn is_pooled(&self) -> bool {
-        self.contract() == Some(Contract::Http)
+        matches!(self.contract(), Some(Contract::Http | Contract::Lambda))
     }
 
     /// The image digest an engine must hold to run it; `None` for other types than `container`.
@@ -401,7 +434,7 @@ impl Function {
             .unwrap_or(false)
     }
 
-    /// Hash of space, id and all that shapes an instance; an image counts by its digest, not by its tag, and a secret by its version.
+    /// Hash of space, id, version and all that shapes an instance; an image counts by its digest, not by its tag, and a secret by its version.
     pub fn instance_key<'a>(
         &self,
         version_of: impl Fn(&SecretName) -> Option<&'a str>,
@@ -429,6 +462,10 @@ impl Function {
             // Their names and targets are the provider's.
             let versions = secrets.iter().map(|secret| version_of(&secret.name));
             shape["secretVersions"] = versions.collect::<serde_json::Value>();
+        }
+        if let Some(version) = self.version {
+            // Each version has instances of its own, so that what one of them does is no other's.
+            shape["version"] = version.number().into();
         }
         InstanceKey::hash([
             self.space.as_str().as_bytes(),

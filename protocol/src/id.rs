@@ -111,6 +111,21 @@ text_id!(
 );
 
 text_id!(
+    /// An alias's name within its function: 1 to 128 letters, digits, '-' and '_', and not digits alone, which are a version.
+    AliasName,
+    |value| match value {
+        "" => Err(("required", "an alias's name is required")),
+        _ if !is_name(value) || value.contains('.') || value.len() > 128 => {
+            Err(("aliasname", "an alias's name has at most 128 letters, digits, '-' and '_'"))
+        }
+        _ if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(("aliasname", "an alias's name has more than digits, which are a version"))
+        }
+        _ => Ok(()),
+    }
+);
+
+text_id!(
     /// A secret's name within its space: 1 to 128 letters, digits, '.', '-' and '_', and not one of `.` and `..`, since files are named by it.
     SecretName,
     |value| match value {

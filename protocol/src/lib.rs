@@ -20,6 +20,7 @@ mod schema;
 pub mod secret;
 pub mod secret_id;
 pub mod subscription;
+pub mod version;
 
 pub use code::{Answered, Component, Effect, ErrorCode, Failure};
 pub use cors::{CorsId, CorsRecord};
@@ -29,7 +30,8 @@ pub use event_type::EventTypeRecord;
 pub use execution::{Execution, ExecutionId};
 pub use function::Function;
 pub use id::{
-    FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, SecretName, Space,
+    AliasName, FunctionId, Generation, InstanceId, InstanceKey, InvocationId, NodeId, SecretName,
+    Space,
 };
 pub use invocation::{Deadline, Hop, Invocation, Phases, Reply};
 pub use path::PathTree;
@@ -38,3 +40,4 @@ pub use schedule::{ScheduleId, ScheduleRecord};
 pub use secret::{SecretRecord, SecretUse};
 pub use secret_id::secret_id;
 pub use subscription::{Subscription, SubscriptionId};
+pub use version::{Alias, PublishedVersion, Qualifier, Version};

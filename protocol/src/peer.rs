@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::Failure;
 use crate::id::{FunctionId, InstanceKey, InvocationId, NodeId, Space};
 use crate::invocation::{Call, Ended, Phases, StartKind, TraceContext};
+use crate::version::Version;
 
 /// The version in the path of every peer request. It changes only when old heads can no longer be read.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -28,6 +29,9 @@ pub struct InvokeHead {
     pub space: Space,
     /// The function.
     pub function_id: FunctionId,
+    /// Its version, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
     /// The instance key the sender knows; a receiver that knows another refuses, as one of the two is behind.
     pub instance_key: InstanceKey,
     /// The node that forwards.
@@ -178,16 +182,18 @@ mod tests {
             any::<Option<String>>(),
             any::<Option<String>>(),
             proptest::option::of(calls()),
+            any::<u32>(),
         );
         (ids, rest).prop_map(
             |(
                 (invocation, space, function_id, from),
-                (key, remaining_ms, content_type, may_start, parent, state, call),
+                (key, remaining_ms, content_type, may_start, parent, state, call, version),
             )| {
                 InvokeHead {
                     invocation: invocation.parse().unwrap(),
                     space: space.parse().unwrap(),
                     function_id: function_id.parse().unwrap(),
+                    version: Version::new(version),
                     instance_key: InstanceKey::hash([key.as_slice()]),
                     from: from.parse().unwrap(),
                     remaining_ms,
@@ -344,6 +350,7 @@ mod tests {
                 invocation: &invoke.invocation,
             };
             let expected = InvokeHead {
+                version: None,
                 content_type: String::new(),
                 call: None,
                 may_start: false,

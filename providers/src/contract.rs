@@ -1,6 +1,6 @@
-//! How the code of a pooled function meets an invocation: the `http` contract and the `stdio` contract.
+//! How the code of a pooled function meets an invocation: the contracts `http`, `stdio` and `lambda`.
 //!
-//! Containers and processes share both, and webhooks share the headers.
+//! Containers and processes share them, and webhooks share the headers.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ pub(crate) mod end;
 pub(crate) mod headers;
 #[cfg(any(feature = "docker", feature = "process"))]
 pub(crate) mod http;
+#[cfg(any(feature = "docker", feature = "process"))]
+pub(crate) mod lambda;
 #[cfg(any(feature = "docker", feature = "process"))]
 pub(crate) mod ready;
 #[cfg(any(feature = "docker", feature = "process"))]

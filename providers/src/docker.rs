@@ -8,6 +8,7 @@ mod engine;
 mod firewall;
 mod guard;
 mod image;
+mod lambda;
 mod launch;
 mod logs;
 mod name;
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::engine::{CallError, Engine};
-use self::firewall::Firewall;
+use self::firewall::{Firewall, Gap};
 use self::image::Images;
 use self::name::labels;
 use self::network::Networks;
@@ -42,7 +43,9 @@ use crate::callers::{Badge, Callers};
 use crate::contract::End;
 use crate::secrets::{SecretDir, SecretDirs};
 use crate::watchers::Watchers;
-use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
+use crate::{
+    AnswerLimits, Error, Found, Invoke, Lambda, Launch, LaunchSpec, Launched, Outputs, Update,
+};
 
 pub use self::network::is_bridge;
 
@@ -69,6 +72,8 @@ pub struct Setup {
     pub callers: Callers,
     /// Where files with secrets are.
     pub secrets: SecretDirs,
+    /// What functions of the `lambda` contract have in common.
+    pub lambda: Lambda,
     /// Runs its tasks.
     pub tasks: TaskTracker,
     /// Ends its tasks.
@@ -108,6 +113,8 @@ struct Up {
     badge: Option<Badge>,
     /// The files of its secrets.
     secrets: Option<SecretDir>,
+    /// Its way through the firewall to its Runtime API.
+    gap: Option<Gap>,
 }
 
 impl Instances {
@@ -118,11 +125,18 @@ impl Instances {
         end
     }
 
-    /// Gives a container its badge and the files of its secrets, unless it died meanwhile.
-    fn admit(&self, id: &InstanceId, badge: Option<Badge>, secrets: Option<SecretDir>) {
+    /// Gives a container its badge, the files of its secrets, and its way to its Runtime API, unless it died meanwhile.
+    fn admit(
+        &self,
+        id: &InstanceId,
+        badge: Option<Badge>,
+        secrets: Option<SecretDir>,
+        gap: Option<Gap>,
+    ) {
         if let Some(up) = self.up().get_mut(id) {
             up.badge = badge;
             up.secrets = secrets;
+            up.gap = gap;
         }
     }
 
@@ -153,7 +167,8 @@ impl Instances {
 impl Docker {
     /// Makes the provider. It never fails: a monitor looks for the engine and goes on looking while it is missing.
     pub fn connect(setup: Setup) -> Self {
-        let firewall = Firewall::new(&setup.settings, setup.callers.port());
+        let (port, node) = (setup.callers.port(), setup.node.as_str());
+        let firewall = Firewall::new(&setup.settings, port, node, &setup.tasks);
         let shared = Shared {
             engine: Engine::new(&setup.settings),
             images: Images::load(&setup.settings, &setup.data_dir),

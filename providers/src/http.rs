@@ -17,7 +17,7 @@ use bytes::Bytes;
 use config::settings::HttpSettings;
 use protocol::function::Provider;
 use protocol::invocation::{AnswerRule, Body};
-use protocol::{Function, FunctionId, Invocation, Reply, Space};
+use protocol::{Function, FunctionId, Invocation, Reply, Space, Version};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,15 +36,18 @@ pub use self::client::BuildError;
 pub use self::outbound::{Outbound, OwnAddresses, Range};
 pub use self::post::{Posted, Poster};
 
-/// Calls webhooks. What it learns of an endpoint counts for one function (space and id) only, never for a host.
+/// Calls webhooks. What it learns of an endpoint counts for one function (space, id and version) only, never for a host.
 #[derive(Debug)]
 pub struct Webhook {
     hosts: Arc<Hosts>,
     client: Client,
     settings: HttpSettings,
     limits: AnswerLimits,
-    endpoints: Mutex<HashMap<(Space, FunctionId), Arc<Endpoint>>>,
+    endpoints: Mutex<HashMap<Name, Arc<Endpoint>>>,
 }
+
+/// A function, or a version of one.
+type Name = (Space, FunctionId, Option<Version>);
 
 /// What is known of one function's endpoint on this node.
 #[derive(Debug)]
@@ -112,7 +115,11 @@ impl Webhook {
     /// # Errors
     /// When the record has no URL that can be called.
     fn endpoint(&self, function: &Function) -> Result<Arc<Endpoint>, Error> {
-        let key = (function.space.clone(), function.function_id.clone());
+        let key = (
+            function.space.clone(),
+            function.function_id.clone(),
+            function.version,
+        );
         let mut endpoints = self.endpoints();
         if let Some(endpoint) = endpoints.get(&key) {
             return Ok(Arc::clone(endpoint));
@@ -217,7 +224,7 @@ impl Webhook {
         Ok(answer)
     }
 
-    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<(Space, FunctionId), Arc<Endpoint>>> {
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Arc<Endpoint>>> {
         self.endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -254,7 +261,7 @@ impl Remote for Webhook {
 
     fn forget(&self, space: &Space, function_id: &FunctionId) {
         self.endpoints()
-            .remove(&(space.clone(), function_id.clone()));
+            .retain(|(of, id, _), _| of != space || id != function_id);
     }
 }
 

@@ -73,7 +73,7 @@ pub type Update = Life;
 /// Starts and stops instances of one pooled type: the cold side.
 #[async_trait]
 pub trait Launch: Send + Sync + fmt::Debug + 'static {
-    /// Starts an instance of an `http` contract and waits until it takes connections. What was begun is removed when it
+    /// Starts an instance of an `http` or `lambda` contract and waits until it takes invocations. What was begun is removed when it
     /// fails, and also when the future is dropped.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ mod watchers;
 #[cfg(any(feature = "docker", feature = "process"))]
 pub use callers::{Callers, Instance};
 pub use contract::AnswerLimits;
+#[cfg(any(feature = "docker", feature = "process"))]
+pub use contract::lambda::Lambda;
 pub use error::Error;
 pub use launch::{Found, Invoke, Launch, LaunchSpec, Launched, Life, Remote, Update};
 pub use output::Outputs;

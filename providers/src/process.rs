@@ -1,6 +1,7 @@
 //! Functions of type `process`: local commands, each under a guard that kills it when the node is gone.
 
 pub mod guard;
+mod lambda;
 mod launch;
 mod run;
 
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use protocol::function::Contract;
 use protocol::{
     Function, FunctionId, Generation, InstanceId, InstanceKey, Invocation, Phases, Reply, Space,
 };
@@ -22,7 +24,9 @@ use self::launch::Handle;
 use crate::callers::{Badge, Callers};
 use crate::secrets::{SecretDir, SecretDirs};
 use crate::watchers::Watchers;
-use crate::{AnswerLimits, Error, Found, Invoke, Launch, LaunchSpec, Launched, Outputs, Update};
+use crate::{
+    AnswerLimits, Error, Found, Invoke, Lambda, Launch, LaunchSpec, Launched, Outputs, Update,
+};
 
 /// What the provider is made from. It is only made where `process.allow` is set.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub struct Setup {
     pub callers: Callers,
     /// Where files with secrets are.
     pub secrets: SecretDirs,
+    /// What functions of the `lambda` contract have in common.
+    pub lambda: Lambda,
     /// Runs its tasks.
     pub tasks: TaskTracker,
     /// Ends its tasks, and with them all instances.
@@ -115,7 +121,10 @@ impl Process {
 #[async_trait]
 impl Launch for Process {
     async fn start(&self, spec: LaunchSpec) -> Result<Launched, Error> {
-        launch::start(self, spec).await
+        match spec.function.contract() {
+            Some(Contract::Lambda) => lambda::start(self, &spec).await,
+            _ => launch::start(self, spec).await,
+        }
     }
 
     async fn run(

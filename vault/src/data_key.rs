@@ -9,6 +9,8 @@ use std::fmt;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
 
 const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
@@ -57,6 +59,15 @@ impl DataKey {
         let nonce = XNonce::from(*nonce);
         let opened = (*version == VERSION).then(|| self.cipher.decrypt(&nonce, payload));
         opened?.ok()
+    }
+
+    /// Derives a key for one purpose (HKDF-SHA256). Keys of different purposes tell nothing of each other or of this one.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut key = [0; 32];
+        Hkdf::<Sha256>::new(Some(b"hearth data key"), &self.bytes)
+            .expand(purpose.as_bytes(), &mut key)
+            .expect("32 bytes are fewer than HKDF-SHA256 can give");
+        key
     }
 
     /// Seals this key with another one.
@@ -111,6 +122,14 @@ mod tests {
             assert_eq!(key.open("c", &altered), None, "{position}");
             assert_eq!(key.open("c", &sealed[..position]), None, "{position}");
         }
+    }
+
+    #[test]
+    fn what_is_derived_is_of_its_purpose_and_key_alone() {
+        let (key, other) = (DataKey::random(), DataKey::random());
+        assert_eq!(key.derive("a"), key.derive("a"));
+        assert_ne!(key.derive("a"), key.derive("b"));
+        assert_ne!(key.derive("a"), other.derive("a"));
     }
 
     #[test]

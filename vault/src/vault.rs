@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::data_key::DataKey;
 use crate::plain::Plain;
@@ -163,6 +164,24 @@ impl Vault {
             record: record.to_owned(),
         });
         opened.map(Plain::from)
+    }
+
+    /// Derives a key for one purpose from the data key; from the copy of it while the store has not told it yet.
+    ///
+    /// # Errors
+    /// As [`Vault::key`].
+    pub async fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
+        if let Some(key) = self.0.key.get() {
+            return Ok(Zeroizing::new(key.derive(purpose)));
+        }
+        match self.key().await {
+            Ok(key) => Ok(Zeroizing::new(key.derive(purpose))),
+            Err(error @ Error::Store(_)) => match self.copied().await {
+                Some(key) => Ok(Zeroizing::new(key.derive(purpose))),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens the data key of another cluster, or of this one at another time, by the record that a backup has of it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Millis;
 use super::user::UserId;
 use crate::Scope;
+use crate::secrets::AccessKeyId;
 
 /// The prefix of keys.
 pub const PREFIX: &str = "keys/";
@@ -26,6 +27,10 @@ pub struct NewKey {
     /// After how many seconds it ends by itself; never without.
     #[serde(default)]
     pub expires_in_seconds: Option<u64>,
+    /// Whether it is an access key, for AWS's clients: an id and a secret access key that sign requests to AWS Lambda's API. Of at most one
+    /// space, where it calls; its user's own without.
+    #[serde(default)]
+    pub aws: bool,
 }
 
 /// A key as its user may see it.
@@ -46,6 +51,9 @@ pub struct Key {
     /// When it ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<Millis>,
+    /// The id that AWS's clients name it by, of an access key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
 }
 
 /// A key as the store has it.
@@ -53,7 +61,7 @@ pub struct Key {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) name: String,
-    /// The hash of what was shown once.
+    /// The hash of what was shown once; of an access key nothing, which is the hash of no text.
     pub(crate) hash: String,
     pub(crate) scopes: BTreeSet<Scope>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,12 +69,16 @@ pub(crate) struct Record {
     pub(crate) created_at_ms: Millis,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at_ms: Option<Millis>,
+    /// Whether it is an access key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) aws: bool,
 }
 
 impl Record {
     /// What its user may see of it.
-    pub(crate) fn public(self, id: &str) -> Key {
+    pub(crate) fn public(self, user: &UserId, id: &str) -> Key {
         Key {
+            access_key_id: self.aws.then(|| AccessKeyId::text(user, id)),
             id: id.to_owned(),
             name: self.name,
             scopes: self.scopes,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use accounts::{Error, NewKey, Scope};
+use accounts::{Denied, Error, NewKey, Scope};
 use config::settings::AuthSettings;
 use protocol::ErrorCode;
 
@@ -110,4 +110,70 @@ async fn a_user_has_only_so_many_keys_and_sessions() {
     login(accounts, EMAIL).await;
     refused(accounts, &first.token).await;
     assert!(check(accounts, &second.token).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_access_key_has_one_secret_on_all_nodes_until_it_is_revoked() {
+    let store = store();
+    let (one, other) = (
+        node(&store, settings()).await,
+        node(&store, settings()).await,
+    );
+    let user = sign_up(&one.accounts, EMAIL).await;
+    let token = login(&one.accounts, EMAIL).await.token;
+    let owner = check(&one.accounts, &token).await.unwrap();
+    let new = |spaces: &[&str]| NewKey {
+        aws: true,
+        spaces: (!spaces.is_empty())
+            .then(|| spaces.iter().map(|space| space.parse().unwrap()).collect()),
+        ..new_key(&[Scope::Invoke])
+    };
+    let (key, secret) = one.accounts.create_key(&owner, new(&[])).await.unwrap();
+    let id = key.access_key_id.clone().unwrap();
+    assert_eq!(secret.expose().len(), 40);
+    for accounts in [&one.accounts, &other.accounts] {
+        let (caller, found) = accounts.access_key(&id).await.unwrap();
+        assert_eq!(found.expose(), secret.expose());
+        assert_eq!(caller.home_space(), user.id.own_space());
+        assert!(caller.may(&user.id.own_space(), Scope::Invoke));
+        assert!(!caller.may(&user.id.own_space(), Scope::Write));
+    }
+    refused(&one.accounts, &secret).await;
+    let (second, other_secret) = one
+        .accounts
+        .create_key(&owner, new(&["team"]))
+        .await
+        .unwrap();
+    assert_ne!(other_secret.expose(), secret.expose());
+    let second_id = second.access_key_id.unwrap();
+    let (caller, _) = one.accounts.access_key(&second_id).await.unwrap();
+    assert_eq!(caller.home_space().as_str(), "team");
+    assert!(
+        !caller.may(&caller.home_space(), Scope::Invoke),
+        "it is no member"
+    );
+    let two = one
+        .accounts
+        .create_key(&owner, new(&["team", "other"]))
+        .await;
+    let error = two.unwrap_err();
+    assert!(
+        error.to_string().starts_with("spaces is 2 spaces"),
+        "{error}"
+    );
+    // A key that is none of them has no such id.
+    let (plain, _) = one
+        .accounts
+        .create_key(&owner, new_key(&[Scope::Invoke]))
+        .await
+        .unwrap();
+    assert_eq!(plain.access_key_id, None);
+    let of_plain = format!("HKIA{}{}", user.id, plain.id).to_uppercase();
+    let denied = one.accounts.access_key(&of_plain).await.unwrap_err();
+    assert_eq!(denied, Denied::Invalid);
+    one.accounts.revoke_key(&user.id, &key.id).await.unwrap();
+    for accounts in [&one.accounts, &other.accounts] {
+        let denied = accounts.access_key(&id).await.unwrap_err();
+        assert_eq!(denied, Denied::Ended);
+    }
 }

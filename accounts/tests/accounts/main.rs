@@ -133,5 +133,6 @@ fn new_key(scopes: &[Scope]) -> NewKey {
         scopes: scopes.iter().copied().collect(),
         spaces: None,
         expires_in_seconds: None,
+        aws: false,
     }
 }

@@ -1,26 +1,34 @@
 //! The kinds of records that a configuration has, how each is checked, and the guards that come with it.
 
 use accounts::records::{key, space, user};
-use protocol::{CorsRecord, EventTypeRecord, Function, ScheduleRecord, SecretRecord, Subscription};
+use protocol::{
+    Alias, CorsRecord, EventTypeRecord, Function, PublishedVersion, ScheduleRecord, SecretRecord,
+    Subscription,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Error;
-use crate::catalog::{authorizes_key, fires_key, guards_of_subscription, needs_key};
+use crate::catalog::{
+    NUMBERS_PREFIX, authorizes_key, fires_key, guards_of_subscription, needs_key, pins_key,
+};
 use crate::registry_cache::{
-    CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, SCHEDULES_PREFIX, SECRETS_PREFIX,
-    SUBSCRIPTIONS_PREFIX,
+    ALIASES_PREFIX, CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, SCHEDULES_PREFIX,
+    SECRETS_PREFIX, SUBSCRIPTIONS_PREFIX, VERSIONS_PREFIX,
 };
 
 /// The kinds of records, in the order that they are written in: what others name comes before them.
-pub(super) const KINDS: [Kind; 10] = [
+pub(super) const KINDS: [Kind; 13] = [
     Kind::account(user::PREFIX),
     Kind::account(user::EMAILS_PREFIX),
     Kind::account(key::PREFIX),
     Kind::of(space::PREFIX, is_object),
     Kind::of(SECRETS_PREFIX, is_secret),
     Kind::of(FUNCTIONS_PREFIX, reads::<Function>).guarded(of_function),
+    Kind::of(NUMBERS_PREFIX, is_object),
+    Kind::of(VERSIONS_PREFIX, reads::<PublishedVersion>).guarded(of_version),
+    Kind::of(ALIASES_PREFIX, reads::<Alias>),
     Kind::of(EVENT_TYPES_PREFIX, reads::<EventTypeRecord>).guarded(of_event_type),
     Kind::of(SUBSCRIPTIONS_PREFIX, reads::<Subscription>).guarded(of_subscription),
     Kind::of(CORS_PREFIX, reads::<CorsRecord>),
@@ -110,6 +118,17 @@ fn of_function(value: &Value) -> Vec<String> {
         keys.collect()
     };
     read.as_ref().map_or_else(Vec::new, needs)
+}
+
+fn of_version(value: &Value) -> Vec<String> {
+    let read = PublishedVersion::deserialize(value).ok();
+    let function = read.map(|read| read.function);
+    let pins = |function: &Function| {
+        let secrets = function.secrets().iter();
+        let keys = secrets.map(|used| pins_key(function.space.as_str(), used.name.as_str()));
+        keys.collect()
+    };
+    function.as_ref().map_or_else(Vec::new, pins)
 }
 
 fn of_event_type(value: &Value) -> Vec<String> {

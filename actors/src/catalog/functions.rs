@@ -9,12 +9,22 @@ use protocol::function::{DeliverySpec, Provider};
 use protocol::{Destination, Function, Space, Subscription};
 use tokio::time::Instant;
 
+use super::versions::numbers_key;
 use super::{
     ATTEMPTS_MAX, Catalog, Error, Stored, authorizes_key, fires_key, function_key, needs_key,
     pause, unmoved, uses_key,
 };
 use crate::registry_cache::state::secret_key;
 use crate::registry_cache::{FUNCTIONS_PREFIX, Registered, Registry};
+
+/// What a write does about the image of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Image {
+    /// It is what its tag stands for now.
+    Anew,
+    /// It stays what the record that was read has.
+    AsItWas,
+}
 
 impl Catalog {
     /// Registers a function, resolving its image first.
@@ -32,7 +42,8 @@ impl Catalog {
         {
             return Err(Error::Exists(id));
         }
-        self.write(function, None, Precondition::Absent, || Error::Exists(id))
+        let conflict = || Error::Exists(id);
+        self.write(function, Image::Anew, None, Precondition::Absent, conflict)
             .await
     }
 
@@ -41,6 +52,23 @@ impl Catalog {
     /// # Errors
     /// [`Error`]; nothing is stored then.
     pub async fn update(&self, function: Function, at: Option<Revision>) -> Result<Stored, Error> {
+        self.replace(function, Image::Anew, at).await
+    }
+
+    /// Replaces a function that was read at this revision, without resolving its image: it runs what it ran.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is stored then.
+    pub async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, Error> {
+        self.replace(function, Image::AsItWas, Some(at)).await
+    }
+
+    async fn replace(
+        &self,
+        function: Function,
+        image: Image,
+        at: Option<Revision>,
+    ) -> Result<Stored, Error> {
         let id = function.function_id.to_string();
         let before = self
             .store
@@ -54,11 +82,11 @@ impl Catalog {
             Some(_) => Error::Changed(id),
             None => Error::NotFound(id),
         };
-        self.write(function, Some(&before), precondition, conflict)
+        self.write(function, image, Some(&before), precondition, conflict)
             .await
     }
 
-    /// Removes a function; its instances drain. With `at`, only if the record is at that revision.
+    /// Removes a function with its versions and aliases; its instances drain. With `at`, only if the record is at that revision.
     ///
     /// # Errors
     /// [`Error`]; nothing is removed then.
@@ -96,7 +124,7 @@ impl Catalog {
                 return Err(Error::NotFound(id.to_owned()));
             }
             let precondition = at.map_or(Precondition::Present, Precondition::At);
-            let transaction = Transaction {
+            let mut transaction = Transaction {
                 preconditions: vec![
                     (key.clone(), precondition),
                     (uses_key.clone(), unmoved(uses.as_ref())),
@@ -109,10 +137,14 @@ impl Catalog {
                     .chain(moved_needs(function.as_ref(), None))
                     .collect(),
             };
+            let is_all = self.remove_with(space, id, &mut transaction).await?;
             match self.store.commit(transaction).await {
                 Ok(revision) => {
                     self.applied(revision, |registry| registry.functions_revision)
                         .await;
+                    if !is_all && let Err(error) = self.remove_left(space, id).await {
+                        tracing::warn!(%space, function = %id, %error, "versions of a function that was removed are left in the store; they are removed before another function gets its id");
+                    }
                     return Ok(());
                 }
                 Err(StoreError::Precondition { key: refused }) if refused == key => {
@@ -199,6 +231,7 @@ impl Catalog {
     async fn write(
         &self,
         mut function: Function,
+        image: Image,
         before: Option<&Entry>,
         precondition: Precondition,
         conflict: impl FnOnce() -> Error,
@@ -206,7 +239,7 @@ impl Catalog {
         self.check_destinations(&function).await?;
         match &mut function.provider {
             Provider::Process(_) if !self.may_run_processes() => return Err(Error::ProcessesOff),
-            Provider::Container(container) => {
+            Provider::Container(container) if image == Image::Anew => {
                 container.digest = Some(
                     self.images
                         .resolve(&container.image)
@@ -218,6 +251,7 @@ impl Catalog {
         }
         let value = serde_json::to_vec(&function).expect("a record has string keys only");
         let key = function_key(function.space.as_str(), function.function_id.as_str());
+        let numbers_key = numbers_key(function.space.as_str(), function.function_id.as_str());
         // Its secrets are there when it is stored, and stay as long as it names them.
         let needed = function.secrets().iter().map(|secret| {
             let key = secret_key(function.space.as_str(), secret.name.as_str());
@@ -235,6 +269,9 @@ impl Catalog {
                     .collect(),
             };
             if precondition == Precondition::Absent {
+                // Versions are numbered anew, so there are none of one that had the id before.
+                let none = (numbers_key.clone(), Precondition::Absent);
+                transaction.preconditions.push(none);
                 self.count_function(&function.space, &mut transaction)
                     .await?;
             }
@@ -247,6 +284,11 @@ impl Catalog {
                 }
                 Err(StoreError::Precondition { key: refused }) if refused == key => {
                     return Err(conflict());
+                }
+                Err(StoreError::Precondition { key: refused }) if refused == numbers_key => {
+                    let (space, id) = (function.space.as_str(), function.function_id.as_str());
+                    self.remove_left(space, id).await?;
+                    pause(attempt).await;
                 }
                 Err(StoreError::Precondition { key: refused })
                     if refused == functions_count_key(&function.space) =>
@@ -377,7 +419,7 @@ fn unknown_secret(function: &Function, key: &str) -> Error {
     }
 }
 
-fn read(entry: &Entry) -> Result<Stored, Error> {
+pub(super) fn read(entry: &Entry) -> Result<Stored, Error> {
     let function = serde_json::from_slice(&entry.value).map_err(|error| StoreError::Damaged {
         why: format!("record {}: {error}", entry.key),
     })?;

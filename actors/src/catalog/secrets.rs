@@ -8,9 +8,12 @@ use protocol::{Function, FunctionId, SecretName, SecretRecord, Space};
 use vault::Plain;
 
 use super::schedules::wall_ms;
-use super::{ATTEMPTS_MAX, CATCH_UP, Catalog, Error, StoredSecret, needs_key, pause, unmoved};
+use super::{
+    ATTEMPTS_MAX, CATCH_UP, Catalog, Error, StoredSecret, needs_key, pause, pins_key, unmoved,
+};
 use crate::registry_cache::state::{read_secret, secret_key};
-use crate::registry_cache::{Registry, SECRETS_PREFIX};
+use crate::registry_cache::versions::read_version;
+use crate::registry_cache::{Registry, SECRETS_PREFIX, VERSIONS_PREFIX};
 
 /// Functions that are named in a refusal.
 const NAMED_MAX: usize = 5;
@@ -71,15 +74,19 @@ impl Catalog {
         Err(contended(name.as_str()))
     }
 
-    /// Removes a secret that no function has.
+    /// Removes a secret that no function and no version of one has.
     ///
     /// # Errors
     /// [`Error`]; nothing is removed then.
     pub async fn delete_secret(&self, space: &str, name: &str) -> Result<(), Error> {
         let (key, needs_key) = (secret_key(space, name), needs_key(space, name));
+        let pins_key = pins_key(space, name);
         for attempt in 0..ATTEMPTS_MAX {
-            let (secret, needs) =
-                tokio::try_join!(self.store.get(&key), self.store.get(&needs_key))?;
+            let (secret, needs, pins) = tokio::try_join!(
+                self.store.get(&key),
+                self.store.get(&needs_key),
+                self.store.get(&pins_key),
+            )?;
             if secret.is_none() {
                 return Err(Error::SecretNotFound(name.to_owned()));
             }
@@ -91,12 +98,21 @@ impl Catalog {
                     return Err(in_use(name, &functions));
                 }
             }
+            if let Some(pins) = &pins {
+                let versions = self.versions_that_name(space, name, pins.revision).await?;
+                if !versions.is_empty() {
+                    return Err(in_use(name, &versions));
+                }
+            }
             let transaction = Transaction {
                 preconditions: vec![
                     (key.clone(), Precondition::Present),
                     (needs_key.clone(), unmoved(needs.as_ref())),
+                    (pins_key.clone(), unmoved(pins.as_ref())),
                 ],
-                writes: vec![Write::Delete(key.clone()), Write::Delete(needs_key.clone())],
+                writes: [&key, &needs_key, &pins_key]
+                    .map(|key| Write::Delete(key.clone()))
+                    .into(),
             };
             match self.store.commit(transaction).await {
                 Ok(revision) => {
@@ -190,6 +206,37 @@ impl Catalog {
             .map(|stored| stored.function.function_id.clone())
             .collect())
     }
+
+    /// The versions that name a secret, as `function:version`, as of the revision of their guard or later.
+    async fn versions_that_name(
+        &self,
+        space: &str,
+        name: &str,
+        guard: Revision,
+    ) -> Result<Vec<String>, Error> {
+        let shown = |function: &Function| {
+            let version = function.version?;
+            let is_naming = names(function, name);
+            is_naming.then(|| format!("{}:{version}", function.function_id))
+        };
+        if self
+            .reaches(guard, |registry| registry.versions_revision, CATCH_UP)
+            .await
+        {
+            let registry = self.registry.load();
+            let published = registry.published();
+            let of_space = published.filter(|found| found.function.space.as_str() == space);
+            return Ok(of_space
+                .filter_map(|found| shown(&found.function))
+                .collect());
+        }
+        let all = self
+            .store
+            .list(&format!("{VERSIONS_PREFIX}{space}/"))
+            .await?;
+        let read = all.entries.iter().filter_map(read_version);
+        Ok(read.filter_map(|found| shown(&found.function)).collect())
+    }
 }
 
 fn names(function: &Function, secret: &str) -> bool {
@@ -218,8 +265,8 @@ fn read(entry: &Entry) -> Result<crate::registry_cache::RegisteredSecret, Error>
     Ok(found)
 }
 
-fn in_use(name: &str, functions: &[FunctionId]) -> Error {
-    let named = functions.iter().take(NAMED_MAX).map(FunctionId::as_str);
+fn in_use(name: &str, functions: &[impl ToString]) -> Error {
+    let named = functions.iter().take(NAMED_MAX).map(ToString::to_string);
     let mut functions_named = named.collect::<Vec<_>>().join(", ");
     if functions.len() > NAMED_MAX {
         let more = functions.len() - NAMED_MAX;

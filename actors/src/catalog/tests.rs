@@ -13,6 +13,7 @@ mod cors;
 mod event_types;
 mod schedules;
 mod secrets;
+mod versions;
 
 /// Two nodes on one store.
 async fn two_nodes() -> (TestCatalog, TestCatalog, Arc<MemoryStore>) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use config::store::Write;
 use protocol::execution::{Attempt, Status, Trouble};
 use protocol::invocation::StartKind;
-use protocol::{ErrorCode, ExecutionId, Failure, Phases, Space, api};
+use protocol::{ErrorCode, ExecutionId, Failure, Phases, Space, Version, api};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Executions, Record, RunningHere, Untold, count, end, now_ms, result_key};
@@ -23,6 +23,8 @@ pub struct Run {
     claim: u32,
     /// Which attempt it is, from 1.
     pub(super) attempt: u32,
+    /// The version of the function that runs, where one was named.
+    version: Option<Version>,
     cancelled: CancellationToken,
     place: u64,
     running: Arc<Mutex<RunningHere>>,
@@ -43,6 +45,11 @@ impl Run {
     /// The execution's name.
     pub fn id(&self) -> ExecutionId {
         self.id
+    }
+
+    /// Has the record say, once this attempt has ended, which version of the function ran.
+    pub fn set_version(&mut self, version: Option<Version>) {
+        self.version = version;
     }
 
     /// Waits until somebody ends the execution.
@@ -118,6 +125,7 @@ impl Executions {
             if let Some(attempt) = execution.attempts.last_mut() {
                 node.clone_into(&mut attempt.node);
                 (attempt.start, attempt.phases) = (Some(start), phases);
+                attempt.version = run.version;
             }
             vec![Write::Put(result_key(&run.space, run.id), result.clone())]
         });
@@ -149,7 +157,7 @@ impl Executions {
                     attempt.node.clone_from(node);
                 }
                 attempt.ended_at_ms = Some(now_ms());
-                attempt.phases = phases;
+                (attempt.phases, attempt.version) = (phases, run.version);
                 attempt.error = Some(Trouble::from(failure));
             }
             Vec::new()
@@ -221,6 +229,7 @@ impl Executions {
             space: space.clone(),
             claim,
             attempt: 0,
+            version: None,
             cancelled,
             place,
             running: Arc::clone(&self.running),
@@ -249,6 +258,7 @@ impl Record {
         }
         execution.attempts.push(Attempt {
             node: node.to_owned(),
+            version: None,
             started_at_ms: now,
             ended_at_ms: None,
             start: None,

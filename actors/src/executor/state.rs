@@ -131,7 +131,7 @@ impl State {
         }
     }
 
-    /// Opens pools of new functions and closes those of replaced and deleted ones.
+    /// Opens pools of new functions and versions, and closes those of replaced and deleted ones.
     pub(super) fn on_registry(&mut self, registry: &Registry, now: Instant) -> Vec<Action> {
         if self.is_draining {
             return Vec::new();
@@ -140,6 +140,7 @@ impl State {
         let mut is_changed = false;
         for registered in registry
             .iter()
+            .chain(registry.published())
             .filter(|registered| registered.function.contract().is_some())
         {
             current.insert(registered.key);

@@ -39,6 +39,7 @@ impl Invoker {
             invocation: invocation.id,
             space: invocation.space,
             function_id: invocation.function_id,
+            version: registered.function.version,
             instance_key: registered.key,
             from: self.parts.node_id.clone(),
             remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::invocation::{Body, BodyStream, StartKind};
 use protocol::peer::{InvokeHead, ReplyHead, ReplyOutcome, StreamHead};
-use protocol::{Component, Deadline, ErrorCode, Failure, Hop, Invocation, Reply};
+use protocol::{Component, Deadline, ErrorCode, Failure, Hop, Invocation, Reply, Version};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -31,7 +31,7 @@ impl Invoker {
             || tracing::info_span!("serve", otel.kind = "server", invocation = %head.invocation),
             &head.trace,
         );
-        let key = head.instance_key;
+        let (version, key) = (head.version, head.instance_key);
         let deadline = Instant::now() + Duration::from_millis(head.remaining_ms).min(REMAINING_MAX);
         let invocation = Invocation {
             id: head.invocation,
@@ -44,7 +44,7 @@ impl Invoker {
             hop: Hop::Forwarded(head.from),
             trace,
         };
-        let result = match self.forwarded(&invocation, key) {
+        let result = match self.forwarded(&invocation, version, key) {
             Ok(registered) => {
                 self.serve_here(&registered, invocation, head.may_start, &mut attempt)
                     .instrument(span)
@@ -94,6 +94,7 @@ impl Invoker {
     fn forwarded(
         &self,
         invocation: &Invocation,
+        version: Option<Version>,
         key: protocol::InstanceKey,
     ) -> Result<Arc<Registered>, Failure> {
         if self.parts.is_draining.load(Ordering::Acquire) {
@@ -108,7 +109,7 @@ impl Invoker {
             let why = "the peer's call could not be written as one request";
             return Err(refusal(ErrorCode::InvalidRequest, Component::Peer, why));
         }
-        let registered = self.registered(&invocation.space, &invocation.function_id)?;
+        let registered = self.registered(&invocation.space, &invocation.function_id, version)?;
         if registered.key != key {
             return Err(refusal(
                 ErrorCode::Conflict,

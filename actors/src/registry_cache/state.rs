@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::disk::Snapshot;
 use super::records::Records;
 use super::subscriptions::{GroupKey, Subscribed};
+use super::versions::{self, RegisteredAlias};
 use super::{
     CORS_PREFIX, EVENT_TYPES_PREFIX, FUNCTIONS_PREFIX, Kind, Registered, RegisteredCors,
     RegisteredSchedule, RegisteredSecret, RegisteredType, Registry, SCHEDULES_PREFIX,
@@ -28,7 +29,9 @@ pub(super) struct State {
     event_types: Records<RegisteredType>,
     cors: Records<RegisteredCors>,
     schedules: Records<RegisteredSchedule>,
-    secrets: Records<RegisteredSecret>,
+    pub(super) secrets: Records<RegisteredSecret>,
+    pub(super) versions: Records<Registered>,
+    pub(super) aliases: Records<RegisteredAlias>,
     registry: Arc<Registry>,
 }
 
@@ -41,6 +44,8 @@ impl Default for State {
             cors: Records::new(read_cors),
             schedules: Records::new(read_schedule),
             secrets: Records::new(read_secret),
+            versions: Records::new(versions::read_version),
+            aliases: Records::new(versions::read_alias),
             registry: Arc::default(),
         }
     }
@@ -54,6 +59,8 @@ impl State {
             && self.cors.is_listed
             && self.schedules.is_listed
             && self.secrets.is_listed
+            && self.versions.is_listed
+            && self.aliases.is_listed
     }
 
     /// Replaces everything of a kind: records that are not in the listing are gone.
@@ -112,6 +119,21 @@ impl State {
                     .flat_map(|event| self.secrets.on_event(event));
                 let changed: BTreeSet<String> = changed.collect();
                 self.set_secrets(&mut registry, &changed);
+                self.set_versions_of(&mut registry, &spaces(SECRETS_PREFIX, &changed));
+            }
+            Kind::Versions => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.versions.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_versions(&mut registry, &changed);
+            }
+            Kind::Aliases => {
+                let changed = events
+                    .into_iter()
+                    .flat_map(|event| self.aliases.on_event(event));
+                let changed: BTreeSet<String> = changed.collect();
+                self.set_versions(&mut registry, &changed);
             }
         }
         registry.functions_revision = self.functions.revision;
@@ -120,6 +142,8 @@ impl State {
         registry.cors.revision = self.cors.revision;
         registry.schedules_revision = self.schedules.revision;
         registry.secrets_revision = self.secrets.revision;
+        registry.versions_revision = self.versions.revision;
+        registry.aliases_revision = self.aliases.revision;
         registry.revision = self
             .functions
             .revision
@@ -127,7 +151,9 @@ impl State {
             .max(self.event_types.revision)
             .max(self.cors.revision)
             .max(self.schedules.revision)
-            .max(self.secrets.revision);
+            .max(self.secrets.revision)
+            .max(self.versions.revision)
+            .max(self.aliases.revision);
         registry.is_loaded = self.is_loaded();
         self.registry = Arc::new(registry);
         metrics::histogram!("hearth_registry_rebuild_seconds", "records" => kind.name())
@@ -146,7 +172,9 @@ impl State {
             .chain(self.event_types.entries())
             .chain(self.cors.entries())
             .chain(self.schedules.entries())
-            .chain(self.secrets.entries());
+            .chain(self.secrets.entries())
+            .chain(self.versions.entries())
+            .chain(self.aliases.entries());
         Snapshot {
             revision: self.registry.revision,
             entries: entries.collect(),
@@ -253,7 +281,7 @@ impl State {
 }
 
 /// Event Gateway's name and label, before its last versions renamed them; a space that has become empty says so.
-fn gauge(name: &'static str, space: &Space, count: usize) {
+pub(super) fn gauge(name: &'static str, space: &Space, count: usize) {
     #[expect(clippy::cast_precision_loss, reason = "a count of records is small")]
     metrics::gauge!(name, "space" => space.to_string()).set(count as f64);
 }
@@ -273,7 +301,7 @@ fn split<'a>(prefix: &str, key: &'a str) -> Option<(Space, &'a str)> {
 }
 
 /// A function with the secrets that it names, as they are known. One that is as it was before is shared with the registry before.
-fn with_secrets(
+pub(super) fn with_secrets(
     registered: &Arc<Registered>,
     secrets: Option<&Arc<BTreeMap<SecretName, Arc<RegisteredSecret>>>>,
     before: Option<&Arc<Registered>>,
@@ -423,7 +451,7 @@ pub(crate) fn read_secret(entry: &Entry) -> Option<RegisteredSecret> {
     })
 }
 
-fn parsed<'a, T: Deserialize<'a>>(entry: &'a Entry) -> Option<T> {
+pub(super) fn parsed<'a, T: Deserialize<'a>>(entry: &'a Entry) -> Option<T> {
     serde_json::from_slice(&entry.value)
         .inspect_err(|error| tracing::error!(key = %entry.key, %error, "a record in the store can not be read"))
         .ok()

@@ -218,6 +218,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         settings.limits.apply_timeout,
         (settings.schedules.clone(), settings.secrets.clone()),
     )
+    .with_versions(settings.versions.clone())
     .with_quotas(parts.quotas.clone());
     let executions = Executions::new(
         Arc::clone(&parts.store),

@@ -76,6 +76,7 @@ fn contract_name(contract: protocol::function::Contract) -> &'static str {
     match contract {
         protocol::function::Contract::Http => "http",
         protocol::function::Contract::Stdio => "stdio",
+        protocol::function::Contract::Lambda => "lambda",
     }
 }
 

@@ -47,6 +47,7 @@ fn from_options(
     let function = Function {
         space: options.space.clone(),
         function_id: id.clone(),
+        version: None,
         provider: provider(args)?,
         limits: unless_default(LimitsSpec {
             memory_mb: args.memory_mb,
@@ -104,6 +105,7 @@ fn provider(args: &RegisterArgs) -> Result<Provider, Failure> {
     let contract = args.contract.map(|contract| match contract {
         Contract::Http => function::Contract::Http,
         Contract::Stdio => function::Contract::Stdio,
+        Contract::Lambda => function::Contract::Lambda,
     });
     let env = args.env.iter().cloned().collect();
     let secrets = args.secret.clone();
@@ -113,7 +115,9 @@ fn provider(args: &RegisterArgs) -> Result<Provider, Failure> {
             digest: None,
             contract,
             port: args.port,
+            entrypoint: Vec::new(),
             command,
+            working_directory: None,
             env,
             secrets,
         })),

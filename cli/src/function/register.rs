@@ -192,6 +192,8 @@ pub(super) enum Contract {
     Http,
     /// It runs once per invocation: payload on stdin, result on stdout, exit code 0 is success
     Stdio,
+    /// It asks AWS Lambda's Runtime API for invocations, as images made for Lambda do; instances are kept for later calls
+    Lambda,
 }
 
 /// The form in which a function gets events.

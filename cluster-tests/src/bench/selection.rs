@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 
 use super::cell::{COMPARISONS, Cell};
-use super::{checks, cold, emit, footprint, loss, queues, registry, tls};
+use super::{aws, checks, cold, emit, footprint, loss, queues, registry, tls};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]
@@ -86,6 +86,7 @@ pub fn names() -> Vec<String> {
     let loads = COMPARISONS.map(|comparison| Cell::all().map(move |cell| comparison.name(cell)));
     let fixed = emit::NAMES
         .iter()
+        .chain(&aws::NAMES)
         .chain(&checks::NAMES)
         .chain(&tls::NAMES)
         .chain(&queues::NAMES)

@@ -108,11 +108,13 @@ impl Settings {
         self.listen.check()?;
         self.tls.check()?;
         self.auth.check()?;
+        self.aws.check()?;
         self.store.check()?;
         self.cluster.check()?;
         self.limits.check()?;
         self.executor.check()?;
         self.docker.check()?;
+        self.lambda.check()?;
         self.http.check()?;
         self.queue.check(&self.store)?;
         self.executions.check()?;
@@ -121,6 +123,7 @@ impl Settings {
         self.quotas.check()?;
         self.schedules.check()?;
         self.secrets.check()?;
+        self.versions.check()?;
         self.plugins.check()?;
         self.logs.check()?;
         self.telemetry.check()?;

@@ -4,6 +4,7 @@ use accounts::Scope;
 use http::Method;
 use protocol::Space;
 
+use crate::aws;
 use crate::edge::Listener;
 use crate::invoke;
 
@@ -48,12 +49,23 @@ fn of_functions_api(method: &Method, path: &str) -> Need {
         "/" => Need::Credential,
         invoke::PATH => Need::Any(Scope::Invoke),
         _ if path.starts_with("/docs/") => Need::Nothing,
+        _ if aws::is_path(path) => of_aws(method, path),
         _ => match (path.strip_prefix("/api/v1"), of_space(method, path)) {
             (Some(rest), _) => of_api(method, rest),
             (None, Some(need)) => need,
             // There is nothing there to be had.
             (None, None) => Need::Credential,
         },
+    }
+}
+
+/// What AWS's clients do; in which space, the key tells.
+fn of_aws(method: &Method, path: &str) -> Need {
+    let is_call =
+        path.ends_with("/invocations") || path.ends_with("/response-streaming-invocations");
+    match is_call && *method == Method::POST {
+        true => Need::Any(Scope::Invoke),
+        false => Need::Any(scope(method)),
     }
 }
 
@@ -174,6 +186,26 @@ mod tests {
             space("team", Scope::Write),
         );
         of("GET /nothing", Need::Credential);
+    }
+
+    #[test]
+    fn the_paths_of_aws() {
+        let of = |line: &str, expected| check(Listener::Functions, line, expected);
+        let call = Need::Any(Scope::Invoke);
+        of("POST /2015-03-31/functions/f/invocations", call.clone());
+        of(
+            "POST /2021-11-15/functions/f/response-streaming-invocations",
+            call,
+        );
+        of("GET /2015-03-31/functions", Need::Any(Scope::Read));
+        of("GET /2015-03-31/functions/", Need::Any(Scope::Read));
+        of("POST /2015-03-31/functions", Need::Any(Scope::Write));
+        of("DELETE /2015-03-31/functions/f", Need::Any(Scope::Write));
+        of(
+            "PUT /2017-10-31/functions/f/concurrency",
+            Need::Any(Scope::Write),
+        );
+        of("GET /2015-03-3x/functions", Need::Credential);
     }
 
     #[test]

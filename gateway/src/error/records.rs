@@ -1,6 +1,7 @@
 //! The statuses of records that were not read or changed.
 
-use actors::{catalog, executions};
+use actors::catalog::{self, VersionError};
+use actors::executions;
 use http::StatusCode;
 use protocol::{Component, Effect, ErrorCode, Failure};
 
@@ -84,6 +85,12 @@ impl From<catalog::Error> for Error {
             | catalog::Error::ScheduleChanged(_)
             | catalog::Error::EventTypeChanged(_) => {
                 Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
+            }
+            catalog::Error::Version(VersionError::AliasChanged { .. }) => {
+                Self::refused(StatusCode::PRECONDITION_FAILED, error.code(), message)
+            }
+            catalog::Error::Version(_) => {
+                Failure::new(error.code(), Component::Gateway, Effect::Refused, message).into()
             }
             catalog::Error::Image(failure) => {
                 let is_missing = failure.code == ErrorCode::ImageNotFound;

@@ -6,7 +6,7 @@ use actors::invoker::{self, Completed, Failed};
 use http::HeaderMap;
 use protocol::event::Encoded;
 use protocol::invocation::{Body, TraceContext};
-use protocol::{Event, Failure, FunctionId, InvocationId, Phases, Space};
+use protocol::{Event, Failure, FunctionId, InvocationId, Phases, Space, Version};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -24,6 +24,8 @@ pub(super) struct FunctionCall<'a> {
     pub(super) event: &'a Event,
     pub(super) space: &'a Space,
     pub(super) function_id: &'a FunctionId,
+    /// The version that is to run, where one was named.
+    pub(super) version: Option<Version>,
     /// When the client's request began, if an authorizer was asked about it.
     pub(super) begun: Option<Instant>,
 }
@@ -80,6 +82,7 @@ impl FunctionCall<'_> {
             id: self.id.clone(),
             space: self.space.clone(),
             function_id: self.function_id.clone(),
+            version: self.version,
             payload: encoded.payload,
             content_type: encoded.content_type,
             call: Some(Arc::new(encoded.call)),

@@ -262,6 +262,7 @@ pub(super) async fn run(
         event,
         space,
         function_id,
+        version: None,
         begun: admitted.begun,
     };
     asked.outcome.map_err(|failure| call.refused(failure))?;

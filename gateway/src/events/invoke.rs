@@ -1,12 +1,13 @@
 //! `invoke` events: one function is run, and its bare answer is the client's.
 
 use http::{HeaderMap, Response};
-use protocol::{Event, FunctionId, InvocationId, Space};
+use protocol::{Event, InvocationId, Qualifier, Space};
 
 use super::call::FunctionCall;
 use super::{Arrival, dispatch, response};
 use crate::body::AnswerBody;
 use crate::error::Error;
+use crate::qualified;
 use crate::surface::Shared;
 
 /// Answers an `invoke` event. The function must have a subscription for it, on exactly this path.
@@ -48,14 +49,17 @@ async fn run(
     let not_found = || Error::not_found("function or subscription not found");
     let registry = shared.node.registry();
     let fields = &arrival.parts.headers;
-    let function_id: FunctionId = text(fields, &dispatch::FUNCTION_ID)
-        .parse()
-        .map_err(|_| not_found())?;
+    let (function_id, qualifier) =
+        Qualifier::split(text(fields, &dispatch::FUNCTION_ID)).map_err(|_| not_found())?;
     let path = arrival.target.event_path();
     if !registry.subscriptions.invokable(space, &function_id, &path) {
         return Err(not_found());
     }
-    let registered = registry.function(space, &function_id);
+    let version = match &qualifier {
+        Some(qualifier) => qualified::resolve(&registry, space, &function_id, qualifier, fields)?,
+        None => None,
+    };
+    let registered = registry.at(space, &function_id, version);
     let format = registered.ok_or_else(not_found)?.function.event_format();
     let asked = shared.emitter.ask_invoking(space, &function_id, &mut event);
     let asked = asked.await;
@@ -66,12 +70,16 @@ async fn run(
         event: &event,
         space,
         function_id: &function_id,
+        version,
         begun: None,
     };
     asked.map_err(|failure| call.refused(failure))?;
     let completed = call.run(event.encode(format)).await?;
     let mut response = response::bare(completed.reply.body.whole().clone(), HeaderMap::new());
     shared.describe(response.headers_mut(), &completed);
+    if qualifier.is_some() {
+        qualified::tell(response.headers_mut(), version);
+    }
     Ok(response)
 }
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use actors::executions::{Begun, Run, Untold};
 use actors::invoker::{Completed, Failed, Request};
-use protocol::{Component, Effect, ErrorCode, ExecutionId, Failure, api};
+use http::HeaderMap;
+use protocol::{Component, Effect, ErrorCode, ExecutionId, Failure, Phases, api};
 use queue::{Delivery, End, Outcome};
 
 use super::Submitted;
 use crate::events::Emitter;
 use crate::node::Node;
-use crate::{content, destinations};
+use crate::{content, destinations, qualified};
 
 /// The pause before an execution is delivered again whose end could not be written down.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ pub(crate) async fn run(
     let submitted = read(delivery)?;
     let executions = node.executions();
     let begun = executions.begin(&delivery.space, id, submitted.claim).await;
-    let run = match begun.map_err(|error| unwritten(&error))? {
+    let mut run = match begun.map_err(|error| unwritten(&error))? {
         Begun::Run(run) => run,
         // Its node went down between its end and the telling of it, or could not tell it.
         Begun::Ended(untold) => {
@@ -40,11 +41,25 @@ pub(crate) async fn run(
         }
         Begun::Over => return Ok(End::Void),
     };
+    let resolved = match &submitted.qualifier {
+        Some(qualifier) => {
+            let (registry, none) = (node.registry(), HeaderMap::new());
+            let (space, id) = (&delivery.space, &delivery.function_id);
+            qualified::resolve(&registry, space, id, qualifier, &none)
+        }
+        None => Ok(None),
+    };
+    let version = match resolved {
+        Ok(version) => version,
+        Err(failure) => return fail(node, &run, nowhere(failure)).await,
+    };
+    run.set_version(version);
     let request = Request {
         // The same for each attempt, so that a function can know one that it has seen.
         id: id.invocation_id(),
         space: delivery.space.clone(),
         function_id: delivery.function_id.clone(),
+        version,
         payload: submitted.payload.clone(),
         content_type: submitted.content_type.clone(),
         call: None,
@@ -206,6 +221,16 @@ fn read(delivery: &Delivery) -> Result<Submitted, Failure> {
     })
 }
 
+/// An attempt that went to no node.
+fn nowhere(failure: Failure) -> Failed {
+    Failed {
+        failure,
+        is_forwarded: false,
+        phases: Phases::default(),
+        standing: None,
+    }
+}
+
 /// What the queue is told when the store is away: that this is no fault of the function's.
 fn unwritten(error: &actors::executions::Error) -> Failure {
     Failure::new(
@@ -242,8 +267,8 @@ pub(crate) fn kept(
 mod tests {
     use std::sync::Arc;
 
+    use protocol::Reply;
     use protocol::invocation::{Body, StartKind};
-    use protocol::{Phases, Reply};
 
     use super::*;
 

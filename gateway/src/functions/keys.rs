@@ -29,8 +29,12 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = KeyCreated)]
 struct Created<'a> {
-    /// The key: `Authorization: Bearer KEY`. It is shown here and never again.
-    key: &'a str,
+    /// The key: `Authorization: Bearer KEY`. It is shown here and never again. An access key has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    /// What an access key signs requests with, beside its `accessKeyId`. It is shown here and never again.
+    #[serde(rename = "secretAccessKey", skip_serializing_if = "Option::is_none")]
+    secret_access_key: Option<&'a str>,
     #[serde(flatten)]
     record: Key,
 }
@@ -59,11 +63,13 @@ async fn create(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let expected = r#"{"name","scopes","spaces"?,"expiresInSeconds"?}"#;
+    let expected = r#"{"name","scopes","spaces"?,"expiresInSeconds"?,"aws"?}"#;
     let new: NewKey = read_json(&shared, request, expected).await?;
     let (record, key) = shared.guard.accounts()?.create_key(&caller, new).await?;
+    let is_access_key = record.access_key_id.is_some();
     let created = Created {
-        key: key.expose(),
+        key: (!is_access_key).then(|| key.expose()),
+        secret_access_key: is_access_key.then(|| key.expose()),
         record,
     };
     let uncached = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];

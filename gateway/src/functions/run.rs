@@ -225,6 +225,7 @@ async fn invoke(
         id: id.clone(),
         space: function.space.clone(),
         function_id: function.function_id.clone(),
+        version: None,
         payload,
         content_type: content_type.to_owned(),
         call,

@@ -28,8 +28,12 @@ pub(super) struct Wanted {
     contract: Option<Contract>,
     /// The port that an `http` instance listens on.
     port: Option<u16>,
+    /// Replaces the image's entry point.
+    entrypoint: Option<Vec<String>>,
     /// Replaces the image's command.
     command: Option<Vec<String>>,
+    /// The directory that it is started in.
+    working_directory: Option<String>,
     /// Environment variables.
     env: Option<BTreeMap<String, String>>,
     /// Secrets of the user's space that its instances get.
@@ -49,7 +53,16 @@ pub(super) struct Wanted {
 }
 
 /// Fields that are the provider's in the record.
-const OF_PROVIDER: [&str; 6] = ["image", "contract", "port", "command", "env", "secrets"];
+const OF_PROVIDER: [&str; 8] = [
+    "image",
+    "contract",
+    "port",
+    "entrypoint",
+    "command",
+    "workingDirectory",
+    "env",
+    "secrets",
+];
 
 /// Fields that the record has as well.
 const OF_RECORD: [&str; 6] = [

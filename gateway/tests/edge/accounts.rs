@@ -109,6 +109,7 @@ impl Scene {
             scopes: scopes.iter().copied().collect(),
             spaces: None,
             expires_in_seconds: None,
+            aws: false,
         };
         let (_, secret) = self.accounts.create_key(&caller, new).await.unwrap();
         secret.expose().to_owned()

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
-    ContainerProvider, DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec,
-    ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES,
-    URL_VARIABLE,
+    ContainerProvider, Contract, DeliverySpec, EventFormat, Function, HttpProvider,
+    LAMBDA_VARIABLES, LimitsSpec, ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec,
+    ScalingSpec, TOKEN_VARIABLE, TYPES, URL_VARIABLE,
 };
 use crate::id::{FunctionId, InvalidId, Space};
 use crate::quota::check_calls;
@@ -75,6 +75,7 @@ impl Function {
         let function = Self {
             space,
             function_id,
+            version: None,
             provider,
             limits: sent.limits,
             scaling: sent.scaling,
@@ -84,7 +85,44 @@ impl Function {
             metadata: sent.metadata.filter(|metadata| !metadata.is_empty()),
         };
         function.check_ranges()?;
+        function.check_lambda()?;
         Ok(function)
+    }
+
+    /// Checks what a function of the `lambda` contract can not have.
+    fn check_lambda(&self) -> Result<(), Invalid> {
+        let (Some(Contract::Lambda), Some(env)) = (self.contract(), self.env()) else {
+            return Ok(());
+        };
+        let mut targets = self
+            .secrets()
+            .iter()
+            .filter_map(|secret| secret.env.as_ref());
+        if let Some(name) = LAMBDA_VARIABLES
+            .iter()
+            .find(|name| env.contains_key(**name))
+        {
+            return Err(set_by_the_node("env", name));
+        }
+        if let Some(name) = targets.find(|name| LAMBDA_VARIABLES.contains(&name.as_str())) {
+            return Err(set_by_the_node("secrets", name));
+        }
+        if self.event_format == Some(EventFormat::CloudeventsBinary) {
+            return Err(Invalid(
+                "eventFormat is \"cloudevents-binary\", expected \"envelope\", \"cloudevents-structured\" or \"raw\": \
+                 a function of the lambda contract gets no headers"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn env(&self) -> Option<&BTreeMap<String, String>> {
+        match &self.provider {
+            Provider::Container(provider) => Some(&provider.env),
+            Provider::Process(provider) => Some(&provider.env),
+            _ => None,
+        }
     }
 
     fn check_ranges(&self) -> Result<(), Invalid> {
@@ -292,6 +330,12 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
     if provider.port == Some(0) {
         return Err(Invalid("provider.port is 0, expected 1 to 65535".into()));
     }
+    let directory = provider.working_directory.as_deref();
+    if let Some(path) = directory.filter(|path| !path.starts_with('/') || path.contains('\0')) {
+        return Err(Invalid(format!(
+            "provider.workingDirectory is \"{path}\", expected an absolute path"
+        )));
+    }
     check_env(&provider.env)?;
     secret::check(&provider.secrets, &provider.env)
 }
@@ -299,9 +343,7 @@ fn check_container(provider: &ContainerProvider) -> Result<(), Invalid> {
 fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Invalid> {
     let reserved = [URL_VARIABLE, TOKEN_VARIABLE, SECRETS_VARIABLE];
     if let Some(name) = reserved.iter().find(|name| env.contains_key(**name)) {
-        return Err(Invalid(format!(
-            "provider.env has \"{name}\", which the node itself sets"
-        )));
+        return Err(set_by_the_node("env", name));
     }
     match env
         .iter()
@@ -312,6 +354,12 @@ fn check_env(env: &std::collections::BTreeMap<String, String>) -> Result<(), Inv
         ))),
         None => Ok(()),
     }
+}
+
+fn set_by_the_node(field: &str, name: &str) -> Invalid {
+    Invalid(format!(
+        "provider.{field} has \"{name}\", which the node itself sets"
+    ))
 }
 
 /// Reads the record as JSON and sees to it that it and its sections are objects: serde would take arrays for structs.

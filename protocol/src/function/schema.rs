@@ -12,6 +12,7 @@ use super::{
     ScalingSpec,
 };
 use crate::id::{FunctionId, Space};
+use crate::version::Version;
 
 /// A function: what runs it, and under which limits. A field that was not set is absent from answers.
 #[derive(ToSchema)]
@@ -24,6 +25,9 @@ struct Record {
     /// The function's id within its space.
     #[schema(required = false)]
     function_id: FunctionId,
+    /// Which published version it is; only answers have it.
+    #[schema(read_only)]
+    version: Option<Version>,
     /// What runs it.
     r#type: Type,
     /// How it is run: the fields of its type.

@@ -53,6 +53,17 @@ impl End {
         self.told.get().is_some() || tokio::time::timeout(within, told).await.is_ok()
     }
 
+    /// Waits until it is told how the instance ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub(crate) async fn told(&self) {
+        let told = self.is_told.notified();
+        if self.told.get().is_none() {
+            told.await;
+        }
+    }
+
     /// What a call comes to whose connection broke; `is_up` says whether the instance still listens. Where an instance takes one
     /// call at a time, this call is what it died of; one of several may be innocent, and then may have been anywhere in its run.
     pub(crate) fn judge(&self, concurrency: u32, broke: &str, is_up: bool) -> Error {

@@ -28,7 +28,7 @@ pub(super) async fn adopt(
     let end = instances.insert(&found.id);
     let address = match look_at_running(docker, &found.id, function).await {
         Ok((address, badge, secrets)) => {
-            instances.admit(&found.id, badge, secrets);
+            instances.admit(&found.id, badge, secrets, None);
             address
         }
         Err(error) => {

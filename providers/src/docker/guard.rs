@@ -6,6 +6,7 @@ use std::time::Duration;
 use protocol::InstanceId;
 
 use super::Docker;
+use super::firewall::Gap;
 use crate::Error;
 use crate::callers::Badge;
 use crate::contract::End;
@@ -20,6 +21,8 @@ pub(super) struct Guard {
     id: Option<InstanceId>,
     /// The files of its secrets, until the creation is confirmed.
     pub(super) secrets: Option<SecretDir>,
+    /// Its way through the firewall, until then.
+    pub(super) gap: Option<Gap>,
     is_armed: bool,
 }
 
@@ -37,6 +40,7 @@ impl Guard {
             name: name.to_owned(),
             id: None,
             secrets: None,
+            gap: None,
             is_armed: true,
         }
     }
@@ -45,7 +49,7 @@ impl Guard {
     pub(super) fn created(&mut self, id: &InstanceId, badge: Option<Badge>) -> Arc<End> {
         let instances = &self.docker.shared.instances;
         let end = instances.insert(id);
-        instances.admit(id, badge, self.secrets.take());
+        instances.admit(id, badge, self.secrets.take(), self.gap.take());
         self.id = Some(id.clone());
         end
     }

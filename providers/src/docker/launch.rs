@@ -1,4 +1,4 @@
-//! Creating containers, and starting those of the `http` contract.
+//! Creating containers, and starting those that stay up.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::engine::CallError;
 use super::guard::Guard;
 use super::image::{self, micros};
-use super::name;
-use super::{Docker, logs};
+use super::{Docker, lambda, logs, name, network};
 use crate::callers::Badge;
+use crate::contract::lambda::Server;
 use crate::contract::ready::{NotReady, wait_ready};
 use crate::contract::stdio::describe_exit;
 use crate::contract::{End, HttpInstance};
@@ -33,7 +33,9 @@ pub(super) struct Created {
     pub(super) id: InstanceId,
     pub(super) guard: Guard,
     /// Why it died, once it did.
-    end: Arc<End>,
+    pub(super) end: Arc<End>,
+    /// The Runtime API that it asks, where it has the `lambda` contract.
+    pub(super) api: Option<Server>,
 }
 
 /// The port an instance listens on when its record names none.
@@ -72,13 +74,17 @@ async fn start_until(
     until: Instant,
     phases: &mut Phases,
 ) -> Result<Launched, Error> {
-    let created = create(docker, spec, Contract::Http, phases).await?;
+    let contract = spec.function.contract().unwrap_or(Contract::Http);
+    let mut created = create(docker, spec, contract, phases).await?;
     let began = Instant::now();
     if let Err(error) = start_created(docker, spec, &created.id).await {
         created.guard.remove().await;
         return Err(error);
     }
     phases.start = Some(micros(began));
+    if let Some(server) = created.api.take() {
+        return lambda::start(docker, spec, (created, server), until, phases).await;
+    }
     let began = Instant::now();
     let readied = wait_until_ready(docker, &spec.function, &created.id, until).await;
     let (address, stream) = match readied {
@@ -132,23 +138,37 @@ pub(super) async fn create(
     let files = &spec.secrets.files;
     guard.secrets = shared.setup.secrets.make(&name, files, Readers::Any)?;
     let mut is_second = false;
-    let (id, badge) = loop {
-        let (network, gateway) = network(docker, &spec.function, contract).await?;
+    let (id, badge, api) = loop {
+        let network = network(docker, &spec.function, contract).await?;
         let callers = &shared.setup.callers;
+        let gateway = network.caller_gateway;
         let badge = gateway.and_then(|gateway| callers.admit_container(&spec.function, gateway));
+        let api = match contract {
+            Contract::Lambda => Some(lambda::listen(docker, spec, &network).await?),
+            Contract::Http | Contract::Stdio => None,
+        };
+        let variables = api.as_ref().map(|server| {
+            let lambda = &shared.setup.lambda;
+            lambda.variables(&spec.function, server.address())
+        });
         let body = body(
             docker,
             spec,
             contract,
-            (image.clone(), network),
+            (image.clone(), network.id.clone()),
             (badge.as_ref(), guard.secrets.as_ref()),
+            variables.unwrap_or_default(),
         )?;
+        let opened = lambda::open(docker, api.as_ref(), &network);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let call = shared.engine.call("creating a container", |client| {
             client.create_container(Some(options), body)
         });
-        match call.await {
-            Ok(created) => break (created.id, badge),
+        // Before the start, whose first request would wait for a second otherwise.
+        let (created, gap) = tokio::join!(call, opened);
+        guard.gap = gap?;
+        match created {
+            Ok(created) => break (created.id, badge, api),
             // The image or the network was removed behind our back.
             Err(CallError::Answered {
                 status: 404,
@@ -170,7 +190,12 @@ pub(super) async fn create(
         why: format!("the engine named the container {id:?}"),
     })?;
     let end = guard.created(&id, badge);
-    Ok(Created { id, guard, end })
+    Ok(Created {
+        id,
+        guard,
+        end,
+        api,
+    })
 }
 
 /// Starts what was created.
@@ -236,7 +261,7 @@ async fn wait_until_ready(
 }
 
 /// Resolves when the container no longer runs, with what is known of its end.
-async fn ended(docker: &Docker, id: &InstanceId) -> String {
+pub(super) async fn ended(docker: &Docker, id: &InstanceId) -> String {
     loop {
         tokio::time::sleep(EXIT_CHECK_INTERVAL).await;
         let Ok(inspected) = inspect(docker, id).await else {
@@ -290,7 +315,7 @@ pub(super) fn describe_end(state: &ContainerState) -> String {
 }
 
 /// A failed start, with the sandbox named where it may be the reason.
-fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
+pub(super) fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
     let mut why = why.to_owned();
     if !tail.is_empty() {
         why.push_str("; the end of its output: ");
@@ -321,20 +346,33 @@ fn start_failed(function: &Function, why: &str, tail: &str) -> Error {
     Error::StartFailed { why }
 }
 
-/// The network of a container, and the address at which it may call its node. A run that reaches nothing needs no network at all;
-/// an instance without one is still reached by its node.
-async fn network(
-    docker: &Docker,
-    function: &Function,
-    contract: Contract,
-) -> Result<(String, Option<IpAddr>), Error> {
+/// The network of a container.
+pub(super) struct Place {
+    id: String,
+    /// The address at which it may call its node.
+    caller_gateway: Option<IpAddr>,
+    /// What the engine says of it; nothing where there is none.
+    pub(super) found: Option<network::Found>,
+}
+
+/// The network of a container. A run that reaches nothing needs no network at all; an instance without one is still reached by
+/// its node, and asks it for invocations where it has the `lambda` contract.
+async fn network(docker: &Docker, function: &Function, contract: Contract) -> Result<Place, Error> {
     let reaches_outside = function.sandbox().network;
     if !reaches_outside && contract == Contract::Stdio {
-        return Ok(("none".to_owned(), None));
+        return Ok(Place {
+            id: "none".to_owned(),
+            caller_gateway: None,
+            found: None,
+        });
     }
     let networks = &docker.shared.networks;
     let found = networks.of(&docker.shared.engine, reaches_outside).await?;
-    Ok((found.id, found.gateway.filter(|_| reaches_outside)))
+    Ok(Place {
+        id: found.id.clone(),
+        caller_gateway: found.gateway.filter(|_| reaches_outside),
+        found: Some(found),
+    })
 }
 
 fn body(
@@ -343,6 +381,7 @@ fn body(
     contract: Contract,
     (image, network): (String, String),
     (badge, secrets): (Option<&Badge>, Option<&SecretDir>),
+    variables: Vec<(&'static str, String)>,
 ) -> Result<ContainerCreateBody, Error> {
     let function = &spec.function;
     let Provider::Container(container) = &function.provider else {
@@ -361,7 +400,13 @@ fn body(
         .chain(told)
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    env.push(format!("PORT={port}"));
+    match contract {
+        Contract::Http | Contract::Stdio => env.push(format!("PORT={port}")),
+        Contract::Lambda => {
+            let set = variables.iter();
+            env.extend(set.map(|(name, value)| format!("{name}={value}")));
+        }
+    }
     env.extend(secrets.map(|_| format!("{SECRETS_VARIABLE}={SECRETS_DIR}")));
     for (name, value) in &spec.secrets.env {
         let value = std::str::from_utf8(value.expose()).map_err(|_| Error::StartFailed {
@@ -372,7 +417,9 @@ fn body(
     let is_stdio = contract == Contract::Stdio;
     Ok(ContainerCreateBody {
         image: Some(image),
+        entrypoint: (!container.entrypoint.is_empty()).then(|| container.entrypoint.clone()),
         cmd: (!container.command.is_empty()).then(|| container.command.clone()),
+        working_dir: container.working_directory.clone(),
         env: Some(env),
         labels: Some(name::container_labels(
             &docker.shared.setup,
@@ -424,7 +471,7 @@ fn host_config(
             typ: Some("none".into()),
             config: None,
         },
-        Contract::Http => HostConfigLogConfig {
+        Contract::Http | Contract::Lambda => HostConfigLogConfig {
             typ: Some("json-file".into()),
             config: Some(HashMap::from([
                 ("max-size".into(), LOG_FILE_SIZE.into()),

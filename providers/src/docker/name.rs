@@ -39,6 +39,7 @@ pub(super) fn container_labels(
     let contract = match contract {
         Contract::Http => "http",
         Contract::Stdio => "stdio",
+        Contract::Lambda => "lambda",
     };
     [
         (labels::CLUSTER, setup.cluster.clone()),

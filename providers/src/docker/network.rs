@@ -19,7 +19,7 @@ pub(super) struct Networks {
     cluster: String,
     open: Kept,
     internal: Kept,
-    firewall: Firewall,
+    pub(super) firewall: Firewall,
 }
 
 /// One network, once it is known. The lock is held while it is made, so that a burst of starts makes one.
@@ -35,7 +35,7 @@ struct Kept {
 pub(super) struct Found {
     pub(super) id: String,
     /// The machine's interface to it.
-    bridge: String,
+    pub(super) bridge: String,
     /// The machine's own address on it.
     pub(super) gateway: Option<IpAddr>,
 }

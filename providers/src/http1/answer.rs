@@ -11,8 +11,7 @@ use protocol::invocation::is_hop_by_hop;
 
 mod body;
 
-pub(crate) use self::body::Rest;
-use self::body::{Framing, Part};
+pub(crate) use self::body::{Framing, Rest};
 
 /// An answer, whole or as far as its body was there with its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +42,7 @@ pub(crate) struct Elsewhere {
 
 /// Why there is no answer in the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// It is no HTTP, or none that a client of HTTP/1.1 can read.
     Malformed(String),
     /// Its body is longer than allowed.
@@ -101,7 +100,7 @@ struct Head {
 
 /// The largest head, and the most bytes of trailers.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 100;
+pub(crate) const HEADERS_MAX: usize = 100;
 
 impl Parser {
     pub(super) fn new(wanted: Wanted) -> Self {
@@ -215,13 +214,13 @@ fn head(
     Ok(Some(read))
 }
 
-fn ends_head(bytes: &[u8]) -> bool {
+pub(crate) fn ends_head(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n")
         || bytes.windows(4).any(|four| four == b"\r\n\r\n")
         || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
-fn bounded(buffer: &BytesMut) -> Result<(), Error> {
+pub(crate) fn bounded(buffer: &BytesMut) -> Result<(), Error> {
     if buffer.len() > HEAD_BYTES_MAX {
         let why = format!("the head has more than {HEAD_BYTES_MAX} bytes");
         return Err(Error::Malformed(why));
@@ -284,10 +283,7 @@ fn read_head(
         (_, true, length) => {
             // Two lengths are how one answer is smuggled behind another.
             head.is_kept &= length.is_none();
-            Framing::Chunked {
-                part: Part::Size,
-                body: BytesMut::new(),
-            }
+            Framing::chunked()
         }
         (_, false, Some(length)) => Framing::Length(length),
         (_, false, None) => {
@@ -321,7 +317,7 @@ fn passed_on(fields: &[httparse::Header<'_>], wanted: Wanted) -> Vec<(String, By
 }
 
 /// The length that a field tells, which every such field has to repeat.
-fn content_length(value: &[u8], known: Option<usize>) -> Result<usize, Error> {
+pub(crate) fn content_length(value: &[u8], known: Option<usize>) -> Result<usize, Error> {
     let malformed = || {
         let value = String::from_utf8_lossy(value);
         Error::Malformed(format!("content-length is {value:?}"))

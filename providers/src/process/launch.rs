@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use protocol::Phases;
 use protocol::function::{Provider, SECRETS_VARIABLE};
+use protocol::{InstanceId, Phases};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,6 +19,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::guard::report::{KILLED, Report, TERMINATE};
 use super::{Process, Up};
@@ -28,7 +29,7 @@ use crate::contract::stdio::describe_exit;
 use crate::contract::{End, HttpInstance};
 use crate::output::{Running, Stream, Writer};
 use crate::secrets::{Readers, SecretDir};
-use crate::{Error, LaunchSpec, Launched, Life};
+use crate::{Error, Invoke, LaunchSpec, Launched, Life};
 
 /// A guarded command. Dropping the handle closes its link to the guard, which then kills the command and all its descendants.
 #[derive(Debug)]
@@ -90,100 +91,157 @@ async fn start_at(
     port: u16,
     until: Instant,
 ) -> Result<Launched, Error> {
-    let setup = &process.shared.setup;
-    let id = process.next_id();
-    let began = Instant::now();
-    let badge = setup.callers.admit_process(&spec.function);
-    let secrets = setup
-        .secrets
-        .make(id.as_str(), &spec.secrets.files, Readers::Own)?;
-    let Spawned {
-        handle,
-        stdout,
-        stderr,
-    } = spawn(process, spec, (&badge, secrets.as_ref()), Some(port), None)?;
-    let running = Arc::new(Running::default());
-    let writer = Writer::new(
-        &setup.outputs,
-        &spec.function,
-        id.as_str(),
-        Arc::clone(&running),
-    );
-    let output = setup.tasks.spawn(read_output(stdout, stderr, writer));
-    let mut state = handle.state.clone();
-    let started = tokio::time::timeout_at(
-        until,
-        wait(&mut state, |state| {
-            state.group.is_some() || state.exit_code.is_some()
-        }),
-    );
-    if started.await.is_err() {
-        return Err(Error::StartFailed {
-            why: "its guard did not start in time".into(),
-        });
-    }
-    let mut phases = Phases {
-        start: Some(micros(began)),
-        ..Phases::default()
-    };
+    let begun = Begun::new(process, spec, &[("PORT", port.to_string())], until).await?;
     let began = Instant::now();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut state = begun.handle.state();
     let ended = wait(&mut state, |state| state.exit_code.is_some());
     let stream = match wait_ready(address, until, ended).await {
         Ok(stream) => stream,
-        Err(NotReady::Ended(end)) => {
-            let tail = tail(output).await;
-            return Err(Error::StartFailed {
-                why: describe_exit(end.exit_code.unwrap_or(-1), end.note.as_deref(), &tail),
-            });
-        }
+        Err(NotReady::Ended(end)) => return Err(begun.ended(&end).await),
         Err(NotReady::TimedOut(last)) => {
-            handle.kill().await;
-            let tail = tail(output).await;
             let why = format!("nothing listened on 127.0.0.1:$PORT (here {port}) in time ({last})");
-            return Err(Error::StartFailed {
-                why: if tail.is_empty() {
-                    why
-                } else {
-                    format!("{why}; the end of its output: {tail}")
-                },
-            });
+            return Err(begun.give_up(why).await);
         }
     };
-    phases.ready = Some(micros(began));
     let end = Arc::new(End::default());
     let invoke = HttpInstance::new(
         address,
         Some(stream),
         &spec.function,
-        setup.answer_limits,
-        running,
+        process.shared.setup.answer_limits,
+        Arc::clone(&begun.running),
         Arc::clone(&end),
     );
-    let up = Up {
-        handle: Arc::new(handle),
-        space: spec.function.space.clone(),
-        function_id: spec.function.function_id.clone(),
-        key: spec.key,
-        created_at: SystemTime::now(),
-        _badge: Arc::new(badge),
-        _secrets: secrets.map(Arc::new),
-    };
-    process.instances().insert(id.clone(), up);
-    setup
-        .tasks
-        .spawn(attend(process.clone(), id.clone(), state, end));
-    Ok(Launched {
-        id,
-        invoke: Arc::new(invoke),
-        phases,
-    })
+    let ready = micros(began);
+    Ok(begun.up(process, spec, (Arc::new(invoke), end, None), ready))
+}
+
+/// A command that runs, and is not ready yet.
+pub(super) struct Begun {
+    id: InstanceId,
+    pub(super) handle: Handle,
+    pub(super) running: Arc<Running>,
+    output: JoinHandle<String>,
+    badge: Badge,
+    secrets: Option<SecretDir>,
+    phases: Phases,
+}
+
+impl Begun {
+    /// Spawns a function's command with further variables, and waits until it runs.
+    pub(super) async fn new(
+        process: &Process,
+        spec: &LaunchSpec,
+        variables: &[(&'static str, String)],
+        until: Instant,
+    ) -> Result<Self, Error> {
+        let setup = &process.shared.setup;
+        let id = process.next_id();
+        let began = Instant::now();
+        let badge = setup.callers.admit_process(&spec.function);
+        let secrets = setup
+            .secrets
+            .make(id.as_str(), &spec.secrets.files, Readers::Own)?;
+        let Spawned {
+            handle,
+            stdout,
+            stderr,
+        } = spawn(process, spec, (&badge, secrets.as_ref()), variables, None)?;
+        let running = Arc::new(Running::default());
+        let writer = Writer::new(
+            &setup.outputs,
+            &spec.function,
+            id.as_str(),
+            Arc::clone(&running),
+        );
+        let output = setup.tasks.spawn(read_output(stdout, stderr, writer));
+        let mut state = handle.state.clone();
+        let started = tokio::time::timeout_at(
+            until,
+            wait(&mut state, |state| {
+                state.group.is_some() || state.exit_code.is_some()
+            }),
+        );
+        if started.await.is_err() {
+            return Err(Error::StartFailed {
+                why: "its guard did not start in time".into(),
+            });
+        }
+        Ok(Self {
+            id,
+            handle,
+            running,
+            output,
+            badge,
+            secrets,
+            phases: Phases {
+                start: Some(micros(began)),
+                ..Phases::default()
+            },
+        })
+    }
+
+    /// What a start comes to whose command has ended.
+    pub(super) async fn ended(self, end: &State) -> Error {
+        let tail = tail(self.output).await;
+        Error::StartFailed {
+            why: describe_exit(end.exit_code.unwrap_or(-1), end.note.as_deref(), &tail),
+        }
+    }
+
+    /// Kills a command that did not become ready.
+    pub(super) async fn give_up(self, why: String) -> Error {
+        self.handle.kill().await;
+        let tail = tail(self.output).await;
+        let why = match tail.is_empty() {
+            true => why,
+            false => format!("{why}; the end of its output: {tail}"),
+        };
+        Error::StartFailed { why }
+    }
+
+    /// Notes an instance that is ready, and attends to its end. `broken` is cancelled when it is to be killed for what it did.
+    pub(super) fn up(
+        self,
+        process: &Process,
+        spec: &LaunchSpec,
+        (invoke, end, broken): (Arc<dyn Invoke>, Arc<End>, Option<CancellationToken>),
+        ready_us: u64,
+    ) -> Launched {
+        let mut phases = self.phases;
+        phases.ready = Some(ready_us);
+        let state = self.handle.state();
+        let up = Up {
+            handle: Arc::new(self.handle),
+            space: spec.function.space.clone(),
+            function_id: spec.function.function_id.clone(),
+            key: spec.key,
+            created_at: SystemTime::now(),
+            _badge: Arc::new(self.badge),
+            _secrets: self.secrets.map(Arc::new),
+        };
+        let id = self.id;
+        let tasks = &process.shared.setup.tasks;
+        if let Some(broken) = broken {
+            let (handle, end) = (Arc::clone(&up.handle), Arc::clone(&end));
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = broken.cancelled() => handle.kill().await,
+                    () = end.told() => {}
+                }
+            });
+        }
+        process.instances().insert(id.clone(), up);
+        tasks.spawn(attend(process.clone(), id.clone(), state, end));
+        Launched { id, invoke, phases }
+    }
 }
 
 /// Tells of the end of an instance that was up.
 async fn attend(
     process: Process,
-    id: protocol::InstanceId,
+    id: InstanceId,
     mut state: watch::Receiver<State>,
     end: Arc<End>,
 ) {
@@ -211,7 +269,7 @@ pub(super) fn spawn(
     process: &Process,
     spec: &LaunchSpec,
     (badge, secrets): (&Badge, Option<&SecretDir>),
-    port: Option<u16>,
+    variables: &[(&'static str, String)],
     payload_bytes: Option<usize>,
 ) -> Result<Spawned, Error> {
     let (setup, function) = (&process.shared.setup, &spec.function);
@@ -257,7 +315,7 @@ pub(super) fn spawn(
         .envs(given)
         .envs(secrets.map(|dir| (SECRETS_VARIABLE, dir.path())))
         .envs(badge.variables())
-        .envs(port.map(|port| ("PORT", port.to_string())))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

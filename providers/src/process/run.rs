@@ -38,7 +38,7 @@ pub(super) async fn run(
         process,
         spec,
         (&badge, secrets.as_ref()),
-        None,
+        &[],
         Some(invocation.payload.len()),
     ) {
         Ok(spawned) => spawned,

@@ -15,8 +15,9 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Takes over what an earlier incarnation knew: at least the functions that have pools.
+    /// Takes over what an earlier incarnation knew: at least the functions that have pools. A version is not what its function is now.
     pub(super) fn new<'a>(of: impl Iterator<Item = &'a Registered>) -> Self {
+        let of = of.filter(|registered| registered.function.version.is_none());
         Self {
             functions: of.map(entry).collect(),
         }

@@ -10,6 +10,7 @@ pub(super) fn head(node: &TestNode, key: InstanceKey, may_start: bool) -> Invoke
         invocation: request.id,
         space: request.space,
         function_id: request.function_id,
+        version: None,
         instance_key: key,
         from: node_id("n2"),
         remaining_ms: 60_000,

@@ -277,6 +277,7 @@ fn head() -> InvokeHead {
         invocation: InvocationId::random(),
         space: Space::default_space(),
         function_id: "hello".parse().unwrap(),
+        version: None,
         instance_key: InstanceKey::hash([b"hello".as_slice()]),
         from: NodeId::random(),
         remaining_ms: 0,

@@ -104,6 +104,7 @@ impl Invocations {
             id: InvocationId::random(),
             space: delivery.space.clone(),
             function_id: delivery.function_id.clone(),
+            version: None,
             payload: encoded.payload,
             content_type: encoded.content_type,
             call: Some(Arc::new(encoded.call)),

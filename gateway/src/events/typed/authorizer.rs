@@ -149,6 +149,7 @@ impl Question<'_> {
             event: self.event,
             space,
             function_id: authorizer,
+            version: None,
             begun: None,
         };
         let encoded = self.encoded().map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ use actors::catalog::{
 use actors::invoker::{Completed, Failed, Request};
 use actors::testing::TestCatalog;
 use actors::view::Readiness;
-use actors::{Backup, Executions, Quotas, Registry};
+use actors::{Backup, Catalog, Executions, Quotas, Registry};
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::settings::ExecutionsSettings;
@@ -110,7 +110,7 @@ impl ScriptedNode {
     }
 
     /// The records, which begin with the first request for one.
-    pub(crate) async fn records(&self) -> &catalog::Catalog {
+    pub(crate) async fn records(&self) -> &Catalog {
         let start = || TestCatalog::start(Arc::new(MemoryStore::new()));
         &self.records.get_or_init(start).await.catalog
     }
@@ -222,6 +222,10 @@ impl Node for ScriptedNode {
         self.store()?;
         Self::admit(&function)?;
         self.records().await.update(function, at).await
+    }
+
+    async fn adjust(&self, function: Function, at: Revision) -> Result<Stored, catalog::Error> {
+        self.update(function, Some(at)).await
     }
 
     async fn delete(
@@ -362,6 +366,10 @@ impl Node for ScriptedNode {
 
     fn executions(&self) -> &Executions {
         &self.0.executions
+    }
+
+    async fn catalog(&self) -> &Catalog {
+        self.records().await
     }
 
     fn backup(&self) -> &Backup {

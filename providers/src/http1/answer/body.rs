@@ -7,15 +7,20 @@ use crate::contract::WHOLE_BYTES_MAX;
 
 /// Where a body ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Length(usize),
-    Chunked { part: Part, body: BytesMut },
+    Chunked {
+        part: Part,
+        body: BytesMut,
+        /// The lines after the body, each with a line feed behind it.
+        trailers: Vec<u8>,
+    },
     UntilClose,
 }
 
 /// What of a chunked body comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Size,
     Data(usize),
     DataEnd,
@@ -39,8 +44,28 @@ pub(super) const SIZE_LINE_BYTES_MAX: usize = 1024;
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
 impl Framing {
+    /// A chunked body from its beginning.
+    pub(crate) fn chunked() -> Self {
+        Self::Chunked {
+            part: Part::Size,
+            body: BytesMut::new(),
+            trailers: Vec::new(),
+        }
+    }
+
+    /// The value of a field that follows a body which has ended, by its name in any case.
+    pub(crate) fn trailer(&self, name: &str) -> Option<&str> {
+        let Self::Chunked { trailers, .. } = self else {
+            return None;
+        };
+        let lines = trailers.split(|byte| *byte == b'\n');
+        let mut fields = lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'));
+        let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name))?;
+        Some(found.1.trim())
+    }
+
     /// Takes the body once all of it is there.
-    pub(super) fn take_whole(
+    pub(crate) fn take_whole(
         &mut self,
         buffer: &mut BytesMut,
         bytes_max: usize,
@@ -49,8 +74,12 @@ impl Framing {
             Self::Length(length) if *length > bytes_max => Err(Error::TooLarge),
             Self::Length(length) if buffer.len() < *length => Ok(None),
             Self::Length(length) => Ok(Some(take_body(buffer, *length))),
-            Self::Chunked { part, body } => {
-                let is_whole = chunks(buffer, part, body, bytes_max)?;
+            Self::Chunked {
+                part,
+                body,
+                trailers,
+            } => {
+                let is_whole = chunks(buffer, part, body, trailers, bytes_max)?;
                 Ok(is_whole.then(|| body.split().freeze()))
             }
             Self::UntilClose if buffer.len() > bytes_max => Err(Error::TooLarge),
@@ -64,7 +93,7 @@ impl Framing {
     }
 
     /// Makes room for a body whose length is known.
-    pub(super) fn reserve(&self, buffer: &mut BytesMut) {
+    pub(crate) fn reserve(&self, buffer: &mut BytesMut) {
         if let Self::Length(length) = self {
             buffer.reserve(length.saturating_sub(buffer.len()));
         }
@@ -72,7 +101,7 @@ impl Framing {
 }
 
 impl Rest {
-    pub(super) fn new(framing: Framing, bytes_max: usize) -> Self {
+    pub(crate) fn new(framing: Framing, bytes_max: usize) -> Self {
         Self {
             framing,
             bytes_max,
@@ -88,13 +117,18 @@ impl Rest {
         }
     }
 
+    /// The value of a field that follows it, once it has ended.
+    pub(crate) fn trailer(&self, name: &str) -> Option<&str> {
+        self.framing.trailer(name)
+    }
+
     /// Whether all of it was taken.
-    pub(in crate::http1) fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.is_ended
     }
 
     /// Takes what the buffer has of the body, which may be nothing.
-    pub(in crate::http1) fn take(&mut self, buffer: &mut BytesMut) -> Result<Bytes, Error> {
+    pub(crate) fn take(&mut self, buffer: &mut BytesMut) -> Result<Bytes, Error> {
         let piece = match &mut self.framing {
             Framing::Length(left) => {
                 let piece = take_body(buffer, (*left).min(buffer.len()));
@@ -102,8 +136,12 @@ impl Rest {
                 self.is_ended = *left == 0;
                 piece
             }
-            Framing::Chunked { part, body } => {
-                self.is_ended = chunks(buffer, part, body, self.bytes_max)?;
+            Framing::Chunked {
+                part,
+                body,
+                trailers,
+            } => {
+                self.is_ended = chunks(buffer, part, body, trailers, self.bytes_max)?;
                 body.split().freeze()
             }
             Framing::UntilClose => take_body(buffer, buffer.len()),
@@ -138,6 +176,7 @@ fn chunks(
     buffer: &mut BytesMut,
     part: &mut Part,
     body: &mut BytesMut,
+    trailers: &mut Vec<u8>,
     bytes_max: usize,
 ) -> Result<bool, Error> {
     loop {
@@ -176,7 +215,6 @@ fn chunks(
                     return Err(Error::Malformed(why.to_owned()));
                 }
             },
-            // Trailers carry nothing of the contract.
             Part::Trailers(read) => {
                 let Some(line) = line(buffer, HEAD_BYTES_MAX - *read)? else {
                     return Ok(false);
@@ -188,6 +226,8 @@ fn chunks(
                 if *read >= HEAD_BYTES_MAX {
                     return Err(Error::Malformed("the trailers have no end".to_owned()));
                 }
+                trailers.extend_from_slice(&line);
+                trailers.push(b'\n');
             }
         }
     }

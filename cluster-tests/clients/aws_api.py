@@ -1,6 +1,6 @@
 """boto3 with another address: calls, changes and errors of AWS Lambda's API, each call to another node.
 
-The function `worker` (aws_function.py) is registered. Credentials are those of the environment, as boto3 reads them.
+The functions `worker` and `second` (aws_function.py) are registered, and `raw` (aws_lambda_function.py), of Lambda's own contract. Credentials are those of the environment, as boto3 reads them.
 
 usage: python aws_api.py '[{"name": …, "functions": URL, …}, …]'
 """
@@ -171,6 +171,67 @@ def limits():
     )
 
 
+def versions():
+    name = {"FunctionName": "worker"}
+    first = call("publish_version", **name, Description="the first")
+    check("a version is published", (first["Version"], first["Description"]), ("1", "the first"))
+    check("nothing has changed since", call("publish_version", **name)["Version"], "1")
+    call("update_function_configuration", **name, Environment={"Variables": {"MODE": "newer"}})
+    check("the next one is published", call("publish_version", **name)["Version"], "2")
+    for version, mode in [("1", "changed"), ("2", "newer")]:
+        answer, told = invoke({}, Qualifier=version)
+        check(f"version {version} is what it was", (told["mode"], answer["ExecutedVersion"]), (mode, version))
+    answer, told = invoke({}, f"{ARN}:1")
+    check("an ARN names it too", told["mode"], "changed")
+    listed = call("list_versions_by_function", **name)["Versions"]
+    check("versions are listed", [version["Version"] for version in listed], ["$LATEST", "1", "2"])
+    got = call("get_function_configuration", **name, Qualifier="1")
+    check("and read", (got["Environment"]["Variables"]["MODE"], got["FunctionArn"].split(":")[-1]), ("changed", "1"))
+    made = call("create_alias", **name, Name="live", FunctionVersion="1")
+    check("an alias is made", made["AliasArn"].split(":")[-1], "live")
+    check("once", refused("an alias of that name is there", "ResourceConflictException", 409, "live", "create_alias", **name, Name="live", FunctionVersion="2")["Type"], "User")
+    until("it is known on every node", lambda: all(executed("live") == "1" for _ in nodes))
+    routing = {"AdditionalVersionWeights": {"2": 0.5}}
+    changed = call("update_alias", **name, Name="live", RoutingConfig=routing, RevisionId=made["RevisionId"])
+    check("it shares its calls out", changed["RoutingConfig"], routing)
+    until("to both versions", lambda: {executed("live") for _ in range(10)} == {"1", "2"})
+    refused("an old revision is refused", "PreconditionFailedException", 412, "Revision Id", "update_alias", **name, Name="live", FunctionVersion="2", RevisionId=made["RevisionId"])
+    call("update_alias", **name, Name="live", FunctionVersion="2", RoutingConfig={})
+    until("until it is changed on every node", lambda: all(executed("live") == "2" for _ in range(9)))
+    print("ok: an alias is where its calls go, on every node")
+    check("it is read", call("get_alias", **name, Name="live")["FunctionVersion"], "2")
+    check("and listed", [alias["Name"] for alias in call("list_aliases", **name, FunctionVersion="2")["Aliases"]], ["live"])
+    answer, _ = invoke({}, Qualifier="live", InvocationType="Event")
+    check("a call of it need not be waited for", answer["StatusCode"], 202)
+    refused("a version that an alias needs stays", "ResourceConflictException", 409, "live", "delete_function", **name, Qualifier="2")
+    call("delete_alias", **name, Name="live")
+    refused("the alias is removed", "ResourceNotFoundException", 404, ":live", "get_alias", **name, Name="live")
+    call("delete_function", **name, Qualifier="1")
+    refused("the version is removed", "ResourceNotFoundException", 404, ":1", "get_function", **name, Qualifier="1")
+
+
+def executed(qualifier):
+    return invoke({}, Qualifier=qualifier)[0]["ExecutedVersion"]
+
+
+def lambdas():
+    context = base64.b64encode(json.dumps({"custom": {"a": "b"}}).encode()).decode()
+    answer, told = invoke({"n": 5}, "raw", ClientContext=context)
+    check("a function of Lambda's contract gets its event", told["got"], {"n": 5})
+    check("and what its client says of itself", told["client"], {"a": "b"})
+    check("and the id of the request", told["request"], answer["ResponseMetadata"]["RequestId"])
+    check("and its ARN", told["arn"].split(":")[-2:], ["function", "raw"])
+    answer, told = invoke({"fail": True}, "raw")
+    check("its error is what it raised", (answer["FunctionError"], told["errorType"], told["errorMessage"]), ("Unhandled", "ValueError", "asked to fail"))
+    stream = call("invoke_with_response_stream", FunctionName="raw", Payload=b'{"n": 6}')["EventStream"]
+    pieces = b"".join(event["PayloadChunk"]["Payload"] for event in stream if "PayloadChunk" in event)
+    check("its answer may be asked for in pieces", json.loads(pieces)["got"], {"n": 6})
+    stream = call("invoke_with_response_stream", FunctionName="raw", Payload=b'{"fail": true}')["EventStream"]
+    end = list(stream)[-1]["InvokeComplete"]
+    check("as may its error", (end["ErrorCode"], json.loads(end["ErrorDetails"])["errorMessage"]), ("ValueError", "asked to fail"))
+    refused("what a client says of itself is JSON in base64", "InvalidRequestContentException", 400, "Base64", "invoke", FunctionName="raw", ClientContext="{}")
+
+
 def errors():
     name = {"FunctionName": "worker"}
     unknown = refused("a function that is not there", "ResourceNotFoundException", 404, "Function not found: arn:aws:lambda:eu-central-1:", "invoke", FunctionName="nothing")
@@ -192,10 +253,10 @@ def lists():
     client = next(clients)
     pages = client.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 1})
     names = [function["FunctionName"] for page in pages for function in page["Functions"]]
-    check("pages have every function once", names, ["second", "worker"])
+    check("pages have every function once", names, ["raw", "second", "worker"])
     call("delete_function", FunctionName="second")
     refused("it is removed", "ResourceNotFoundException", 404, "second", "get_function", FunctionName="second")
 
 
-for part in [calls, queued, streams, changes, limits, errors, lists]:
+for part in [calls, queued, streams, lambdas, changes, limits, versions, errors, lists]:
     part()

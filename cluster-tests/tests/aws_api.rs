@@ -4,7 +4,7 @@ use cluster_tests::account::{Person, SPACE};
 use cluster_tests::program::{self, library, nodes, told};
 use cluster_tests::{Record, Sandbox};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 /// The function that the programs call.
@@ -15,6 +15,36 @@ fn worker(id: &str) -> Record {
     Record::command(id, [&*python, &*script]).env("PYTHONDONTWRITEBYTECODE", "1")
 }
 
+/// A function of Lambda's own contract, by AWS's runtime for Python.
+fn raw() -> Value {
+    let python = library("venv/bin/python").display().to_string();
+    let clients = program::path("aws_lambda_function.py");
+    let clients = clients.parent().expect("a program is in a directory");
+    json!({
+        "functionId": "raw",
+        "type": "process",
+        "provider": {
+            "contract": "lambda",
+            "command": [python, "-m", "awslambdaric", "aws_lambda_function.handler"],
+            "env": {"PYTHONPATH": clients, "PYTHONDONTWRITEBYTECODE": "1"},
+        },
+    })
+}
+
+fn boto3(name: &str, sandbox: &Sandbox) -> Command {
+    let mut command = Command::new(library("venv/bin/python"));
+    command
+        .arg(program::path(name))
+        .arg(nodes(sandbox))
+        // Any pair: nobody looks at the signature.
+        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        .env(
+            "AWS_SECRET_ACCESS_KEY",
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        );
+    command
+}
+
 /// Every call to another node: calls of all types, changes, limits, tags, lists and errors.
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_calls_and_changes_functions_on_three_nodes() {
@@ -22,17 +52,25 @@ async fn boto3_calls_and_changes_functions_on_three_nodes() {
     for id in ["worker", "second"] {
         sandbox.register(&worker(id)).await;
     }
-    let mut boto3 = Command::new(library("venv/bin/python"));
-    boto3
-        .arg(program::path("aws_api.py"))
-        .arg(nodes(&sandbox))
-        // Any pair: nobody looks at the signature.
-        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-        .env(
-            "AWS_SECRET_ACCESS_KEY",
-            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-        );
-    let told = told("aws_api.py", boto3).await;
+    let path = "/v1/spaces/default/functions";
+    let registered = sandbox
+        .node(2)
+        .config(Method::POST, path, Some(&raw()))
+        .await;
+    assert!(registered.is_ok(), "{}", registered.summary());
+    sandbox.wait_known("raw").await;
+    let told = told("aws_api.py", boto3("aws_api.py", &sandbox)).await;
+    assert!(told.contains("ok: it is removed"), "{told}");
+}
+
+/// A function made of an image, whose entry point is a runtime of a few lines; the machine has no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn boto3_deploys_an_image_on_three_nodes_with_containers() {
+    let sandbox = Sandbox::containers(3).await;
+    let image = sandbox.engine().shell_image(sandbox.dir()).await;
+    let mut deploy = boto3("aws_deploy.py", &sandbox);
+    deploy.arg(image);
+    let told = told("aws_deploy.py", deploy).await;
     assert!(told.contains("ok: it is removed"), "{told}");
 }
 

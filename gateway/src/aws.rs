@@ -26,6 +26,7 @@ use crate::error::{Error, Shape};
 use crate::surface::{Shared, Surface};
 use crate::{cors, headers};
 
+mod aliases;
 mod concurrency;
 mod configuration;
 mod deploy;
@@ -36,6 +37,7 @@ mod name;
 mod sent;
 mod stream;
 mod tags;
+mod versions;
 
 /// The id of a request, as AWS's clients show it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
@@ -83,6 +85,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Shared>> {
             deploy::get_configuration,
             deploy::update_configuration
         ))
+        .routes(routes!(versions::list, versions::publish))
+        .routes(routes!(aliases::list, aliases::create))
+        .routes(routes!(aliases::get, aliases::update, aliases::delete))
         .routes(routes!(concurrency::put, concurrency::delete))
         .routes(routes!(concurrency::get))
         .routes(routes!(

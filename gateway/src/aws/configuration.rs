@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use actors::catalog::Stored;
 use protocol::Function;
 use protocol::function::{ContainerProvider, Provider};
+use protocol::version::LATEST;
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use super::name::LATEST;
 use super::sent::{Sent, unlike};
 use crate::error::{AwsKind, Error};
 
@@ -210,14 +210,15 @@ pub(super) fn of(context: &Context, stored: &Stored) -> Map<String, Value> {
     let limits = function.limits();
     let noted = |name: &str| function.metadata.as_ref()?.get(name);
     let seconds = limits.timeout.as_millis().div_ceil(1000);
+    let version = function.version.map(|version| version.to_string());
     let Value::Object(mut told) = json!({
         "FunctionName": function.function_id,
-        "FunctionArn": context.arn(&function.function_id, None),
+        "FunctionArn": context.arn(&function.function_id, version.as_deref()),
         "CodeSize": 0,
         "Description": noted(DESCRIPTION).map_or("", String::as_str),
         "Timeout": u64::try_from(seconds).unwrap_or(u64::MAX),
         "MemorySize": limits.memory_mb,
-        "Version": LATEST,
+        "Version": version.as_deref().unwrap_or(LATEST),
         "RevisionId": revision_id(stored),
         // A record is stored when its image was found, and runs from then on.
         "State": "Active",
@@ -248,8 +249,7 @@ fn of_image(container: &ContainerProvider) -> Map<String, Value> {
     let mut told = Map::new();
     told.insert("PackageType".to_owned(), json!("Image"));
     told.insert("Architectures".to_owned(), json!([architecture()]));
-    if let Some(digest) = &container.digest {
-        let hash = digest.strip_prefix("sha256:").unwrap_or(digest);
+    if let Some(hash) = hash(container) {
         told.insert("CodeSha256".to_owned(), json!(hash));
     }
     let mut config = Map::new();
@@ -267,6 +267,19 @@ fn of_image(container: &ContainerProvider) -> Map<String, Value> {
         told.insert("ImageConfigResponse".to_owned(), response);
     }
     told
+}
+
+fn hash(container: &ContainerProvider) -> Option<&str> {
+    let digest = container.digest.as_deref()?;
+    Some(digest.strip_prefix("sha256:").unwrap_or(digest))
+}
+
+/// The hash of a function's image, where it has one.
+pub(super) fn code_hash(function: &Function) -> Option<&str> {
+    match &function.provider {
+        Provider::Container(container) => hash(container),
+        _ => None,
+    }
 }
 
 /// Where the code of a function is.

@@ -9,8 +9,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use protocol::Function;
 use protocol::function::Provider;
+use protocol::{Function, Qualifier};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
@@ -19,14 +19,14 @@ use super::configuration::{self, Wanted};
 use super::invoke::Qualified;
 use super::name::{Named, invalid};
 use super::sent::{Sent, unlike};
-use super::{Context, configuration::revision_id};
+use super::{Context, configuration::revision_id, versions};
 use crate::admin::{Query, Segments};
 use crate::auth;
 use crate::error::{AwsKind, Error};
 use crate::surface::Shared;
 
 /// How often a change is tried that others come before.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// What is done about the image of a function that is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,7 @@ pub(super) async fn create(
     context.may(Scope::Write)?;
     let mut sent = Sent::read(&body)?;
     let function = new_function(&context, &mut sent)?;
+    let is_published = sent.flag("Publish")?;
     sent.finish("")?;
     auth::may_register(&context.caller, &function)?;
     let id = function.function_id.clone();
@@ -72,8 +73,28 @@ pub(super) async fn create(
         }
         Err(error) => return Err(error.into()),
     };
-    let told = configuration::of(&context, &stored);
+    let told = match is_published {
+        true => publish_as_it_is(&shared, &context, &stored).await?,
+        false => configuration::of(&context, &stored),
+    };
     Ok((StatusCode::CREATED, Json(told)).into_response())
+}
+
+/// Publishes a function that was just stored, unless somebody else has changed it since.
+async fn publish_as_it_is(
+    shared: &Shared,
+    context: &Context,
+    stored: &Stored,
+) -> Result<Map<String, Value>, Error> {
+    let named = Named {
+        id: stored.function.function_id.clone(),
+        qualifier: None,
+    };
+    let is_wanted = |found: &Stored| match found.revision == stored.revision {
+        true => Ok(()),
+        false => Err(changed_meanwhile()),
+    };
+    versions::publish_if(shared, context, &named, None, is_wanted).await
 }
 
 fn new_function(context: &Context, sent: &mut Sent) -> Result<Function, Error> {
@@ -201,7 +222,7 @@ pub(super) async fn change(
     ))
 }
 
-fn changed_meanwhile() -> Error {
+pub(super) fn changed_meanwhile() -> Error {
     Error::aws(
         AwsKind::PreconditionFailed,
         "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest Revision Id",
@@ -256,6 +277,7 @@ pub(super) async fn update_code(
     let image = image_uri(&mut sent, "")?;
     let revision_id = sent.text("RevisionId")?;
     let is_dry = sent.flag("DryRun")?;
+    let is_published = sent.flag("Publish")?;
     check_architectures(&mut sent)?;
     sent.finish("")?;
     let edit = |function: &mut Function| match &mut function.provider {
@@ -283,7 +305,11 @@ pub(super) async fn update_code(
         let on = (Image::Anew, revision_id.as_deref());
         change(&shared, &context, &named, on, edit).await?
     };
-    Ok(Json(configuration::of(&context, &stored)).into_response())
+    let told = match is_published && !is_dry {
+        true => publish_as_it_is(&shared, &context, &stored).await?,
+        false => configuration::of(&context, &stored),
+    };
+    Ok(Json(told).into_response())
 }
 
 /// Change a function (AWS Lambda's `UpdateFunctionConfiguration`).
@@ -338,13 +364,14 @@ pub(super) async fn get(
 ) -> Result<Json<Value>, Error> {
     context.may(Scope::Read)?;
     let named = Named::read(&name, query.qualifier.as_deref())?;
-    let stored = read(&shared, &context, &named).await?;
+    let found = versions::find(&shared, &context, &named).await?;
+    let function = &found.stored.function;
     let mut told = json!({
-        "Configuration": configuration::of(&context, &stored),
-        "Code": configuration::code(&stored.function),
-        "Tags": configuration::tags(&stored.function),
+        "Configuration": found.configuration(&context),
+        "Code": configuration::code(function),
+        "Tags": configuration::tags(function),
     });
-    let limits = stored.function.limits.as_ref();
+    let limits = function.limits.as_ref();
     if let Some(max) = limits.and_then(|limits| limits.concurrent) {
         told["Concurrency"] = json!({"ReservedConcurrentExecutions": max});
     }
@@ -371,8 +398,8 @@ pub(super) async fn get_configuration(
 ) -> Result<Json<Map<String, Value>>, Error> {
     context.may(Scope::Read)?;
     let named = Named::read(&name, query.qualifier.as_deref())?;
-    let stored = read(&shared, &context, &named).await?;
-    Ok(Json(configuration::of(&context, &stored)))
+    let found = versions::find(&shared, &context, &named).await?;
+    Ok(Json(found.configuration(&context)))
 }
 
 /// Which part of a list.
@@ -420,21 +447,39 @@ impl Page {
     }
 }
 
+/// Which functions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OfVersions {
+    /// `ALL` would list versions too; those of a function have an operation of their own.
+    #[serde(default, rename = "FunctionVersion")]
+    function_version: Option<String>,
+}
+
 /// List functions (AWS Lambda's `ListFunctions`).
 #[utoipa::path(
     get,
     path = "/2015-03-31/functions",
     operation_id = "aws_list_functions",
     tag = "aws",
-    params(Page),
+    params(OfVersions, Page),
     responses((status = 200, description = "The configurations of some of them, by name", body = Value)),
 )]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
+    Query(of): Query<OfVersions>,
     Query(page): Query<Page>,
     context: Context,
 ) -> Result<Json<Value>, Error> {
     context.may(Scope::Read)?;
+    if let Some(which) = of.function_version {
+        return Err(Error::aws(
+            AwsKind::InvalidParameterValue,
+            format!(
+                "FunctionVersion is {which}, which is not supported here: ListVersionsByFunction lists the versions of a function"
+            ),
+        ));
+    }
     let mut all = shared.node.list(context.space.as_str()).await?;
     all.sort_by(|one, other| one.function.function_id.cmp(&other.function.function_id));
     let name = |stored: &Stored| stored.function.function_id.to_string();
@@ -467,8 +512,16 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Error> {
     context.may(Scope::Write)?;
     let named = Named::read(&name, query.qualifier.as_deref())?;
-    if named.qualifier.is_some() {
-        return Err(context.not_found(&named));
+    match &named.qualifier {
+        None | Some(Qualifier::Latest) => {}
+        Some(Qualifier::Version(version)) => {
+            versions::delete(&shared, &context, &named, *version).await?;
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        Some(Qualifier::Alias(name)) => {
+            let expected = "the number of a version, or none";
+            return Err(invalid("qualifier", name.as_str(), expected));
+        }
     }
     let deleted = shared
         .node

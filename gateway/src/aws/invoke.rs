@@ -10,8 +10,10 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use protocol::invocation::TraceContext;
-use protocol::{Component, Effect, ErrorCode, Failure, Function, Reply};
+use protocol::function::Contract;
+use protocol::invocation::{AnswerRule, Call, TraceContext};
+use protocol::version::LATEST;
+use protocol::{Component, Effect, ErrorCode, Failure, Function, Reply, Version};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -21,13 +23,13 @@ use utoipa::IntoParams;
 
 use super::Context;
 use super::log_tail::{self, LOG_RESULT};
-use super::name::{LATEST, Named, invalid};
+use super::name::{Named, invalid};
 use crate::admin::{Query, Segments};
 use crate::error::{AwsKind, Error};
 use crate::executions::{self, Wanted};
-use crate::headers;
 use crate::invoke::{note_failure, open_span};
 use crate::surface::Shared;
+use crate::{headers, qualified};
 
 /// How the call is made: `RequestResponse`, `Event` or `DryRun`.
 const INVOCATION_TYPE: HeaderName = HeaderName::from_static("x-amz-invocation-type");
@@ -126,16 +128,16 @@ pub(super) async fn invoke(
 ) -> Result<Response, Error> {
     context.may(Scope::Invoke)?;
     let named = Named::read(&name, query.qualifier.as_deref())?;
-    let function = find(&shared, &context, &named)?;
+    let called = find(&shared, &context, &named, &fields)?;
     let kind = Kind::read(&fields)?;
     let wants_log = log_tail::is_wanted(&fields)?;
-    let request = request(&context, &function, &fields, payload)?;
+    let request = request(&context, &called, &fields, payload)?;
     match kind {
         Kind::DryRun => Ok(could_be_called()),
         Kind::Event => {
             check_size(&request.payload, shared.aws.event_payload_max.as_u64())?;
             let now = Wanted::now();
-            let submitted = executions::submit(&shared, request, &now, &fields);
+            let submitted = executions::submit(&shared, (request, named.qualifier), &now, &fields);
             let (execution, _) = Box::pin(submitted).await?;
             let mut response = empty(StatusCode::ACCEPTED);
             let id = execution.invocation_id();
@@ -146,6 +148,8 @@ pub(super) async fn invoke(
         Kind::RequestResponse => {
             check_size(&request.payload, shared.aws.payload_max.as_u64())?;
             let mut response = run(&shared, request, &fields).await?;
+            let version = called.executed_version();
+            response.headers_mut().insert(EXECUTED_VERSION, version);
             if wants_log {
                 let log = log_tail::read(&shared, &context, &named.id).await;
                 let log = headers::text(&log);
@@ -156,26 +160,54 @@ pub(super) async fn invoke(
     }
 }
 
-/// The function that is named, as this node knows it.
+/// What a call goes to.
+#[derive(Debug)]
+pub(super) struct Called {
+    function: Arc<Function>,
+    /// The version; none is the function as it is now.
+    version: Option<Version>,
+}
+
+impl Called {
+    /// The version that runs, as answers tell it.
+    pub(super) fn executed_version(&self) -> HeaderValue {
+        match self.version {
+            None => HeaderValue::from_static(LATEST),
+            Some(version) => version.number().into(),
+        }
+    }
+}
+
+/// What is named, as this node knows it; of an alias one of its versions.
 pub(super) fn find(
     shared: &Shared,
     context: &Context,
     named: &Named,
-) -> Result<Arc<Function>, Error> {
+    fields: &HeaderMap,
+) -> Result<Called, Error> {
     let registry = shared.node.registry();
     if !registry.is_loaded {
         return Err(Error::not_loaded());
     }
-    let found = registry.function(&context.space, &named.id);
-    let found = found.filter(|_| named.qualifier.is_none());
+    let (space, id) = (&context.space, &named.id);
+    let version = match &named.qualifier {
+        None => None,
+        Some(qualifier) => {
+            let version = qualified::resolve(&registry, space, id, qualifier, fields);
+            version.map_err(|_| context.not_found(named))?
+        }
+    };
+    let found = registry.at(space, id, version);
     let found = found.map(|registered| Arc::clone(&registered.function));
-    found.ok_or_else(|| context.not_found(named))
+    let function = found.ok_or_else(|| context.not_found(named))?;
+    Ok(Called { function, version })
 }
 
 impl Context {
     /// There is no such function, or no such version of it.
     pub(super) fn not_found(&self, named: &Named) -> Error {
-        let arn = self.arn(&named.id, named.qualifier.as_deref());
+        let qualifier = named.qualifier.as_ref().map(ToString::to_string);
+        let arn = self.arn(&named.id, qualifier.as_deref());
         Error::aws(
             AwsKind::ResourceNotFound,
             format!("Function not found: {arn}"),
@@ -198,11 +230,11 @@ pub(super) fn check_size(payload: &Bytes, bytes_max: u64) -> Result<(), Error> {
 /// The call of a function. Without a payload it gets an empty object, as AWS has it.
 pub(super) fn request(
     context: &Context,
-    function: &Function,
+    called: &Called,
     fields: &HeaderMap,
     payload: Bytes,
 ) -> Result<invoker::Request, Error> {
-    check_client_context(fields)?;
+    let client_context = client_context(fields)?;
     let payload = match payload.is_empty() {
         true => Bytes::from_static(b"{}"),
         false => payload,
@@ -213,27 +245,40 @@ pub(super) fn request(
             format!("Could not parse request body into json: {error}"),
         )
     })?;
+    let function = &called.function;
+    // What answers by HTTP gets the attributes of an invocation, which a call of its own would replace.
+    let call = (function.contract() == Some(Contract::Lambda)).then(|| {
+        Arc::new(Call {
+            headers: client_context.into_iter().collect(),
+            answer: AnswerRule::Whole,
+            ..Call::default()
+        })
+    });
     Ok(invoker::Request {
+        version: called.version,
         id: context.id.clone(),
         space: function.space.clone(),
         function_id: function.function_id.clone(),
         payload,
         content_type: "application/json".to_owned(),
-        call: None,
+        call,
         trace: TraceContext::default(),
         begun: None,
     })
 }
 
-/// What a client tells of itself is JSON in base64, as long as AWS takes it.
-fn check_client_context(fields: &HeaderMap) -> Result<(), Error> {
+/// What a client tells of itself: JSON in base64, as long as AWS takes it, under the name that functions of Lambda's contract get it by.
+fn client_context(fields: &HeaderMap) -> Result<Option<(String, Bytes)>, Error> {
     let Some(value) = fields.get(CLIENT_CONTEXT) else {
-        return Ok(());
+        return Ok(None);
     };
     let decoded = STANDARD.decode(value.as_bytes()).ok();
     let is_json = |bytes: &Vec<u8>| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
     match value.len() <= CLIENT_CONTEXT_LEN_MAX && decoded.as_ref().is_some_and(is_json) {
-        true => Ok(()),
+        true => Ok(Some((
+            CLIENT_CONTEXT.as_str().to_owned(),
+            Bytes::copy_from_slice(value.as_bytes()),
+        ))),
         false => Err(Error::aws(
             AwsKind::InvalidRequestContent,
             format!(
@@ -333,7 +378,6 @@ pub(super) fn error_type(failure: &Failure) -> &'static str {
 
 fn answer(mut fields: HeaderMap, content_type: HeaderValue, body: Body) -> Response {
     fields.insert(header::CONTENT_TYPE, content_type);
-    fields.insert(EXECUTED_VERSION, HeaderValue::from_static(LATEST));
     let mut response = Response::new(body);
     *response.headers_mut() = fields;
     response

@@ -1,18 +1,15 @@
 //! How AWS's clients name functions: a name, a partial ARN or a whole one, each with or without a qualifier.
 
-use protocol::FunctionId;
+use protocol::{FunctionId, Qualifier};
 
 use crate::error::{AwsKind, Error};
-
-/// The qualifier of a function as it is now.
-pub(crate) const LATEST: &str = "$LATEST";
 
 /// A function, and which version or alias of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) id: FunctionId,
     /// A version or an alias; none is the function as it is now.
-    pub(crate) qualifier: Option<String>,
+    pub(crate) qualifier: Option<Qualifier>,
 }
 
 impl Named {
@@ -54,13 +51,16 @@ impl Named {
             }
             (own, other) => own.or(other),
         };
-        if let Some(qualifier) = qualifier.filter(|text| !is_qualifier(text)) {
-            return Err(invalid("qualifier", qualifier, QUALIFIERS));
-        }
-        let qualifier = qualifier.filter(|text| *text != LATEST);
+        let qualifier = match qualifier {
+            None => None,
+            Some(text) => {
+                let read = text.parse::<Qualifier>();
+                Some(read.map_err(|_| invalid("qualifier", text, QUALIFIERS))?)
+            }
+        };
         Ok(Self {
             id,
-            qualifier: qualifier.map(str::to_owned),
+            qualifier: qualifier.filter(|qualifier| *qualifier != Qualifier::Latest),
         })
     }
 }
@@ -83,11 +83,6 @@ fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn is_qualifier(text: &str) -> bool {
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    text == LATEST || (1..=128).contains(&text.len()) && text.bytes().all(is_name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +91,7 @@ mod tests {
         let read = Named::read(text, query).ok();
         let expected = expected.map(|(id, qualifier)| Named {
             id: id.parse().unwrap(),
-            qualifier: qualifier.map(str::to_owned),
+            qualifier: qualifier.map(|text| text.parse().unwrap()),
         });
         assert_eq!(read, expected, "{text} {query:?}");
     }

@@ -18,6 +18,7 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, header};
 use protocol::Failure;
 use protocol::invocation::{AnswerRule, Body as ReplyBody, Call};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -76,10 +77,10 @@ pub(super) async fn invoke(
 ) -> Result<Response, Error> {
     context.may(Scope::Invoke)?;
     let named = Named::read(&name, query.qualifier.as_deref())?;
-    let function = invoke::find(&shared, &context, &named)?;
+    let called = invoke::find(&shared, &context, &named, &fields)?;
     let is_dry = invoke::is_dry_stream(&fields)?;
     let wants_log = log_tail::is_wanted(&fields)?;
-    let mut request = invoke::request(&context, &function, &fields, payload)?;
+    let mut request = invoke::request(&context, &called, &fields, payload)?;
     invoke::check_size(&request.payload, shared.aws.payload_max.as_u64())?;
     if is_dry {
         return Ok(invoke::could_be_called());
@@ -105,21 +106,23 @@ pub(super) async fn invoke(
     let body = match outcome {
         Ok(completed) => {
             shared.describe(&mut told, &completed);
-            let status = completed.reply.status;
-            let said = completed.reply.headers.iter();
-            let mut said = said.filter(|(name, _)| name == FUNCTION_ERROR.as_str());
-            let failed = match (said.next(), status) {
-                (Some((_, kind)), _) => Some((
-                    String::from_utf8_lossy(kind).into_owned(),
-                    "the function failed; its error is what it answered".to_owned(),
-                )),
-                (None, 200..300) => None,
-                (None, status) => Some((
-                    "Function.Failed".to_owned(),
-                    format!("the function answered with status {status}"),
-                )),
-            };
-            frames(completed.reply.body, failed, end)
+            let reply = completed.reply;
+            let is_error = |(name, _): &(String, Bytes)| name == FUNCTION_ERROR.as_str();
+            match (reply.headers.iter().any(is_error), reply.body) {
+                // All that it says is the error.
+                (true, ReplyBody::Whole(said)) => {
+                    let said = String::from_utf8_lossy(&said).into_owned();
+                    frames(ReplyBody::default(), Some(of_error_object(said)), end)
+                }
+                (_, body) => {
+                    let failed = !(200..300).contains(&reply.status);
+                    let failed = failed.then(|| {
+                        let why = format!("the function answered with status {}", reply.status);
+                        ("Function.Failed".to_owned(), why)
+                    });
+                    frames(body, failed, end)
+                }
+            }
         }
         Err(failed) => {
             note_failure(&span, failed.failure.code);
@@ -132,14 +135,35 @@ pub(super) async fn invoke(
         }
     };
     told.insert(header::CONTENT_TYPE, EVENT_STREAM);
-    told.insert(EXECUTED_VERSION, HeaderValue::from_static("$LATEST"));
+    told.insert(EXECUTED_VERSION, called.executed_version());
     let mut response = Response::new(body);
     *response.headers_mut() = told;
     Ok(response)
 }
 
+/// How the error of a function is told that it said itself, by Lambda's contract.
+fn of_error_object(said: String) -> (String, String) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Object {
+        error_type: String,
+    }
+    let object = serde_json::from_str(&said);
+    let kind = object.map_or_else(
+        |_| "Unhandled".to_owned(),
+        |Object { error_type }| error_type,
+    );
+    (kind, said)
+}
+
 /// How a failure is told at the end of an answer: its type, and what happened.
 fn told_as(failure: &Failure) -> (String, String) {
+    if let Some(answered) = &failure.answered
+        && serde_json::from_str::<serde_json::Value>(&answered.said)
+            .is_ok_and(|said| said["errorType"].is_string())
+    {
+        return of_error_object(answered.said.clone());
+    }
     let kind = match invoke::is_of_function(failure) {
         true => invoke::error_type(failure).to_owned(),
         false => failure.code.to_string(),

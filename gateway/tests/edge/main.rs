@@ -8,6 +8,7 @@
 mod access;
 mod accounts;
 mod admin;
+mod aws;
 mod cors;
 mod destinations;
 mod drain;

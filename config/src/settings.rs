@@ -3,7 +3,6 @@
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
 mod auth;
-mod aws;
 mod cluster;
 mod destinations;
 mod docker;
@@ -34,7 +33,6 @@ mod tls;
 mod versions;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
-pub use aws::AwsSettings;
 pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
@@ -76,8 +74,6 @@ section! {
         pub tls: TlsSettings = TlsSettings::default(),
         /// Who may call.
         pub auth: AuthSettings = AuthSettings::default(),
-        /// As what functions of AWS Lambda's contract, and clients of its API, know this cluster, and what these may ask for.
-        pub aws: AwsSettings = AwsSettings::default(),
         /// The config store: etcd when it has endpoints, else embedded in this node.
         pub store: StoreSettings = StoreSettings::default(),
         /// Gossip and peers.
@@ -92,7 +88,7 @@ section! {
         pub docker: DockerSettings = DockerSettings::default(),
         /// Functions of type `process`.
         pub process: ProcessSettings = ProcessSettings::default(),
-        /// Functions of the `lambda` contract.
+        /// Functions of the `lambda` contract, and the API of AWS Lambda that clients call.
         pub lambda: LambdaSettings = LambdaSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),

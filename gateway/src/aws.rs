@@ -10,7 +10,7 @@ use std::sync::Arc;
 use accounts::{Caller, Scope};
 use actors::quotas::Admitted;
 use axum::extract::FromRequestParts;
-use config::settings::AwsSettings;
+use config::settings::LambdaSettings;
 use http::request::Parts;
 use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
@@ -175,7 +175,7 @@ async fn enter(
         let place = Place(Arc::clone(shared));
         let entrant = shared
             .guard
-            .enter(&parts, shared.aws.clock_skew_max)
+            .enter(&parts, shared.lambda.clock_skew_max)
             .await?;
         Ok(Some((entrant, place)))
     };
@@ -208,7 +208,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn new(id: &InvocationId, known: auth::Known, settings: &AwsSettings, place: Place) -> Self {
+    fn new(id: &InvocationId, known: auth::Known, settings: &LambdaSettings, place: Place) -> Self {
         let is_region = |text: &&str| {
             let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             (1..=32).contains(&text.len()) && text.bytes().all(is_plain)

@@ -232,7 +232,7 @@ impl Edge {
             guard: Guard::new(&settings.auth, access, own),
             in_flight: Semaphore::new(settings.limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
             limits: EdgeLimits::new(settings.limits.clone()),
-            aws: settings.aws.clone(),
+            lambda: settings.lambda.clone(),
             propagate,
             render_metrics,
             invocations: InvocationMeters::new(),

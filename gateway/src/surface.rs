@@ -11,7 +11,7 @@ use actors::view::Readiness;
 use axum::Router;
 use axum::extract::FromRequestParts;
 use bytes::Bytes;
-use config::settings::AwsSettings;
+use config::settings::LambdaSettings;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) guard: Guard,
     pub(crate) limits: EdgeLimits,
     /// AWS Lambda's API.
-    pub(crate) aws: AwsSettings,
+    pub(crate) lambda: LambdaSettings,
     /// One permit for each client invocation that may be in flight.
     pub(crate) in_flight: Semaphore,
     pub(crate) propagate: Option<Propagate>,

@@ -250,7 +250,7 @@ impl Backends<'_> {
                 outputs: outputs.clone(),
                 callers: self.callers.clone(),
                 secrets: secrets.clone(),
-                lambda: Lambda::new(&settings.lambda, &settings.aws),
+                lambda: Lambda::new(&settings.lambda),
                 tasks: tracker.clone(),
                 stop: stop.clone(),
             },
@@ -309,7 +309,7 @@ impl Backends<'_> {
             outputs: outputs.clone(),
             callers: self.callers.clone(),
             secrets,
-            lambda: Lambda::new(&self.settings.lambda, &self.settings.aws),
+            lambda: Lambda::new(&self.settings.lambda),
             tasks: tracker.clone(),
             stop: stop.clone(),
         }))))

@@ -108,7 +108,6 @@ impl Settings {
         self.listen.check()?;
         self.tls.check()?;
         self.auth.check()?;
-        self.aws.check()?;
         self.store.check()?;
         self.cluster.check()?;
         self.limits.check()?;

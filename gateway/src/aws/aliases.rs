@@ -281,7 +281,7 @@ pub(super) async fn list(
     }
     all.sort_by(|one, other| one.alias.name.cmp(&other.alias.name));
     let name = |stored: &StoredAlias| stored.alias.name.to_string();
-    let (aliases, next) = page.of(all, name, shared.aws.page_len_max)?;
+    let (aliases, next) = page.of(all, name, shared.lambda.page_len_max)?;
     let aliases: Vec<_> = aliases
         .iter()
         .map(|stored| told(&context, stored))

@@ -483,7 +483,7 @@ pub(super) async fn list(
     let mut all = shared.node.list(context.space.as_str()).await?;
     all.sort_by(|one, other| one.function.function_id.cmp(&other.function.function_id));
     let name = |stored: &Stored| stored.function.function_id.to_string();
-    let (functions, next) = page.of(all, name, shared.aws.page_len_max)?;
+    let (functions, next) = page.of(all, name, shared.lambda.page_len_max)?;
     let functions: Vec<_> = functions
         .iter()
         .map(|stored| configuration::of(&context, stored))

@@ -310,6 +310,6 @@ pub(super) async fn list(
     let named = Named::read(&name, None)?;
     let stored = read(&shared, &context, &named).await?;
     let all: Vec<_> = of(&context, &stored).into_iter().collect();
-    let (all, _) = page.of(all, |_| named.id.to_string(), shared.aws.page_len_max)?;
+    let (all, _) = page.of(all, |_| named.id.to_string(), shared.lambda.page_len_max)?;
     Ok(Json(json!({"FunctionEventInvokeConfigs": all})))
 }

@@ -135,7 +135,7 @@ pub(super) async fn invoke(
     match kind {
         Kind::DryRun => Ok(could_be_called()),
         Kind::Event => {
-            check_size(&request.payload, shared.aws.event_payload_max.as_u64())?;
+            check_size(&request.payload, shared.lambda.event_payload_max.as_u64())?;
             let now = Wanted::now();
             let submitted = executions::submit(&shared, (request, named.qualifier), &now, &fields);
             let (execution, _) = Box::pin(submitted).await?;
@@ -146,7 +146,7 @@ pub(super) async fn invoke(
             Ok(response)
         }
         Kind::RequestResponse => {
-            check_size(&request.payload, shared.aws.payload_max.as_u64())?;
+            check_size(&request.payload, shared.lambda.payload_max.as_u64())?;
             let mut response = run(&shared, request, &fields).await?;
             let version = called.executed_version();
             response.headers_mut().insert(EXECUTED_VERSION, version);

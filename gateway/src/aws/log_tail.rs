@@ -51,9 +51,9 @@ pub(super) fn is_wanted(fields: &HeaderMap) -> Result<bool, Error> {
 }
 
 /// The end of what a function wrote while it ran this request, in base64. What it wrote last may come a moment after its answer, so
-/// further lines are waited for as long as `aws.log_wait`.
+/// further lines are waited for as long as `lambda.log_wait`.
 pub(super) async fn read(shared: &Shared, context: &Context, function: &FunctionId) -> String {
-    let wait = shared.aws.log_wait;
+    let wait = shared.lambda.log_wait;
     let lines = shared.node.output(&context.space, function, true);
     let mut lines = lines.await;
     let (begun, mut tail) = (Instant::now(), Vec::new());

@@ -81,7 +81,7 @@ pub(super) async fn invoke(
     let is_dry = invoke::is_dry_stream(&fields)?;
     let wants_log = log_tail::is_wanted(&fields)?;
     let mut request = invoke::request(&context, &called, &fields, payload)?;
-    invoke::check_size(&request.payload, shared.aws.payload_max.as_u64())?;
+    invoke::check_size(&request.payload, shared.lambda.payload_max.as_u64())?;
     if is_dry {
         return Ok(invoke::could_be_called());
     }

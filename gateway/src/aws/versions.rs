@@ -209,7 +209,7 @@ pub(super) async fn list(
     let published = published.into_iter().map(Found::of_version);
     let all: Vec<_> = std::iter::once(latest).chain(published).collect();
     let name = |found: &Found| in_order(&found.stored.function);
-    let (versions, next) = page.of(all, name, shared.aws.page_len_max)?;
+    let (versions, next) = page.of(all, name, shared.lambda.page_len_max)?;
     let versions: Vec<_> = versions
         .iter()
         .map(|found| found.configuration(&context))

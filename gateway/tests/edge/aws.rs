@@ -159,7 +159,7 @@ async fn what_is_not_there_is_told_in_aws_words() {
 #[tokio::test]
 async fn a_payload_has_its_limits() {
     let sandbox = Sandbox::with(|settings| {
-        settings.aws.payload_max = bytesize::ByteSize::b(10);
+        settings.lambda.payload_max = bytesize::ByteSize::b(10);
         settings.aws.event_payload_max = bytesize::ByteSize::b(4);
     });
     let record = br#"{"functionId":"hello","type":"http","provider":{"url":"http://a.example/b"}}"#;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use config::settings::{AwsSettings, LambdaSettings};
+use config::settings::LambdaSettings;
 use protocol::invocation::{AnswerRule, Body};
 use protocol::{Function, Invocation, InvocationId, Reply};
 use tokio::sync::oneshot;
@@ -86,10 +86,10 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 
 impl Lambda {
     /// That of a node.
-    pub fn new(settings: &LambdaSettings, aws: &AwsSettings) -> Self {
+    pub fn new(settings: &LambdaSettings) -> Self {
         Self {
-            region: aws.region.clone(),
-            account_id: aws.account_id.clone(),
+            region: settings.region.clone(),
+            account_id: settings.account_id.clone(),
             next_timeout: settings.next_timeout,
             request_timeout: settings.request_timeout,
             spare_connections: settings.spare_connections,

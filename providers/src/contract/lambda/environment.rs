@@ -92,18 +92,17 @@ fn log_stream() -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use config::settings::{AwsSettings, LambdaSettings};
+    use config::settings::LambdaSettings;
     use serde_json::json;
 
     use super::*;
 
     fn lambda() -> Lambda {
-        let aws = AwsSettings {
+        Lambda::new(&LambdaSettings {
             region: "eu-central-1".into(),
             account_id: "123456789012".into(),
-            ..AwsSettings::default()
-        };
-        Lambda::new(LambdaSettings::default(), &aws)
+            ..LambdaSettings::default()
+        })
     }
 
     fn variables(record: serde_json::Value) -> HashMap<&'static str, String> {

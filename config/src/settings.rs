@@ -3,6 +3,8 @@
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
 mod auth;
+mod aws;
+mod cloud;
 mod cluster;
 mod destinations;
 mod docker;
@@ -31,6 +33,8 @@ mod telemetry;
 mod tls;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
+pub use aws::AwsSettings;
+pub use cloud::CloudSettings;
 pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
@@ -86,6 +90,10 @@ section! {
         pub process: ProcessSettings = ProcessSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),
+        /// Functions of the AWS types, and of types `gcloudfunction`, `azurefunction` and `openwhisk`. What `[http]` says of connections and ejection counts for them, too.
+        pub cloud: CloudSettings = CloudSettings::default(),
+        /// Functions of types `awslambda`, `awskinesis`, `awsfirehose` and `awssqs`: the credentials of those whose records have none.
+        pub aws: AwsSettings = AwsSettings::default(),
         /// Events on their way to their subscribers.
         pub queue: QueueSettings = QueueSettings::default(),
         /// Asynchronous invocations, as the config store keeps them.

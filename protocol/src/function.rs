@@ -12,11 +12,15 @@ use crate::quota::RateSpec;
 use crate::secret::SecretUse;
 
 mod aws;
+mod cloud;
 mod parse;
 mod schema;
 
 pub use aws::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
+};
+pub use cloud::{
+    AzureFunctionProvider, GcloudFunctionProvider, OpenWhiskProvider, ServiceAccountKey,
 };
 pub use parse::Invalid;
 pub(crate) use parse::check_delivery;
@@ -70,6 +74,12 @@ pub enum Provider {
     AwsFirehose(AwsFirehoseProvider),
     /// Remote: a queue of AWS SQS.
     AwsSqs(AwsSqsProvider),
+    /// Remote: a function of Google Cloud.
+    GcloudFunction(GcloudFunctionProvider),
+    /// Remote: a function of Azure.
+    AzureFunction(AzureFunctionProvider),
+    /// Remote: an action of Apache OpenWhisk.
+    OpenWhisk(OpenWhiskProvider),
 }
 
 /// The form in which a function gets events.
@@ -285,7 +295,7 @@ pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 pub const SECRETS_VARIABLE: &str = "HEARTH_SECRETS";
 
 /// The values of `type` that can be registered.
-pub const TYPES: [&str; 7] = [
+pub const TYPES: [&str; 10] = [
     "container",
     "process",
     "http",
@@ -293,6 +303,9 @@ pub const TYPES: [&str; 7] = [
     "awskinesis",
     "awsfirehose",
     "awssqs",
+    "gcloudfunction",
+    "azurefunction",
+    "openwhisk",
 ];
 
 impl Function {
@@ -306,6 +319,9 @@ impl Function {
             Provider::AwsKinesis(_) => "awskinesis",
             Provider::AwsFirehose(_) => "awsfirehose",
             Provider::AwsSqs(_) => "awssqs",
+            Provider::GcloudFunction(_) => "gcloudfunction",
+            Provider::AzureFunction(_) => "azurefunction",
+            Provider::OpenWhisk(_) => "openwhisk",
         }
     }
 
@@ -314,11 +330,7 @@ impl Function {
         match &self.provider {
             Provider::Container(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
             Provider::Process(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
-            Provider::Http(_)
-            | Provider::AwsLambda(_)
-            | Provider::AwsKinesis(_)
-            | Provider::AwsFirehose(_)
-            | Provider::AwsSqs(_) => None,
+            _ => None,
         }
     }
 
@@ -349,11 +361,7 @@ impl Function {
         match &self.provider {
             Provider::Container(provider) => &provider.secrets,
             Provider::Process(provider) => &provider.secrets,
-            Provider::Http(_)
-            | Provider::AwsLambda(_)
-            | Provider::AwsKinesis(_)
-            | Provider::AwsFirehose(_)
-            | Provider::AwsSqs(_) => &[],
+            _ => &[],
         }
     }
 

@@ -19,14 +19,11 @@ use config::settings::{AwsSettings, CloudSettings, HttpSettings};
 use protocol::function::{AwsCredentials, Provider};
 use protocol::invocation::Body;
 use protocol::{Function, FunctionId, Invocation, Reply, Space};
-use tokio::time::Instant;
 use url::Url;
 
 use self::credentials::Owner;
-use crate::cloud::Patience;
-use crate::contract::headers::timed_out;
+use crate::cloud::{self, Calls};
 use crate::http::client::{Client, Heard};
-use crate::http::endpoints::{Attempt, Endpoints};
 use crate::http::{BuildError, Outbound};
 use crate::{AnswerLimits, Error, Remote};
 
@@ -34,8 +31,7 @@ use crate::{AnswerLimits, Error, Remote};
 #[derive(Debug)]
 pub struct Aws {
     client: Client,
-    endpoints: Endpoints<()>,
-    patience: Patience,
+    calls: Calls,
     owner: Owner,
     endpoint: Option<String>,
     answer_bytes_max: usize,
@@ -120,8 +116,7 @@ impl Aws {
         let (http, cloud, aws) = settings;
         Ok(Self {
             client: Client::new(http, guard)?,
-            endpoints: Endpoints::new(http),
-            patience: Patience::new(cloud),
+            calls: Calls::new(http, cloud),
             owner: Owner::new(aws, is_open),
             endpoint: aws.endpoint.clone(),
             answer_bytes_max: limits.whole,
@@ -149,7 +144,10 @@ impl Aws {
         let credentials = self.owner.credentials(space, call)?;
         let posted = sign::signed(call, &credentials, SystemTime::now())?;
         let heard = self.client.post(posted, self.answer_bytes_max).await;
-        let heard = heard.map_err(|error| located(error, call))?;
+        let heard = heard.map_err(|error| {
+            let authority = call.url.authority();
+            cloud::located(error, &format!("{} at {authority}", call.place()))
+        })?;
         if !(200..300).contains(&heard.status) {
             return Err(refusal::of(call, &heard));
         }
@@ -166,30 +164,12 @@ impl Aws {
 impl Remote for Aws {
     async fn invoke(&self, function: &Function, invocation: &Invocation) -> Result<Reply, Error> {
         let call = self.call(function, invocation)?;
-        let limits = function.limits();
-        let endpoint = self.endpoints.of(function, || Ok(()))?;
-        let mut attempt = Attempt::begin(endpoint, limits.concurrency)?;
-        let began = Instant::now();
-        let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
-        let exchanges = async {
-            let mut attempts = self.patience.begin(function.type_name(), until);
-            loop {
-                match self.exchange(&invocation.space, &call).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(error) => attempts.after(error).await?,
-                }
-            }
-        };
-        let outcome = match tokio::time::timeout_at(until, exchanges).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(timed_out(until - began)),
-        };
-        attempt.settle(outcome.as_ref().err());
-        outcome
+        let exchange = || self.exchange(&invocation.space, &call);
+        self.calls.make(function, invocation, exchange).await
     }
 
     fn forget(&self, space: &Space, function_id: &FunctionId) {
-        self.endpoints.forget(space, function_id);
+        self.calls.forget(space, function_id);
     }
 }
 
@@ -202,23 +182,6 @@ fn url(service: Service, region: &str, endpoint: Option<&str>, path: &str) -> Re
         let title = service.title();
         crate::http::unreachable(format!("the endpoint of {title}, {base:?}: {error}"))
     })
-}
-
-/// Says where nobody took the call, or where it was lost.
-fn located(error: Error, call: &Call<'_>) -> Error {
-    let place = |why: String| format!("{} at {}: {why}", call.place(), call.url.authority());
-    match error {
-        Error::Unreachable {
-            why,
-            retry_after_ms,
-        } => Error::Unreachable {
-            why: place(why),
-            retry_after_ms,
-        },
-        Error::Interrupted { why } => Error::Interrupted { why: place(why) },
-        Error::Malformed { why } => Error::Malformed { why: place(why) },
-        other => other,
-    }
 }
 
 /// The answer of a service that takes a record: the id that it gave it.
@@ -244,15 +207,7 @@ fn reply(content_type: &str, body: Bytes) -> Reply {
 
 /// Refuses a payload that is longer than the service takes.
 fn check_size(service: Service, bytes: usize, bytes_max: usize) -> Result<(), Error> {
-    match bytes <= bytes_max {
-        true => Ok(()),
-        false => Err(Error::PayloadTooLarge {
-            why: format!(
-                "it has {bytes} bytes, {} takes {bytes_max}",
-                service.title()
-            ),
-        }),
-    }
+    cloud::check_size(service.title(), bytes, bytes_max)
 }
 
 #[cfg(test)]

@@ -1,11 +1,21 @@
-//! What calls to other clouds have in common: which of them are made again, and when.
+//! What calls to other clouds have in common: their limits, and which of them are made again, and when.
 
 use std::time::Duration;
 
-use config::settings::CloudSettings;
+use config::settings::{CloudSettings, HttpSettings};
+use protocol::{Function, FunctionId, Invocation, Reply, Space};
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::contract::headers::timed_out;
+use crate::http::endpoints::{Attempt, Endpoints};
+
+/// The calls of functions that are no webhooks.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    endpoints: Endpoints<()>,
+    patience: Patience,
+}
 
 /// How often a call is made again that nobody took.
 #[derive(Debug, Clone)]
@@ -18,6 +28,81 @@ pub(crate) struct Attempts<'a> {
     type_name: &'static str,
     until: Instant,
     made: u32,
+}
+
+impl Calls {
+    pub(crate) fn new(http: &HttpSettings, cloud: &CloudSettings) -> Self {
+        Self {
+            endpoints: Endpoints::new(http),
+            patience: Patience::new(cloud),
+        }
+    }
+
+    /// Makes a call within its function's time, as often as it is to be made; `exchange` makes it once.
+    ///
+    /// # Errors
+    /// Those of the last exchange, or that there were too many calls or too little time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; whether the call was taken is not known then.
+    pub(crate) async fn make<E: Future<Output = Result<Reply, Error>>>(
+        &self,
+        function: &Function,
+        invocation: &Invocation,
+        exchange: impl Fn() -> E,
+    ) -> Result<Reply, Error> {
+        let limits = function.limits();
+        let endpoint = self.endpoints.of(function, || Ok(()))?;
+        let mut attempt = Attempt::begin(endpoint, limits.concurrency)?;
+        let began = Instant::now();
+        let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
+        let exchanges = async {
+            let mut attempts = self.patience.begin(function.type_name(), until);
+            loop {
+                match exchange().await {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => attempts.after(error).await?,
+                }
+            }
+        };
+        let outcome = match tokio::time::timeout_at(until, exchanges).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(timed_out(until - began)),
+        };
+        attempt.settle(outcome.as_ref().err());
+        outcome
+    }
+
+    pub(crate) fn forget(&self, space: &Space, function_id: &FunctionId) {
+        self.endpoints.forget(space, function_id);
+    }
+}
+
+/// Refuses a payload that is longer than the platform takes.
+pub(crate) fn check_size(title: &str, bytes: usize, bytes_max: usize) -> Result<(), Error> {
+    match bytes <= bytes_max {
+        true => Ok(()),
+        false => Err(Error::PayloadTooLarge {
+            why: format!("it has {bytes} bytes, {title} takes {bytes_max}"),
+        }),
+    }
+}
+
+/// Says at which place nobody took a call, or where it was lost.
+pub(crate) fn located(error: Error, place: &str) -> Error {
+    let at = |why: String| format!("{place}: {why}");
+    match error {
+        Error::Unreachable {
+            why,
+            retry_after_ms,
+        } => Error::Unreachable {
+            why: at(why),
+            retry_after_ms,
+        },
+        Error::Interrupted { why } => Error::Interrupted { why: at(why) },
+        Error::Malformed { why } => Error::Malformed { why: at(why) },
+        other => other,
+    }
 }
 
 impl Patience {

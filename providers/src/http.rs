@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+#[cfg(any(feature = "azure", feature = "gcloud"))]
+use config::settings::CloudSettings;
 use config::settings::HttpSettings;
 use protocol::function::Provider;
 use protocol::invocation::{AnswerRule, Body};
@@ -29,6 +31,7 @@ use self::endpoints::{Attempt, Endpoint, Endpoints};
 use self::plain::{Hosts, Plain};
 use self::stream::{Rest, Streaming};
 use self::target::Target;
+use crate::cloud::Patience;
 use crate::contract::headers::{EventHeaders, retry_after, status_failure, timed_out};
 use crate::http1::{Elsewhere, Wanted};
 use crate::{AnswerLimits, Error, Remote};
@@ -37,9 +40,15 @@ pub use self::client::BuildError;
 pub use self::outbound::{Outbound, OwnAddresses, Range};
 pub use self::post::{Posted, Poster};
 
-/// Says who calls a webhook that is not called by everybody.
+/// Says who calls a webhook that is not called by everybody, and knows the platform that it is on.
 #[async_trait]
 pub(crate) trait Authorize: Send + Sync + fmt::Debug + 'static {
+    /// Refuses a payload that the platform does not take.
+    ///
+    /// # Errors
+    /// That it does not.
+    fn check(&self, payload: &Bytes) -> Result<(), Error>;
+
     /// The header that a call of the function is to have; none where it needs none. It is asked within the time of the call.
     ///
     /// # Errors
@@ -60,7 +69,7 @@ pub struct Webhook {
     client: Client,
     settings: HttpSettings,
     limits: AnswerLimits,
-    authorize: Option<Arc<dyn Authorize>>,
+    authorize: Option<(Arc<dyn Authorize>, Patience)>,
     endpoints: Endpoints<Way>,
 }
 
@@ -84,6 +93,25 @@ pub(crate) struct Answer {
     /// `www-authenticate`; read where a credential is shown.
     challenge: Option<String>,
     body: Content,
+}
+
+#[cfg(any(feature = "azure", feature = "gcloud"))]
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Whether it has no body.
+    #[cfg(feature = "azure")]
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(&self.body, Content::Whole(body) if body.is_empty())
+    }
+
+    /// What it asks a caller to show: `www-authenticate`.
+    #[cfg(feature = "gcloud")]
+    pub(crate) fn challenge(&self) -> Option<&str> {
+        self.challenge.as_deref()
+    }
 }
 
 /// The body of an answer.
@@ -117,11 +145,15 @@ impl Webhook {
         })
     }
 
-    /// Makes it show who calls.
+    /// Makes it show who calls, and call again where nobody took the call.
     #[cfg(any(feature = "azure", feature = "gcloud"))]
-    pub(crate) fn authorized(self, authorize: Arc<dyn Authorize>) -> Self {
+    pub(crate) fn authorized(
+        self,
+        authorize: Arc<dyn Authorize>,
+        settings: &CloudSettings,
+    ) -> Self {
         Self {
-            authorize: Some(authorize),
+            authorize: Some((authorize, Patience::new(settings))),
             ..self
         }
     }
@@ -152,6 +184,26 @@ impl Webhook {
         })
     }
 
+    /// Calls the endpoint as often as it is to be called.
+    async fn calls(
+        &self,
+        function: &Function,
+        invocation: &Invocation,
+        (endpoint, until): (&Endpoint<Way>, Instant),
+    ) -> Result<(Reply, Option<Box<Rest>>), Error> {
+        let Some((authorize, patience)) = &self.authorize else {
+            return self.call(function, invocation, endpoint).await;
+        };
+        authorize.check(&invocation.payload)?;
+        let mut attempts = patience.begin(function.type_name(), until);
+        loop {
+            match self.call(function, invocation, endpoint).await {
+                Err(error) => attempts.after(error).await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Calls the endpoint. Besides the reply it gives what of its body is to be passed on as it comes, if it is.
     async fn call(
         &self,
@@ -160,7 +212,7 @@ impl Webhook {
         endpoint: &Endpoint<Way>,
     ) -> Result<(Reply, Option<Box<Rest>>), Error> {
         let credential = match &self.authorize {
-            Some(authorize) => authorize.credential(function).await?,
+            Some((authorize, _)) => authorize.credential(function).await?,
             None => None,
         };
         let call = invocation.call.as_deref();
@@ -186,7 +238,7 @@ impl Webhook {
             let followed = self.follow(answer, invocation, (&endpoint.url, events), wanted);
             answer = followed.await?;
         }
-        if let Some(authorize) = &self.authorize
+        if let Some((authorize, _)) = &self.authorize
             && let Some(refusal) = authorize.refusal(function, &answer)
         {
             return Err(refusal);
@@ -249,7 +301,7 @@ impl Remote for Webhook {
         let mut attempt = Attempt::begin(self.endpoint(function)?, limits.concurrency)?;
         let began = Instant::now();
         let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
-        let call = self.call(function, invocation, &attempt.endpoint);
+        let call = self.calls(function, invocation, (&attempt.endpoint, until));
         let outcome = match tokio::time::timeout_at(until, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(timed_out(until - began)),
@@ -272,7 +324,7 @@ impl Remote for Webhook {
 
     fn forget(&self, space: &Space, function_id: &FunctionId) {
         self.endpoints.forget(space, function_id);
-        if let Some(authorize) = &self.authorize {
+        if let Some((authorize, _)) = &self.authorize {
             authorize.forget(space, function_id);
         }
     }

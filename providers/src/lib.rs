@@ -6,7 +6,7 @@ pub mod aws;
 pub mod azure;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod callers;
-#[cfg(any(feature = "aws", feature = "openwhisk"))]
+#[cfg(feature = "http")]
 mod cloud;
 mod contract;
 #[cfg(feature = "docker")]

@@ -6,7 +6,8 @@ use actors::Remotes;
 use config::settings::AuthMode;
 use providers::aws::Aws;
 use providers::http::Webhook;
-use providers::{AnswerLimits, Remote};
+use providers::openwhisk::OpenWhisk;
+use providers::{AnswerLimits, Remote, azure, gcloud};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,10 +28,16 @@ impl Backends<'_> {
         // Without auth, who may call may do everything anyway.
         let is_open = settings.auth.mode == AuthMode::Off;
         let aws = Aws::new(of_aws, is_open, limits, guard()).map_err(cluster_error)?;
+        let of_others = (&settings.http, &settings.cloud);
+        let gcloud = gcloud::functions(of_others, limits, guard()).map_err(cluster_error)?;
+        let azure = azure::functions(of_others, limits, guard()).map_err(cluster_error)?;
+        let openwhisk = OpenWhisk::new(of_others, limits, guard()).map_err(cluster_error)?;
         Ok(Remotes {
             http: remote(webhook.sweeping(tracker, stop.clone())),
             aws: remote(aws),
-            ..Remotes::default()
+            gcloud: remote(gcloud),
+            azure: remote(azure),
+            openwhisk: remote(openwhisk),
         })
     }
 }

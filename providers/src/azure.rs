@@ -78,3 +78,6 @@ impl Authorize for Keys {
 
     fn forget(&self, _space: &Space, _function_id: &FunctionId) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use crate::{AnswerLimits, Error, Remote};
 /// Bytes of an action's parameters, 1 MiB: <https://github.com/apache/openwhisk/blob/master/docs/reference.md#system-limits>.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes of an activation besides its result: ids, annotations, and up to 10 MiB of logs, which stay with OpenWhisk where it can.
+/// Bytes of an activation besides its result: ids, annotations, and logs of 10 MiB at most.
 const RECORD_BYTES_MAX: usize = 11 * 1024 * 1024;
 
 /// Characters of an error that are repeated.

@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::Error;
-use crate::cloud::located;
 use crate::contract::headers::retry_after;
 use crate::http::client::{Client, Credential, Heard, Posted, elsewhere};
 use crate::http::{BuildError, Outbound, unreachable};
@@ -135,9 +134,9 @@ impl Tokens {
         if !(200..300).contains(&heard.status) {
             return Err(refused(&place, &heard));
         }
-        let (token, ends) = read(&heard).ok_or_else(|| {
-            let why = "the answer has no id_token with an end".to_owned();
-            located(Error::Malformed { why }, &place)
+        let (token, ends) = read(&heard).ok_or_else(|| Error::NotTaken {
+            why: format!("{place}: the answer has no id_token with an end"),
+            answered: None,
         })?;
         Ok(Token {
             credential: Credential::new(AUTHORIZATION, &format!("Bearer {token}"))?,

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod bench;
 pub mod chaos;
+pub mod clouds;
 pub mod disk;
 pub mod engine;
 pub mod etcd;
@@ -26,6 +27,7 @@ pub mod wait;
 pub mod webhook;
 
 pub use api::{Answer, Lost, client};
+pub use clouds::{Moto, Platforms};
 pub use engine::{Container, Engine};
 pub use etcd::Etcd;
 pub use link::Link;

@@ -76,25 +76,36 @@ pub(super) fn of(call: &Call<'_>, heard: &Heard) -> Error {
 }
 
 /// The code of an error, and its message: from the header of the REST protocol, else from the body as both protocols have it
-/// (<https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>).
+/// (<https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>). What stands before a service may
+/// answer in XML.
 fn read(heard: &Heard) -> (String, String) {
-    let body: Option<Value> = serde_json::from_slice(&heard.body).ok();
-    let field = |names: [&str; 2]| {
-        let body = body.as_ref()?;
-        let found = names.iter().find_map(|name| body.get(name)?.as_str());
-        found.map(str::to_owned)
+    let text = String::from_utf8_lossy(&heard.body);
+    let body: Option<Value> = serde_json::from_str(&text).ok();
+    let field = |names: [&str; 2], tag: &str| {
+        let in_json = |body: &Value| {
+            let found = names.iter().find_map(|name| body.get(name)?.as_str());
+            found.map(str::to_owned)
+        };
+        match &body {
+            Some(body) => in_json(body),
+            None => in_xml(&text, tag).map(str::to_owned),
+        }
     };
     let header = heard.headers.get("x-amzn-errortype");
     let header = header.and_then(|value| value.to_str().ok());
-    let code = header
-        .map(str::to_owned)
-        .or_else(|| field(["__type", "code"]));
+    let code = header.map(str::to_owned);
+    let code = code.or_else(|| field(["__type", "code"], "Code"));
     let code = code.unwrap_or_default();
     // `namespace#Code:http://…`
     let code = code.split(':').next().unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default();
-    let said = field(["message", "Message"])
-        .unwrap_or_else(|| String::from_utf8_lossy(&heard.body).into_owned());
+    let said = field(["message", "Message"], "Message").unwrap_or_else(|| text.into_owned());
     let said = said.trim().chars().take(SAID_CHARS_MAX).collect();
     (code.to_owned(), said)
+}
+
+/// The text of the first element of that name.
+fn in_xml<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+    rest.split_once("</").map(|(inner, _)| inner)
 }

@@ -228,6 +228,14 @@ fn what_aws_says_decides_what_an_error_comes_to() {
         Effect::Refused,
         denied,
     );
+    let xml = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not you</Message></Error></ErrorResponse>";
+    let heard = Heard {
+        status: 403,
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(xml.as_bytes()),
+    };
+    let error = refusal::of(&call, &heard).to_string();
+    assert!(error.ends_with(": AccessDenied: not you"), "{error}");
     let throttled = check(
         400,
         None,

@@ -42,10 +42,6 @@ impl Backends<'_> {
     }
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "a node has all that it was built with"
-)]
 fn remote(remote: impl Remote) -> Option<Arc<dyn Remote>> {
     Some(Arc::new(remote))
 }

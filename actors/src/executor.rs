@@ -11,9 +11,7 @@ use config::recurring::{Due, Recurring};
 use config::settings::ExecutorSettings;
 use futures_util::future::BoxFuture;
 use protocol::{Deadline, Failure, Generation, InstanceId, InstanceKey, NodeId};
-use providers::{
-    Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Outputs, Remote, Update,
-};
+use providers::{Error as ProviderError, Found, Invoke, LaunchSpec, Launched, Outputs, Update};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,6 +33,7 @@ pub use pool::{Checkout, Pool, WaitError};
 pub use runs::Runs;
 
 use crate::registry_cache::{Registered, Registry};
+use crate::remotes::Remotes;
 use crate::router::RouteTable;
 use crate::secrets::Opener;
 use crate::snapshot::{Publisher, Reader};
@@ -70,7 +69,7 @@ pub(crate) struct Args {
     pub(crate) attention: Attention,
     pub(crate) journal: Journal,
     pub(crate) outputs: Outputs,
-    pub(crate) http: Option<Arc<dyn Remote>>,
+    pub(crate) remotes: Remotes,
     pub(crate) secrets: Opener,
     pub(crate) registry: Reader<Registry>,
     pub(crate) routes: Reader<RouteTable>,
@@ -305,9 +304,7 @@ impl Incarnation {
         match action {
             Action::Forget { space, id } => {
                 self.args.outputs.forget(&space, &id);
-                if let Some(http) = &self.args.http {
-                    http.forget(&space, &id);
-                }
+                self.args.remotes.forget(&space, &id);
             }
             Action::Publish => self.args.publisher.store(Arc::new(self.state.pools())),
             Action::Start {

@@ -227,7 +227,7 @@ impl TestNode {
                 container: None,
                 process: Some(Arc::new(provider.clone())),
             },
-            http: None,
+            remotes: crate::Remotes::default(),
             outputs: Outputs::new(&settings.logs, "n1"),
             members: heard,
             announce: Arc::new(Heard::default()),

@@ -13,7 +13,6 @@ use protocol::{
     Component, Deadline, Effect, ErrorCode, Failure, FunctionId, Hop, Invocation, InvocationId,
     NodeId, Phases, Reply, Space, Version,
 };
-use providers::Remote;
 use tokio::time::Instant;
 
 mod choose;
@@ -25,6 +24,7 @@ mod serve;
 use crate::executor::{Budget, Checkout, Launchers, PoolKind, Pools};
 use crate::quotas::{Admitted, Quotas};
 use crate::registry_cache::{Registered, Registry};
+use crate::remotes::Remotes;
 use crate::router::RouteTable;
 use crate::router::pick::Choice;
 use crate::secrets::Opener;
@@ -124,8 +124,8 @@ pub struct Parts {
     pub(crate) secrets: Opener,
     /// This node's memory and instance limits.
     pub budget: Budget,
-    /// The provider of `http` functions.
-    pub http: Option<Arc<dyn Remote>>,
+    /// This node's remote providers.
+    pub remotes: Remotes,
     /// Calls peers.
     pub client: Arc<dyn PeerClient>,
     /// How long an instance may take until it is ready.
@@ -200,10 +200,11 @@ impl Invoker {
         let counted = self.parts.in_flight.count_one();
         let mut attempt = Attempt::new();
         // One whose function is not known counts for nobody.
-        let registered = match self.registered(&request.space, &request.function_id, request.version) {
-            Ok(registered) => registered,
-            Err(failure) => return Err(self.failed(failure, attempt, None)),
-        };
+        let registered =
+            match self.registered(&request.space, &request.function_id, request.version) {
+                Ok(registered) => registered,
+                Err(failure) => return Err(self.failed(failure, attempt, None)),
+            };
         let admitted = match self.admit_call(&registered).await {
             Ok(admitted) => admitted,
             Err(exceeded) => {
@@ -276,8 +277,7 @@ impl Invoker {
                 }
             }
             // It may be another one by now.
-            registered =
-                self.registered(&request.space, &request.function_id, request.version)?;
+            registered = self.registered(&request.space, &request.function_id, request.version)?;
         }
     }
 
@@ -463,9 +463,8 @@ impl Invoker {
         mut invocation: Invocation,
         attempt: &mut Attempt,
     ) -> Step {
-        let type_name = registered.function.type_name();
-        let http = self.parts.http.as_ref().filter(|_| type_name == "http");
-        let Some(http) = http else {
+        let Some(remote) = self.parts.remotes.of(&registered.function.provider) else {
+            let type_name = registered.function.type_name();
             let message = format!("this node can not call functions of type {type_name}");
             return Step::Failed(refusal(ErrorCode::Internal, Component::Provider, message));
         };
@@ -476,7 +475,7 @@ impl Invoker {
         );
         invocation.trace = trace;
         let begun = Instant::now();
-        let call = http.invoke(&registered.function, &invocation);
+        let call = remote.invoke(&registered.function, &invocation);
         let result = tracing::Instrument::instrument(call, span).await;
         attempt.phases.run = Some(micros(begun.elapsed()));
         match result {

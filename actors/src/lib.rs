@@ -12,6 +12,7 @@ pub mod invoker;
 pub mod output;
 pub mod quotas;
 pub mod registry_cache;
+mod remotes;
 pub mod router;
 pub mod scheduler;
 #[cfg(any(test, feature = "test-util"))]
@@ -32,5 +33,6 @@ pub use executions::Executions;
 pub use invoker::Invoker;
 pub use quotas::Quotas;
 pub use registry_cache::Registry;
+pub use remotes::Remotes;
 pub use scheduler::Scheduler;
 pub use snapshot::Reader;

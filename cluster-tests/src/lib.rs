@@ -7,6 +7,7 @@ pub mod account;
 pub mod api;
 pub mod bench;
 pub mod chaos;
+pub mod clouds;
 pub mod disk;
 pub mod engine;
 pub mod etcd;
@@ -28,6 +29,7 @@ pub mod wait;
 pub mod webhook;
 
 pub use api::{Answer, Lost, client};
+pub use clouds::{Moto, Platforms};
 pub use engine::{Container, Engine};
 pub use etcd::Etcd;
 pub use link::Link;

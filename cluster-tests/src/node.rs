@@ -335,7 +335,8 @@ pub fn hearth() -> Command {
 
 fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEARTH_") {
+        let text = name.to_string_lossy();
+        if text.starts_with("HEARTH_") || text.starts_with("AWS_") {
             command.env_remove(name);
         }
     }

@@ -50,6 +50,11 @@ impl Record {
         Self(json!({ "functionId": id, "type": "http", "provider": { "url": url } }))
     }
 
+    /// A function that another cloud runs, or what stands there in place of one.
+    pub fn remote(id: &str, type_name: &str, provider: &Value) -> Self {
+        Self(json!({ "functionId": id, "type": type_name, "provider": provider }))
+    }
+
     /// One run per invocation.
     #[must_use]
     pub fn stdio(self) -> Self {
@@ -134,7 +139,7 @@ impl Record {
 
     /// Whether its instances are local processes or containers, so that the sandbox can mark them as its own.
     pub(crate) fn is_pooled(&self) -> bool {
-        self.0["type"] != "http"
+        self.0["type"] == "container" || self.0["type"] == "process"
     }
 
     /// The record as JSON.

@@ -40,12 +40,14 @@ const BESIDE: [(&str, &[&str]); 2] = [
 const BESIDES: [(&str, &str); 1] = [("node", "cli")];
 
 /// Third-party crates and those of ours that may name them.
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 11] = [
     ("ractor", &["actors"]),
     ("async-nats", &["queue"]),
     ("etcd-client", &["config", "queue"]),
     ("chitchat", &["cluster"]),
     ("bollard", &["providers"]),
+    ("aws-credential-types", &["providers"]),
+    ("aws-sigv4", &["providers"]),
     ("axum", &["gateway"]),
     ("wasmtime", &["plugins"]),
     ("croner", &["protocol"]),
@@ -114,7 +116,17 @@ fn every_crate_has_its_place() {
 #[test]
 fn only_node_turns_backend_features_on() {
     let metadata = metadata();
-    let backends = ["docker", "process", "http", "jetstream", "wasm", "aws"];
+    let backends = [
+        "docker",
+        "process",
+        "http",
+        "jetstream",
+        "wasm",
+        "aws",
+        "azure",
+        "gcloud",
+        "openwhisk",
+    ];
     let mut wrong = Vec::new();
     for package in workspace(&metadata).filter(|package| package.name.as_str() != "node") {
         let runtime = package

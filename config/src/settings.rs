@@ -3,6 +3,8 @@
 //! Defaults, then the TOML file, then `HEARTH_SECTION__KEY`, then flags; unknown keys are refused.
 
 mod auth;
+mod aws;
+mod cloud;
 mod cluster;
 mod destinations;
 mod docker;
@@ -33,6 +35,8 @@ mod tls;
 mod versions;
 
 pub use auth::{AuthMode, AuthSettings, SignUp};
+pub use aws::AwsSettings;
+pub use cloud::CloudSettings;
 pub use cluster::{ClusterSettings, SECRETS_MAX};
 pub use destinations::DestinationsSettings;
 pub use docker::{DockerSettings, RegistrySettings};
@@ -92,6 +96,10 @@ section! {
         pub lambda: LambdaSettings = LambdaSettings::default(),
         /// Functions of type `http`.
         pub http: HttpSettings = HttpSettings::default(),
+        /// Functions of the AWS types, and of types `gcloudfunction`, `azurefunction` and `openwhisk`. What `[http]` says of connections and ejection counts for them, too.
+        pub cloud: CloudSettings = CloudSettings::default(),
+        /// Functions of types `awslambda`, `awskinesis`, `awsfirehose` and `awssqs`: the credentials of those whose records have none.
+        pub aws: AwsSettings = AwsSettings::default(),
         /// Events on their way to their subscribers.
         pub queue: QueueSettings = QueueSettings::default(),
         /// Asynchronous invocations, as the config store keeps them.

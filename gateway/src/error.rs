@@ -23,6 +23,22 @@ pub(crate) use aws::Kind as AwsKind;
 /// What a client of Event Gateway is told of a call that failed.
 const CALL_FAILED: &str = "Function call failed. Please check logs.";
 
+/// What one is told where AWS does not know the credentials of the function, by the code of AWS's error.
+const CALL_FAILED_WITH: [(&str, &str); 3] = [
+    (
+        "AccessDeniedException",
+        "Function call failed with AccessDeniedException. The credentials of the function are not allowed to call it.",
+    ),
+    (
+        "UnrecognizedClientException",
+        "Function call failed with UnrecognizedClientException. The credentials of the function are not valid.",
+    ),
+    (
+        "ExpiredTokenException",
+        "Function call failed with ExpiredTokenException. The session token of the function has expired.",
+    ),
+];
+
 /// The body an API gives its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -359,7 +375,7 @@ impl Error {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status != StatusCode::PAYLOAD_TOO_LARGE {
-            failure.message = CALL_FAILED.to_owned();
+            failure.message = call_failed(&failure).to_owned();
         }
         let mut fields = HeaderMap::new();
         fields.insert(headers::ROUTE, headers::route(failed.is_forwarded));
@@ -492,6 +508,17 @@ impl Error {
             _ => message.clone(),
         }
     }
+}
+
+/// What a client of Event Gateway is told of this failure.
+fn call_failed(failure: &Failure) -> &'static str {
+    let said = failure.answered.as_ref().map(|answered| &answered.said);
+    let code = said.and_then(|said| said.split(':').next());
+    let is_told = failure.effect == Effect::Refused && failure.component == Component::Provider;
+    let known = CALL_FAILED_WITH
+        .iter()
+        .find(|(known, _)| is_told && code == Some(known));
+    known.map_or(CALL_FAILED, |(_, message)| message)
 }
 
 /// The status of a failed invocation.

@@ -23,7 +23,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 pub mod meters;
 
 /// The exporter's own traffic must not make spans and logs that are exported in turn.
-const QUIET: &str = "async_nats=off,hyper=off,h2=off,reqwest=off,tonic=off,tower=off,bollard=off,rustls=off,chitchat=off,ractor=warn";
+const QUIET: &str = "async_nats=off,hyper=off,h2=off,reqwest=off,tonic=off,tower=off,bollard=off,rustls=off,aws_sigv4=off,chitchat=off,ractor=warn";
 
 /// What the node's parts need of metrics and traces; cheap to clone.
 #[derive(Clone)]

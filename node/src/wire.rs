@@ -19,9 +19,9 @@ use limits::Limits;
 use plugins::Hooks;
 use protocol::Space;
 use protocol::peer::PROTOCOL_VERSION;
-use providers::http::{Outbound, Webhook};
+use providers::http::Outbound;
 use providers::process::{self, Process};
-use providers::{AnswerLimits, Callers, Lambda, Launch, Outputs, Remote, SecretDirs};
+use providers::{AnswerLimits, Callers, Lambda, Launch, Outputs, SecretDirs};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,7 @@ use crate::telemetry::Metrics;
 mod destinations;
 mod outbound;
 mod queue;
+mod remotes;
 
 pub(crate) use destinations::destinations;
 pub(crate) use outbound::outbound;
@@ -259,7 +260,7 @@ impl Backends<'_> {
             container: Some(container),
             process: self.processes(&outputs, secrets, tracker, stop)?,
         };
-        let http = self.webhooks(answer_limits, tracker, stop)?;
+        let remotes = self.remotes(answer_limits, tracker, stop)?;
         Ok(Parts {
             settings: Arc::clone(settings),
             node_id: self.identity.node_id().clone(),
@@ -269,7 +270,7 @@ impl Backends<'_> {
             store: self.store,
             vault: self.vault,
             launchers,
-            http,
+            remotes,
             outputs,
             members: self.membership.members(),
             announce: Arc::clone(self.membership) as Arc<dyn actors::router::announce::Announce>,
@@ -313,17 +314,6 @@ impl Backends<'_> {
             tasks: tracker.clone(),
             stop: stop.clone(),
         }))))
-    }
-
-    fn webhooks(
-        &self,
-        answer_limits: AnswerLimits,
-        tracker: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<Option<Arc<dyn Remote>>, StartError> {
-        let webhook = Webhook::new(&self.settings.http, answer_limits, self.outbound.clone())
-            .map_err(cluster_error)?;
-        Ok(Some(Arc::new(webhook.sweeping(tracker, stop.clone()))))
     }
 }
 

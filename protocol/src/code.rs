@@ -42,7 +42,7 @@ pub enum ErrorCode {
     ImageNotFound,
     /// The container engine is missing, down or hung.
     EngineUnavailable,
-    /// The function's endpoint refused the connection or is ejected after repeated failures.
+    /// The function's endpoint refused the connection or is ejected after repeated failures, or the cloud that it is on does not take the call.
     Unreachable,
     /// The node or instance was lost while the function may have been running.
     Interrupted,

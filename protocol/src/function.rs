@@ -13,11 +13,15 @@ use crate::secret::SecretUse;
 use crate::version::Version;
 
 mod aws;
+mod cloud;
 mod parse;
 mod schema;
 
 pub use aws::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
+};
+pub use cloud::{
+    AzureFunctionProvider, GcloudFunctionProvider, OpenWhiskProvider, ServiceAccountKey,
 };
 pub use parse::Invalid;
 pub(crate) use parse::check_delivery;
@@ -74,6 +78,12 @@ pub enum Provider {
     AwsFirehose(AwsFirehoseProvider),
     /// Remote: a queue of AWS SQS.
     AwsSqs(AwsSqsProvider),
+    /// Remote: a function of Google Cloud.
+    GcloudFunction(GcloudFunctionProvider),
+    /// Remote: a function of Azure.
+    AzureFunction(AzureFunctionProvider),
+    /// Remote: an action of Apache OpenWhisk.
+    OpenWhisk(OpenWhiskProvider),
 }
 
 /// The form in which a function gets events.
@@ -317,7 +327,7 @@ pub const LAMBDA_VARIABLES: [&str; 14] = [
 ];
 
 /// The values of `type` that can be registered.
-pub const TYPES: [&str; 7] = [
+pub const TYPES: [&str; 10] = [
     "container",
     "process",
     "http",
@@ -325,6 +335,9 @@ pub const TYPES: [&str; 7] = [
     "awskinesis",
     "awsfirehose",
     "awssqs",
+    "gcloudfunction",
+    "azurefunction",
+    "openwhisk",
 ];
 
 impl Function {
@@ -338,6 +351,9 @@ impl Function {
             Provider::AwsKinesis(_) => "awskinesis",
             Provider::AwsFirehose(_) => "awsfirehose",
             Provider::AwsSqs(_) => "awssqs",
+            Provider::GcloudFunction(_) => "gcloudfunction",
+            Provider::AzureFunction(_) => "azurefunction",
+            Provider::OpenWhisk(_) => "openwhisk",
         }
     }
 
@@ -346,11 +362,7 @@ impl Function {
         match &self.provider {
             Provider::Container(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
             Provider::Process(provider) => Some(provider.contract.unwrap_or(Contract::Http)),
-            Provider::Http(_)
-            | Provider::AwsLambda(_)
-            | Provider::AwsKinesis(_)
-            | Provider::AwsFirehose(_)
-            | Provider::AwsSqs(_) => None,
+            _ => None,
         }
     }
 
@@ -382,11 +394,7 @@ impl Function {
         match &self.provider {
             Provider::Container(provider) => &provider.secrets,
             Provider::Process(provider) => &provider.secrets,
-            Provider::Http(_)
-            | Provider::AwsLambda(_)
-            | Provider::AwsKinesis(_)
-            | Provider::AwsFirehose(_)
-            | Provider::AwsSqs(_) => &[],
+            _ => &[],
         }
     }
 

@@ -39,6 +39,34 @@ pub enum Error {
         /// Where it leads.
         why: String,
     },
+    /// The platform that the function is on does not take this call: who calls, what is called or how is wrong; nothing ran.
+    #[error("the call was not taken: {why}")]
+    NotTaken {
+        /// Which service and resource, and what it said.
+        why: String,
+        /// What it answered, where it was asked.
+        answered: Option<Answered>,
+    },
+    /// The platform that the function is on takes no more calls now; nothing ran.
+    #[error("the function is throttled: {why}")]
+    Throttled {
+        /// Which service and resource, and what it said.
+        why: String,
+        /// When it wants to be asked again, in milliseconds, where it says so.
+        retry_after_ms: Option<u64>,
+    },
+    /// The payload is larger than the platform takes; nothing ran.
+    #[error("the payload is too large: {why}")]
+    PayloadTooLarge {
+        /// Its size and the limit.
+        why: String,
+    },
+    /// The payload is nothing that the platform takes; nothing ran.
+    #[error("the payload can not be sent: {why}")]
+    PayloadRefused {
+        /// What it is, and what was expected.
+        why: String,
+    },
     /// The function has as many calls in flight on this node as its limit allows; nothing ran.
     #[error("the function has {calls_max} calls in flight on this node, its limit")]
     Busy {
@@ -93,6 +121,9 @@ pub enum Error {
     },
 }
 
+/// When a platform that throttles is asked again, where it does not say: what it counts, it counts by the second.
+const THROTTLED_MS: u64 = 1_000;
+
 impl Error {
     /// The error's code.
     pub fn code(&self) -> ErrorCode {
@@ -100,9 +131,11 @@ impl Error {
             Self::EngineUnavailable { .. } => ErrorCode::EngineUnavailable,
             Self::ImageNotFound { .. } => ErrorCode::ImageNotFound,
             Self::StartFailed { .. } => ErrorCode::StartFailed,
-            Self::Unreachable { .. } => ErrorCode::Unreachable,
+            Self::Unreachable { .. } | Self::NotTaken { .. } => ErrorCode::Unreachable,
+            Self::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,
+            Self::PayloadRefused { .. } => ErrorCode::InvalidRequest,
             Self::Forbidden { .. } => ErrorCode::Forbidden,
-            Self::Busy { .. } => ErrorCode::FunctionBusy,
+            Self::Busy { .. } | Self::Throttled { .. } => ErrorCode::FunctionBusy,
             Self::Interrupted { .. } => ErrorCode::Interrupted,
             Self::TimedOut { .. } | Self::Silent { .. } => ErrorCode::DeadlineExceeded,
             Self::Died { .. } | Self::Failed { .. } => ErrorCode::FunctionFailed,
@@ -115,7 +148,9 @@ impl Error {
         match self {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Component::Provider,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Component::Provider,
-            Self::Forbidden { .. } => Component::Provider,
+            Self::Forbidden { .. } | Self::NotTaken { .. } => Component::Provider,
+            Self::PayloadTooLarge { .. } | Self::PayloadRefused { .. } => Component::Provider,
+            Self::Throttled { .. } => Component::Function,
             Self::Busy { .. } | Self::Interrupted { .. } => Component::Function,
             Self::Died { .. } | Self::TimedOut { .. } | Self::Silent { .. } => Component::Function,
             Self::Failed { .. } => Component::Function,
@@ -129,6 +164,8 @@ impl Error {
             Self::EngineUnavailable { .. } | Self::ImageNotFound { .. } => Effect::Refused,
             Self::StartFailed { .. } | Self::Unreachable { .. } => Effect::Refused,
             Self::Forbidden { .. } | Self::Busy { .. } => Effect::Refused,
+            Self::NotTaken { .. } | Self::Throttled { .. } => Effect::Refused,
+            Self::PayloadTooLarge { .. } | Self::PayloadRefused { .. } => Effect::Refused,
             Self::Interrupted { .. } | Self::TimedOut { .. } => Effect::Interrupted,
             Self::Silent { .. } => Effect::Interrupted,
             Self::Died { .. } | Self::Failed { .. } => Effect::Finished,
@@ -150,7 +187,14 @@ impl From<&Error> for Failure {
                 retry_after_ms: Some(milliseconds),
                 ..
             } => failure.retry_after_ms(*milliseconds),
+            Error::Throttled { retry_after_ms, .. } => {
+                failure.retry_after_ms(retry_after_ms.unwrap_or(THROTTLED_MS))
+            }
             Error::Failed {
+                answered: Some(answered),
+                ..
+            }
+            | Error::NotTaken {
                 answered: Some(answered),
                 ..
             } => Self {

@@ -1,6 +1,8 @@
-//! Functions of type `http`: a webhook that invocations are posted to.
+//! Functions of type `http`: a webhook that invocations are posted to. Those of other clouds that have a URL are called so, too, with a
+//! header that says who calls.
 
-mod client;
+pub(crate) mod client;
+pub(crate) mod endpoints;
 mod outbound;
 mod outlier;
 mod plain;
@@ -8,26 +10,28 @@ mod post;
 mod stream;
 mod target;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+#[cfg(any(feature = "azure", feature = "gcloud"))]
+use config::settings::CloudSettings;
 use config::settings::HttpSettings;
 use protocol::function::Provider;
 use protocol::invocation::{AnswerRule, Body};
-use protocol::{Function, FunctionId, Invocation, Reply, Space, Version};
+use protocol::{Function, FunctionId, Invocation, Reply, Space};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use self::client::Client;
-use self::outlier::Outlier;
+use self::client::{Client, Credential};
+use self::endpoints::{Attempt, Endpoint, Endpoints};
 use self::plain::{Hosts, Plain};
 use self::stream::{Rest, Streaming};
 use self::target::Target;
+use crate::cloud::Patience;
 use crate::contract::headers::{EventHeaders, retry_after, status_failure, timed_out};
 use crate::http1::{Elsewhere, Wanted};
 use crate::{AnswerLimits, Error, Remote};
@@ -36,39 +40,78 @@ pub use self::client::BuildError;
 pub use self::outbound::{Outbound, OwnAddresses, Range};
 pub use self::post::{Posted, Poster};
 
-/// Calls webhooks. What it learns of an endpoint counts for one function (space, id and version) only, never for a host.
+/// Says who calls a webhook that is not called by everybody, and knows the platform that it is on.
+#[async_trait]
+pub(crate) trait Authorize: Send + Sync + fmt::Debug + 'static {
+    /// Refuses a payload that the platform does not take.
+    ///
+    /// # Errors
+    /// That it does not.
+    fn check(&self, payload: &Bytes) -> Result<(), Error>;
+
+    /// The header that a call of the function is to have; none where it needs none. It is asked within the time of the call.
+    ///
+    /// # Errors
+    /// Why there is none; nothing was called then.
+    async fn credential(&self, function: &Function) -> Result<Option<Credential>, Error>;
+
+    /// What an answer comes to by which the platform, and not the function, refuses the call; nothing where the function gave it.
+    fn refusal(&self, function: &Function, answer: &Answer) -> Option<Error>;
+
+    /// Forgets what is known of a function.
+    fn forget(&self, space: &Space, function_id: &FunctionId);
+}
+
+/// Calls webhooks.
 #[derive(Debug)]
 pub struct Webhook {
     hosts: Arc<Hosts>,
     client: Client,
     settings: HttpSettings,
     limits: AnswerLimits,
-    endpoints: Mutex<HashMap<Name, Arc<Endpoint>>>,
+    authorize: Option<(Arc<dyn Authorize>, Patience)>,
+    endpoints: Endpoints<Way>,
 }
 
-/// A function, or a version of one.
-type Name = (Space, FunctionId, Option<Version>);
-
-/// What is known of one function's endpoint on this node.
+/// The way to one function's endpoint.
 #[derive(Debug)]
-struct Endpoint {
+pub(crate) struct Way {
     url: Url,
     /// The way to it without TLS.
     plain: Option<Plain>,
     events: EventHeaders,
-    in_flight: AtomicU32,
-    outlier: Mutex<Outlier>,
 }
 
 /// What an endpoint answered.
 #[derive(Debug)]
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     content_type: Option<String>,
     /// The other headers, if they are wanted.
     headers: Vec<(String, Bytes)>,
     elsewhere: Option<Box<Elsewhere>>,
+    /// `www-authenticate`; read where a credential is shown.
+    challenge: Option<String>,
     body: Content,
+}
+
+#[cfg(any(feature = "azure", feature = "gcloud"))]
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Whether it has no body.
+    #[cfg(feature = "azure")]
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(&self.body, Content::Whole(body) if body.is_empty())
+    }
+
+    /// What it asks a caller to show: `www-authenticate`.
+    #[cfg(feature = "gcloud")]
+    pub(crate) fn challenge(&self) -> Option<&str> {
+        self.challenge.as_deref()
+    }
 }
 
 /// The body of an answer.
@@ -78,9 +121,6 @@ enum Content {
     /// It is to be passed on as it comes.
     Rest(Box<Rest>),
 }
-
-/// Endpoints that are remembered before those without a call in flight and without failures are forgotten.
-const ENDPOINTS_MAX: usize = 4096;
 
 impl Webhook {
     /// Makes the provider. Without a guard it calls any URL. Certificates are held against the machine's store, or against Mozilla's list where the machine has none.
@@ -100,8 +140,22 @@ impl Webhook {
             client: Client::new(settings, guard)?,
             settings: settings.clone(),
             limits,
-            endpoints: Mutex::default(),
+            authorize: None,
+            endpoints: Endpoints::new(settings),
         })
+    }
+
+    /// Makes it show who calls, and call again where nobody took the call.
+    #[cfg(any(feature = "azure", feature = "gcloud"))]
+    pub(crate) fn authorized(
+        self,
+        authorize: Arc<dyn Authorize>,
+        settings: &CloudSettings,
+    ) -> Self {
+        Self {
+            authorize: Some((authorize, Patience::new(settings))),
+            ..self
+        }
     }
 
     /// Closes connections that are idle for too long, until it is stopped.
@@ -114,42 +168,53 @@ impl Webhook {
 
     /// # Errors
     /// When the record has no URL that can be called.
-    fn endpoint(&self, function: &Function) -> Result<Arc<Endpoint>, Error> {
-        let key = (
-            function.space.clone(),
-            function.function_id.clone(),
-            function.version,
-        );
-        let mut endpoints = self.endpoints();
-        if let Some(endpoint) = endpoints.get(&key) {
-            return Ok(Arc::clone(endpoint));
+    fn endpoint(&self, function: &Function) -> Result<Arc<Endpoint<Way>>, Error> {
+        self.endpoints.of(function, || {
+            let url = url_of(function)?;
+            // Credentials are put on by the client, which takes URLs of both schemes.
+            let plain = match self.authorize {
+                None => Plain::to(&url, &self.hosts),
+                Some(_) => None,
+            };
+            Ok(Way {
+                plain,
+                url,
+                events: EventHeaders::new(function),
+            })
+        })
+    }
+
+    /// Calls the endpoint as often as it is to be called.
+    async fn calls(
+        &self,
+        function: &Function,
+        invocation: &Invocation,
+        (endpoint, until): (&Endpoint<Way>, Instant),
+    ) -> Result<(Reply, Option<Box<Rest>>), Error> {
+        let Some((authorize, patience)) = &self.authorize else {
+            return self.call(function, invocation, endpoint).await;
+        };
+        authorize.check(&invocation.payload)?;
+        let mut attempts = patience.begin(function.type_name(), until);
+        loop {
+            match self.call(function, invocation, endpoint).await {
+                Err(error) => attempts.after(error).await?,
+                outcome => return outcome,
+            }
         }
-        let url = url_of(function)?;
-        if endpoints.len() >= ENDPOINTS_MAX {
-            endpoints.retain(|_, endpoint| {
-                Arc::strong_count(endpoint) > 1 || endpoint.outlier().has_failures()
-            });
-        }
-        let endpoint = Arc::new(Endpoint {
-            plain: Plain::to(&url, &self.hosts),
-            url,
-            events: EventHeaders::new(function),
-            in_flight: AtomicU32::new(0),
-            outlier: Mutex::new(Outlier::new(
-                self.settings.failures_max,
-                self.settings.ejection,
-            )),
-        });
-        endpoints.insert(key, Arc::clone(&endpoint));
-        Ok(endpoint)
     }
 
     /// Calls the endpoint. Besides the reply it gives what of its body is to be passed on as it comes, if it is.
     async fn call(
         &self,
+        function: &Function,
         invocation: &Invocation,
-        endpoint: &Endpoint,
+        endpoint: &Endpoint<Way>,
     ) -> Result<(Reply, Option<Box<Rest>>), Error> {
+        let credential = match &self.authorize {
+            Some((authorize, _)) => authorize.credential(function).await?,
+            None => None,
+        };
         let call = invocation.call.as_deref();
         let rule = call.map_or(AnswerRule::Success, |call| call.answer);
         let is_whole = rule == AnswerRule::Whole;
@@ -164,14 +229,19 @@ impl Webhook {
             Some(plain) => plain.call(invocation, &endpoint.events, wanted).await?,
             None => {
                 let first = Target::first(&endpoint.url, call);
-                let asked = self
-                    .client
-                    .call(&first, invocation, &endpoint.events, wanted);
-                asked.await?
+                let events = (&endpoint.events, credential.as_ref());
+                self.client.call(&first, invocation, events, wanted).await?
             }
         };
         if answer.elsewhere.is_some() {
-            answer = self.follow(answer, invocation, endpoint, wanted).await?;
+            let events = (&endpoint.events, credential.as_ref());
+            let followed = self.follow(answer, invocation, (&endpoint.url, events), wanted);
+            answer = followed.await?;
+        }
+        if let Some((authorize, _)) = &self.authorize
+            && let Some(refusal) = authorize.refusal(function, &answer)
+        {
+            return Err(refusal);
         }
         if !rule.takes(answer.status) {
             let pause = retry_after(answer.elsewhere.as_deref());
@@ -200,10 +270,10 @@ impl Webhook {
         &self,
         mut answer: Answer,
         invocation: &Invocation,
-        endpoint: &Endpoint,
+        (url, events): (&Url, (&EventHeaders, Option<&Credential>)),
         wanted: Wanted,
     ) -> Result<Answer, Error> {
-        let mut at = Target::first(&endpoint.url, invocation.call.as_deref());
+        let mut at = Target::first(url, invocation.call.as_deref());
         let mut followed = 0;
         while let Some(next) = at.after(answer.status, answer.elsewhere.as_deref())? {
             if followed == self.settings.redirects_max {
@@ -218,16 +288,9 @@ impl Webhook {
             }
             followed += 1;
             at = next;
-            let asked = self.client.call(&at, invocation, &endpoint.events, wanted);
-            answer = asked.await?;
+            answer = self.client.call(&at, invocation, events, wanted).await?;
         }
         Ok(answer)
-    }
-
-    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Arc<Endpoint>>> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -238,7 +301,7 @@ impl Remote for Webhook {
         let mut attempt = Attempt::begin(self.endpoint(function)?, limits.concurrency)?;
         let began = Instant::now();
         let until = (began + limits.timeout).min(Instant::from_std(invocation.deadline.moment()));
-        let call = self.call(invocation, &attempt.endpoint);
+        let call = self.calls(function, invocation, (&attempt.endpoint, until));
         let outcome = match tokio::time::timeout_at(until, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(timed_out(until - began)),
@@ -260,65 +323,9 @@ impl Remote for Webhook {
     }
 
     fn forget(&self, space: &Space, function_id: &FunctionId) {
-        self.endpoints()
-            .retain(|(of, id, _), _| of != space || id != function_id);
-    }
-}
-
-impl Endpoint {
-    fn outlier(&self) -> std::sync::MutexGuard<'_, Outlier> {
-        self.outlier.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One call in flight, whose outcome counts; dropped without one, as when the caller goes, it says nothing of the endpoint.
-struct Attempt {
-    endpoint: Arc<Endpoint>,
-    is_settled: bool,
-}
-
-impl Attempt {
-    fn begin(endpoint: Arc<Endpoint>, calls_max: u32) -> Result<Self, Error> {
-        let in_flight = endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut attempt = Self {
-            endpoint,
-            is_settled: true,
-        };
-        if in_flight >= calls_max {
-            return Err(Error::Busy { calls_max });
-        }
-        let admitted = attempt.endpoint.outlier().admit(Instant::now());
-        match admitted {
-            Ok(()) => {
-                attempt.is_settled = false;
-                Ok(attempt)
-            }
-            Err(wait) => Err(Error::Unreachable {
-                why: "its endpoint is ejected after repeated connection failures and timeouts"
-                    .into(),
-                retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)),
-            }),
-        }
-    }
-
-    fn settle(&mut self, error: Option<&Error>) {
-        self.is_settled = true;
-        let mut outlier = self.endpoint.outlier();
-        match error {
-            Some(Error::Unreachable { .. } | Error::TimedOut { .. }) => {
-                outlier.fail(Instant::now());
-            }
-            // Any answer at all shows that somebody is there, however its body goes on.
-            None | Some(_) => outlier.succeed(),
-        }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if !self.is_settled {
-            self.endpoint.outlier().abandon(Instant::now());
+        self.endpoints.forget(space, function_id);
+        if let Some((authorize, _)) = &self.authorize {
+            authorize.forget(space, function_id);
         }
     }
 }
@@ -326,18 +333,22 @@ impl Drop for Attempt {
 /// # Errors
 /// When the record has none; it was checked when it was stored.
 fn url_of(function: &Function) -> Result<Url, Error> {
-    let Provider::Http(provider) = &function.provider else {
-        return Err(unreachable(format!(
-            "a function of type {} has no url",
-            function.type_name()
-        )));
+    let url = match &function.provider {
+        Provider::Http(provider) => &provider.url,
+        Provider::GcloudFunction(provider) => &provider.url,
+        Provider::AzureFunction(provider) => &provider.url,
+        _ => {
+            let type_name = function.type_name();
+            let why = format!("a function of type {type_name} has no url");
+            return Err(unreachable(why));
+        }
     };
-    let parsed = Url::parse(&provider.url);
-    parsed.map_err(|error| unreachable(format!("its url {:?} is none: {error}", provider.url)))
+    let parsed = Url::parse(url);
+    parsed.map_err(|error| unreachable(format!("its url {url:?} is none: {error}")))
 }
 
 /// Nothing was sent.
-fn unreachable(why: String) -> Error {
+pub(crate) fn unreachable(why: String) -> Error {
     Error::Unreachable {
         why,
         retry_after_ms: None,
@@ -357,4 +368,4 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,17 +1,27 @@
 //! What runs a function. *Pooled* providers launch instances that take invocations; *remote* ones only take invocations.
 
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod callers;
+#[cfg(feature = "http")]
+mod cloud;
 mod contract;
 #[cfg(feature = "docker")]
 pub mod docker;
 mod error;
 #[cfg(feature = "test-util")]
 pub mod fake;
+#[cfg(feature = "gcloud")]
+pub mod gcloud;
 #[cfg(feature = "http")]
 pub mod http;
 mod http1;
 mod launch;
+#[cfg(feature = "openwhisk")]
+pub mod openwhisk;
 pub mod output;
 #[cfg(feature = "process")]
 pub mod process;

@@ -481,7 +481,7 @@ fn parts_with(invoker: &Invoker, registry: Reader<Registry>) -> Parts {
         launchers: parts.launchers.clone(),
         secrets: parts.secrets.clone(),
         budget: parts.budget.clone(),
-        http: None,
+        remotes: Remotes::default(),
         client: Arc::clone(&parts.client),
         start_timeout: parts.start_timeout,
         refusals_max: parts.refusals_max,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::{LocalState, Members, PeerClient};
 use config::{Settings, Store};
 use protocol::NodeId;
-use providers::{Outputs, Remote};
+use providers::Outputs;
 use ractor::Actor;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use crate::invoker::{self, InFlight, Invoker, Propagate};
 use crate::output::ClusterOutput;
 use crate::quotas::Quotas;
 use crate::registry_cache::{self, Registry};
+use crate::remotes::Remotes;
 use crate::router::announce::{Announce, Announcer};
 use crate::router::{self, RouteTable};
 use crate::secrets::Opener;
@@ -57,8 +58,8 @@ pub struct Parts {
     pub vault: Vault,
     /// The pooled providers.
     pub launchers: Launchers,
-    /// The provider of `http` functions.
-    pub http: Option<Arc<dyn Remote>>,
+    /// The remote providers.
+    pub remotes: Remotes,
     /// What functions write.
     pub outputs: Outputs,
     /// Who the other nodes are.
@@ -143,7 +144,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
             attention: Attention::default(),
             journal: parts.journal.clone(),
             outputs: parts.outputs.clone(),
-            http: parts.http.clone(),
+            remotes: parts.remotes.clone(),
             secrets: secrets.clone(),
             registry: registry.reader(),
             routes: routes.reader(),
@@ -191,7 +192,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         launchers: parts.launchers.clone(),
         secrets,
         budget,
-        http: parts.http,
+        remotes: parts.remotes,
         client: Arc::clone(&parts.client),
         start_timeout: settings.node.start_timeout,
         refusals_max: settings.limits.refusals_max,

@@ -93,5 +93,11 @@ fn runs(function: &Function) -> String {
         Provider::AwsKinesis(provider) => provider.stream_name.clone(),
         Provider::AwsFirehose(provider) => provider.delivery_stream_name.clone(),
         Provider::AwsSqs(provider) => provider.queue_url.clone(),
+        Provider::GcloudFunction(provider) => provider.url.clone(),
+        Provider::AzureFunction(provider) => provider.url.clone(),
+        Provider::OpenWhisk(provider) => {
+            let (host, action) = (&provider.api_host, &provider.action);
+            format!("{host} {}/{action}", provider.namespace())
+        }
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn measure(
     Ok(())
 }
 
-/// One subscriber that costs nothing: a function of a type whose calls end at once in this version.
+/// One subscriber that costs nothing: a function of AWS without credentials, whose calls end before anything is sent.
 async fn accept(selection: &Selection, cores: &Cores, report: &mut Report) -> anyhow::Result<()> {
     progress("events with one subscriber that costs nothing");
     let sandbox = in_memory().start().await;

@@ -7,6 +7,7 @@ use std::path::Path;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::aws;
 use super::error::NOT_SET;
 use super::field::{Kind, Setting, names};
 use super::{AuthMode, Error, Origin, Secret, Settings};
@@ -59,8 +60,18 @@ impl Settings {
         if let Some(file) = file {
             layers.push(Origin::File(file.to_owned()), read_file(file)?);
         }
-        let mut variables: Vec<_> = variables.filter(|(name, _)| is_setting(name)).collect();
+        let mut variables: Vec<_> = variables.collect();
         variables.sort();
+        let known = |name: &str| aws::VARIABLES.iter().find(|(known, _)| *known == name);
+        for (name, value) in &variables {
+            // Elsewhere an empty one counts as none.
+            if let Some((_, field)) = known(name).filter(|_| !value.is_empty()) {
+                let path = ["aws", field].map(str::to_owned);
+                let value = from_variable(value, &path);
+                layers.push(Origin::Environment(name.clone()), nest(&path, value));
+            }
+        }
+        variables.retain(|(name, _)| is_setting(name));
         for (name, value) in variables {
             let path: Vec<String> = name[VARIABLE_PREFIX.len()..]
                 .split("__")
@@ -115,6 +126,8 @@ impl Settings {
         self.docker.check()?;
         self.lambda.check()?;
         self.http.check()?;
+        self.cloud.check()?;
+        self.aws.check()?;
         self.queue.check(&self.store)?;
         self.executions.check()?;
         self.destinations.check()?;

@@ -51,6 +51,46 @@ fn an_interrupted_call_says_so_once() {
     );
 }
 
+/// Section 7 of the reference: three errors of AWS have messages of their own, and no other cause is told.
+#[test]
+fn a_client_is_told_when_aws_does_not_know_the_credentials() {
+    let message = |said: &str, component| {
+        let (code, effect) = (ErrorCode::Unreachable, Effect::Refused);
+        let answered = protocol::Answered {
+            status: 403,
+            said: said.to_owned(),
+            retry_after_ms: None,
+        };
+        let failure = Failure {
+            answered: Some(Box::new(answered)),
+            ..Failure::new(code, component, effect, "AWS Lambda, function f in eu: why")
+        };
+        let failed = Failed {
+            failure,
+            is_forwarded: false,
+            phases: protocol::Phases::default(),
+            standing: None,
+        };
+        let error = Error::function_call(failed);
+        assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+        error.failure.message
+    };
+    for code in [
+        "AccessDeniedException",
+        "UnrecognizedClientException",
+        "ExpiredTokenException",
+    ] {
+        let said = format!("{code}: for people");
+        let expected = format!("Function call failed with {code}. ");
+        let told = message(&said, Component::Provider);
+        assert!(told.starts_with(&expected), "{told}");
+        assert!(!told.contains("for people"), "{told}");
+        assert_eq!(message(&said, Component::Function), CALL_FAILED);
+    }
+    let other = message("ResourceNotFoundException: no", Component::Provider);
+    assert_eq!(other, CALL_FAILED);
+}
+
 #[test]
 fn retry_after_is_whole_seconds_and_never_zero() {
     let error = |code| Failure::new(code, Component::Peer, Effect::Refused, "why");

@@ -158,7 +158,23 @@ pub const METERS: &[Meter] = &[
     counter(
         "hearth_webhook_ejections_total",
         &[],
-        "webhooks ejected after connection failures",
+        "webhooks, and functions of other clouds, ejected after connection failures",
+    ),
+    counter(
+        "hearth_cloud_retries_total",
+        &[(
+            "type",
+            &[
+                "awslambda",
+                "awskinesis",
+                "awsfirehose",
+                "awssqs",
+                "gcloudfunction",
+                "azurefunction",
+                "openwhisk",
+            ],
+        )],
+        "calls to other clouds that nobody took and that were made again",
     ),
     Meter {
         kind: Kind::Gauge,

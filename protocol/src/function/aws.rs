@@ -5,6 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Invalid;
+use super::cloud::check_url;
+
 /// `provider` of type `awslambda`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AwsLambdaProvider {
@@ -12,6 +15,9 @@ pub struct AwsLambdaProvider {
     pub arn: String,
     /// Its region.
     pub region: String,
+    /// The URL that requests go to in place of AWS's own, or that of `aws.endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whose name it is called in.
     #[serde(flatten)]
     pub credentials: AwsCredentials,
@@ -25,6 +31,9 @@ pub struct AwsKinesisProvider {
     pub stream_name: String,
     /// Its region.
     pub region: String,
+    /// The URL that requests go to in place of AWS's own, or that of `aws.endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whose name records are put in.
     #[serde(flatten)]
     pub credentials: AwsCredentials,
@@ -38,6 +47,9 @@ pub struct AwsFirehoseProvider {
     pub delivery_stream_name: String,
     /// Its region.
     pub region: String,
+    /// The URL that requests go to in place of AWS's own, or that of `aws.endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whose name records are put in.
     #[serde(flatten)]
     pub credentials: AwsCredentials,
@@ -51,6 +63,9 @@ pub struct AwsSqsProvider {
     pub queue_url: String,
     /// Its region.
     pub region: String,
+    /// The URL that requests go to in place of AWS's own, or that of `aws.endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whose name messages are sent in.
     #[serde(flatten)]
     pub credentials: AwsCredentials,
@@ -69,6 +84,45 @@ pub struct AwsCredentials {
     /// The token of a session, where the key is a temporary one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_session_token: Option<String>,
+}
+
+impl AwsCredentials {
+    /// The id of the key, the key, and the token of its session, where the record has a key.
+    pub fn key(&self) -> Option<(&str, &str, Option<&str>)> {
+        let id = self.aws_access_key_id.as_deref()?;
+        let secret = self.aws_secret_access_key.as_deref()?;
+        Some((id, secret, self.aws_session_token.as_deref()))
+    }
+}
+
+/// Checks a field that stands in a URL or a header: the characters that AWS's names of that kind are made of, and how long they may be.
+pub(super) fn check_name(
+    field: &str,
+    value: &str,
+    signs: &str,
+    len_max: usize,
+) -> Result<(), Invalid> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || signs.contains(c);
+    match value.len() <= len_max && value.chars().all(is_known) {
+        true => Ok(()),
+        false => Err(Invalid(format!(
+            "provider.{field} is \"{value}\", expected at most {len_max} letters, digits and {signs}"
+        ))),
+    }
+}
+
+/// Checks where requests go in place of AWS: the paths of its APIs are put behind it.
+pub(super) fn check_endpoint(endpoint: Option<&str>) -> Result<(), Invalid> {
+    let Some(endpoint) = endpoint else {
+        return Ok(());
+    };
+    check_url("provider.endpoint", endpoint)?;
+    match endpoint.contains(['?', '#']) {
+        true => Err(Invalid(format!(
+            "provider.endpoint is \"{endpoint}\", expected a URL without query and fragment"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Credentials are masked wherever a record is logged.

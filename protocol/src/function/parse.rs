@@ -6,11 +6,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::aws::{check_endpoint, check_name};
+use super::cloud::check_url;
 use super::{
     AwsCredentials, AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
-    ContainerProvider, Contract, DeliverySpec, EventFormat, Function, HttpProvider,
-    LAMBDA_VARIABLES, LimitsSpec, ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec,
-    ScalingSpec, TOKEN_VARIABLE, TYPES, URL_VARIABLE,
+    AzureFunctionProvider, ContainerProvider, Contract, DeliverySpec, EventFormat, Function,
+    GcloudFunctionProvider, HttpProvider, LAMBDA_VARIABLES, LimitsSpec, OpenWhiskProvider,
+    ProcessProvider, Provider, SECRETS_VARIABLE, SandboxSpec, ScalingSpec, TOKEN_VARIABLE, TYPES,
+    URL_VARIABLE,
 };
 use crate::id::{FunctionId, InvalidId, Space};
 use crate::quota::check_calls;
@@ -23,6 +26,9 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub String);
+
+/// The types that Event Gateway had.
+const ORIGINAL_TYPES: [&str; 5] = ["http", "awslambda", "awskinesis", "awsfirehose", "awssqs"];
 
 /// A record as a client sends it; `space` is taken from the URL and what the body says of it is passed over.
 #[derive(Deserialize)]
@@ -65,7 +71,8 @@ impl Function {
             Some(name) => name,
         };
         let provider = read_provider(type_name, sent.provider.as_ref(), &mut unknown)?;
-        let is_strict = matches!(provider, Provider::Container(_) | Provider::Process(_));
+        // Types of the original ignore unknown fields, as it did.
+        let is_strict = !ORIGINAL_TYPES.contains(&type_name);
         if let Some(path) = unknown.first().filter(|_| is_strict) {
             return Err(Invalid(format!(
                 "unknown field \"{path}\" for type {type_name}"
@@ -255,6 +262,24 @@ fn read_provider(
                 _ => Err(Invalid("missing required fields for HTTP endpoint".into())),
             }
         }
+        "gcloudfunction" => {
+            let provider: GcloudFunctionProvider =
+                read(value, "provider", unknown).map_err(config_error)?;
+            provider.check()?;
+            Ok(Provider::GcloudFunction(provider))
+        }
+        "azurefunction" => {
+            let provider: AzureFunctionProvider =
+                read(value, "provider", unknown).map_err(config_error)?;
+            provider.check()?;
+            Ok(Provider::AzureFunction(provider))
+        }
+        "openwhisk" => {
+            let provider: OpenWhiskProvider =
+                read(value, "provider", unknown).map_err(config_error)?;
+            provider.check()?;
+            Ok(Provider::OpenWhisk(provider))
+        }
         _ => {
             let sent: SentRemote = read(value, "provider", unknown).map_err(config_error)?;
             sent.aws(type_name)
@@ -272,6 +297,7 @@ struct SentRemote {
     delivery_stream_name: Option<String>,
     queue_url: Option<String>,
     region: Option<String>,
+    endpoint: Option<String>,
     aws_access_key_id: Option<String>,
     aws_secret_access_key: Option<String>,
     aws_session_token: Option<String>,
@@ -295,25 +321,40 @@ impl SentRemote {
         else {
             return Err(Invalid(format!("missing required fields for AWS {what}")));
         };
+        check_name("region", &region, "-", 64)?;
+        let endpoint = self.endpoint.filter(is_set);
+        check_endpoint(endpoint.as_deref())?;
+        // What AWS takes: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html, and for streams
+        // https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecord.html and the same of Firehose.
+        match type_name {
+            "awslambda" => check_name("arn", &target, ":_-$", 256)?,
+            "awskinesis" => check_name("streamName", &target, "_.-", 128)?,
+            "awsfirehose" => check_name("deliveryStreamName", &target, "_.-", 64)?,
+            _ => check_url("provider.queueUrl", &target)?,
+        }
         Ok(match type_name {
             "awslambda" => Provider::AwsLambda(AwsLambdaProvider {
                 arn: target,
                 region,
+                endpoint,
                 credentials,
             }),
             "awskinesis" => Provider::AwsKinesis(AwsKinesisProvider {
                 stream_name: target,
                 region,
+                endpoint,
                 credentials,
             }),
             "awsfirehose" => Provider::AwsFirehose(AwsFirehoseProvider {
                 delivery_stream_name: target,
                 region,
+                endpoint,
                 credentials,
             }),
             _ => Provider::AwsSqs(AwsSqsProvider {
                 queue_url: target,
                 region,
+                endpoint,
                 credentials,
             }),
         })

@@ -7,9 +7,10 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::{
-    AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider, ContainerProvider,
-    DeliverySpec, EventFormat, Function, HttpProvider, LimitsSpec, ProcessProvider, SandboxSpec,
-    ScalingSpec,
+    AwsFirehoseProvider, AwsKinesisProvider, AwsLambdaProvider, AwsSqsProvider,
+    AzureFunctionProvider, ContainerProvider, DeliverySpec, EventFormat, Function,
+    GcloudFunctionProvider, HttpProvider, LimitsSpec, OpenWhiskProvider, ProcessProvider,
+    SandboxSpec, ScalingSpec,
 };
 use crate::id::{FunctionId, Space};
 use crate::version::Version;
@@ -59,6 +60,9 @@ enum Type {
     AwsKinesis,
     AwsFirehose,
     AwsSqs,
+    GcloudFunction,
+    AzureFunction,
+    OpenWhisk,
 }
 
 /// The fields of a function's type.
@@ -74,6 +78,9 @@ enum Fields {
     AwsKinesis(AwsKinesisProvider),
     AwsFirehose(AwsFirehoseProvider),
     AwsSqs(AwsSqsProvider),
+    GcloudFunction(GcloudFunctionProvider),
+    AzureFunction(AzureFunctionProvider),
+    OpenWhisk(OpenWhiskProvider),
 }
 
 impl PartialSchema for Function {

@@ -7,7 +7,10 @@ use bytes::{Bytes, BytesMut};
 use config::settings::HttpSettings;
 use protocol::Invocation;
 use reqwest::Response;
-use reqwest::header::{HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use url::Url;
 
 use super::outbound::{Outbound, forbidden_in};
 use super::target::Target;
@@ -19,9 +22,49 @@ use crate::http1::{Elsewhere, Wanted};
 
 /// Calls any URL that the guard lets it.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     client: reqwest::Client,
     guard: Option<Arc<Outbound>>,
+}
+
+/// A header that says who calls. Its value is not shown.
+#[derive(Debug, Clone)]
+pub(crate) struct Credential {
+    pub(crate) name: HeaderName,
+    pub(crate) value: HeaderValue,
+}
+
+impl Credential {
+    /// # Errors
+    /// When the text can not be the value of a header.
+    #[cfg(any(feature = "azure", feature = "gcloud"))]
+    pub(crate) fn new(name: HeaderName, value: &str) -> Result<Self, Error> {
+        let value = HeaderValue::from_str(value);
+        let mut value = value.map_err(|_| Error::NotTaken {
+            why: format!("its credential can not be the header {name}"),
+            answered: None,
+        })?;
+        value.set_sensitive(true);
+        Ok(Self { name, value })
+    }
+}
+
+/// A request that is posted to an API.
+#[cfg(any(feature = "aws", feature = "gcloud", feature = "openwhisk"))]
+#[derive(Debug)]
+pub(crate) struct Posted {
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What an API answered.
+#[cfg(any(feature = "aws", feature = "gcloud", feature = "openwhisk"))]
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// Why the client could not be made.
@@ -63,7 +106,7 @@ pub(super) fn build(
 }
 
 impl Client {
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &HttpSettings,
         guard: Option<Arc<Outbound>>,
     ) -> Result<Self, BuildError> {
@@ -76,14 +119,18 @@ impl Client {
         &self,
         target: &Target,
         invocation: &Invocation,
-        events: &EventHeaders,
+        (events, credential): (&EventHeaders, Option<&Credential>),
         wanted: Wanted,
     ) -> Result<Answer, Error> {
-        if let Some(guard) = &self.guard {
-            guard.check_literal(&target.url)?;
-        }
+        self.check(&target.url)?;
         let mut headers = events.of(invocation);
         target.trim(&mut headers);
+        if let Some(Credential { name, value }) = credential {
+            match target.is_own_host() {
+                true => headers.insert(name, value.clone()),
+                false => headers.remove(name),
+            };
+        }
         let request = self.client.request(target.method()?, target.url.clone());
         let request = request.headers(headers);
         let request = match target.has_payload {
@@ -100,14 +147,48 @@ impl Client {
                 false => Vec::new(),
             },
             elsewhere: elsewhere(fields),
+            challenge: text(fields, WWW_AUTHENTICATE),
             body: content(response, wanted).await?,
         })
     }
+
+    /// Posts to an API, and reads its answer whole.
+    #[cfg(any(feature = "aws", feature = "gcloud", feature = "openwhisk"))]
+    pub(crate) async fn post(&self, posted: Posted, bytes_max: usize) -> Result<Heard, Error> {
+        let Posted { url, headers, body } = posted;
+        self.check(&url)?;
+        let request = self.client.post(url).headers(headers).body(body);
+        let response = request.send().await.map_err(|error| classify(&error))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let wanted = Wanted {
+            body_bytes_max: bytes_max,
+            ..Wanted::default()
+        };
+        let body = match content(response, wanted).await? {
+            Content::Whole(body) => body,
+            Content::Rest(_) => Bytes::new(),
+        };
+        Ok(Heard {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    fn check(&self, url: &Url) -> Result<(), Error> {
+        match &self.guard {
+            Some(guard) => Ok(guard.check_literal(url)?),
+            None => Ok(()),
+        }
+    }
 }
 
-pub(super) fn elsewhere(fields: &HeaderMap) -> Option<Box<Elsewhere>> {
-    let text = |name: HeaderName| fields.get(name)?.to_str().ok().map(str::to_owned);
-    let (location, retry_after) = (text(LOCATION), text(RETRY_AFTER));
+fn text(fields: &HeaderMap, name: HeaderName) -> Option<String> {
+    fields.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+pub(crate) fn elsewhere(fields: &HeaderMap) -> Option<Box<Elsewhere>> {
+    let (location, retry_after) = (text(fields, LOCATION), text(fields, RETRY_AFTER));
     let is_told = location.is_some() || retry_after.is_some();
     is_told.then(|| {
         Box::new(Elsewhere {

@@ -227,6 +227,7 @@ impl Plain {
             content_type: answer.content_type,
             headers: answer.headers,
             elsewhere: answer.elsewhere,
+            challenge: None,
             body,
         })
     }

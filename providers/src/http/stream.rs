@@ -9,8 +9,9 @@ use protocol::invocation::BodyStream;
 use protocol::{Deadline, Failure};
 use tokio::time::Instant;
 
+use super::endpoints::Attempt;
 use super::plain::Host;
-use super::{Attempt, client};
+use super::{Way, client};
 use crate::contract::headers::timed_out;
 use crate::{AnswerLimits, Error, http1};
 
@@ -18,7 +19,7 @@ use crate::{AnswerLimits, Error, http1};
 pub(super) struct Streaming {
     pub(super) rest: Box<Rest>,
     /// Held, so that the call counts as in flight.
-    pub(super) _attempt: Attempt,
+    pub(super) _attempt: Attempt<Way>,
     pub(super) limits: AnswerLimits,
     pub(super) began: Instant,
     pub(super) until: Instant,

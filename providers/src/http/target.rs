@@ -91,6 +91,11 @@ impl Target {
         method.map_err(|_| super::unreachable(format!("{:?} is no method of HTTP", self.method)))
     }
 
+    /// Whether it goes where the function's record says.
+    pub(super) fn is_own_host(&self) -> bool {
+        self.is_own_host
+    }
+
     /// Takes out what is not for this request: what tells of a payload that is not sent, and secrets of another host.
     pub(super) fn trim(&self, headers: &mut HeaderMap) {
         if !self.has_payload {

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 
-pub(super) fn limits() -> AnswerLimits {
+pub(crate) fn limits() -> AnswerLimits {
     AnswerLimits {
         whole: 1_000,
         stream: 200_000,
@@ -17,11 +17,11 @@ pub(super) fn limits() -> AnswerLimits {
     }
 }
 
-pub(super) fn webhook() -> Webhook {
+pub(crate) fn webhook() -> Webhook {
     webhook_with(limits())
 }
 
-pub(super) fn webhook_with(limits: AnswerLimits) -> Webhook {
+pub(crate) fn webhook_with(limits: AnswerLimits) -> Webhook {
     // A second test of the process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = HttpSettings {
@@ -31,11 +31,11 @@ pub(super) fn webhook_with(limits: AnswerLimits) -> Webhook {
     Webhook::new(&settings, limits, None).unwrap()
 }
 
-pub(super) fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
+pub(crate) fn function(id: &str, address: SocketAddr, limits: &str) -> Function {
     function_at(id, &format!("http://{address}/hook"), limits)
 }
 
-pub(super) fn function_at(id: &str, url: &str, limits: &str) -> Function {
+pub(crate) fn function_at(id: &str, url: &str, limits: &str) -> Function {
     let record = format!(
         r#"{{"space":"default","functionId":"{id}","type":"http","provider":{{"url":"{url}"}},"limits":{limits}}}"#
     );
@@ -43,11 +43,11 @@ pub(super) fn function_at(id: &str, url: &str, limits: &str) -> Function {
 }
 
 /// The same function by a connection of this crate's and by that of a library, which URLs with a password and of `https` take.
-pub(super) fn both_ways(address: SocketAddr, limits: &str) -> [Function; 2] {
+pub(crate) fn both_ways(address: SocketAddr, limits: &str) -> [Function; 2] {
     ["", "me:secret@"].map(|user| function_at("f", &format!("http://{user}{address}/hook"), limits))
 }
 
-pub(super) fn invocation() -> Invocation {
+pub(crate) fn invocation() -> Invocation {
     Invocation {
         id: InvocationId::random(),
         space: Space::default_space(),
@@ -62,7 +62,7 @@ pub(super) fn invocation() -> Invocation {
 }
 
 /// Answers the n-th connection's request with the n-th text, the last one for all later ones; returns requests by a channel.
-pub(super) async fn server(
+pub(crate) async fn server(
     answers: Vec<String>,
 ) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
     server_at("127.0.0.1", answers).await
@@ -93,14 +93,14 @@ async fn server_at(
     (address, receiver)
 }
 
-pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
 
-pub(super) async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }

@@ -38,6 +38,42 @@ fn refused(file: &str, variables: &[(&str, &str)], flags: &[(&str, serde_json::V
 }
 
 #[test]
+fn credentials_of_aws_have_the_names_that_people_know() {
+    let known = [
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden"),
+        ("AWS_SESSION_TOKEN", ""),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
+        ("AWS_REGION", "eu-west-1"),
+    ];
+    let aws = load("[aws]\nsession_token = \"of the file\"", &known, &[])
+        .unwrap()
+        .aws;
+    assert_eq!(aws.access_key_id.as_deref(), Some("AKID"));
+    assert_eq!(aws.secret_access_key, Some(Secret::new("hidden")));
+    assert_eq!(
+        aws.session_token,
+        Some(Secret::new("of the file")),
+        "an empty one is none"
+    );
+    assert_eq!(aws.endpoint.as_deref(), Some("http://127.0.0.1:4566"));
+    let own = [known[0], known[1], ("HEARTH_AWS__ACCESS_KEY_ID", "AKOWN")];
+    let settings = load("", &own, &[]).unwrap();
+    assert_eq!(settings.aws.access_key_id.as_deref(), Some("AKOWN"));
+    assert!(!settings.to_toml().contains("hidden"));
+    let half = refused("", &known[..1], &[]);
+    assert_eq!(
+        half,
+        "setting aws.secret_access_key is not set, expected the key, because aws.access_key_id is set"
+    );
+    let wrong = refused("", &[("AWS_ENDPOINT_URL", "localhost:4566")], &[]);
+    assert_eq!(
+        wrong,
+        "setting aws.endpoint is localhost:4566 (environment variable AWS_ENDPOINT_URL), expected a URL of http or https, without query"
+    );
+}
+
+#[test]
 fn the_text_of_a_flag_is_read_as_its_setting_is() {
     let flags = [
         ("queue.permits", json!("7")),

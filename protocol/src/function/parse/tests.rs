@@ -79,8 +79,9 @@ fn variables_of_the_node_can_not_be_set() {
 /// Sections 3 and 12 of the reference: provider types, and the tail of the message when something is missing.
 #[test]
 fn aws_types_are_kept_as_they_were_sent() {
-    let check = |type_name: &str, target: &str, what: &str| {
-        let provider = format!(r#"{{"{target}":"x","region":"eu"}}"#);
+    let check = |type_name: &str, target: &str, value: &str, what: &str| {
+        let provider =
+            format!(r#"{{"{target}":"{value}","region":"eu","endpoint":"http://h:1/a"}}"#);
         let with = |provider: &str| {
             format!(r#"{{"functionId":"f","type":"{type_name}","provider":{provider}}}"#)
         };
@@ -92,7 +93,7 @@ fn aws_types_are_kept_as_they_were_sent() {
         let missing = format!("missing required fields for AWS {what} function");
         refuses(&with(r#"{"region":"eu"}"#), &missing);
         refuses(
-            &with(&format!(r#"{{"{target}":"x","region":""}}"#)),
+            &with(&format!(r#"{{"{target}":"{value}","region":""}}"#)),
             &missing,
         );
         refuses(&with("[]"), "unable to load function provider config");
@@ -101,10 +102,209 @@ fn aws_types_are_kept_as_they_were_sent() {
             "unable to load function provider config: provider.region",
         );
     };
-    check("awslambda", "arn", "Lambda");
-    check("awskinesis", "streamName", "Kinesis");
-    check("awsfirehose", "deliveryStreamName", "Firehose");
-    check("awssqs", "queueUrl", "SQS");
+    check(
+        "awslambda",
+        "arn",
+        "arn:aws:lambda:eu:1:function:f:$LATEST",
+        "Lambda",
+    );
+    check("awskinesis", "streamName", "x", "Kinesis");
+    check("awsfirehose", "deliveryStreamName", "x", "Firehose");
+    check(
+        "awssqs",
+        "queueUrl",
+        "https://sqs.eu.amazonaws.com/1/x",
+        "SQS",
+    );
+}
+
+#[test]
+fn what_can_be_no_name_of_aws_is_refused_with_its_field_and_value() {
+    let check = |type_name: &str, fields: &str, said: &str| {
+        let record =
+            format!(r#"{{"functionId":"f","type":"{type_name}","provider":{{{fields}}}}}"#);
+        refuses(&record, said);
+    };
+    let region = r#""region":"eu""#;
+    check(
+        "awslambda",
+        r#""arn":"f","region":"eu.evil/""#,
+        r#"provider.region is "eu.evil/", expected"#,
+    );
+    check(
+        "awslambda",
+        &format!(r#""arn":"a/b",{region}"#),
+        r#"provider.arn is "a/b", expected"#,
+    );
+    check(
+        "awskinesis",
+        &format!(r#""streamName":"a b",{region}"#),
+        r#"provider.streamName is "a b""#,
+    );
+    let long = "x".repeat(65);
+    check(
+        "awsfirehose",
+        &format!(r#""deliveryStreamName":"{long}",{region}"#),
+        "expected at most 64 letters",
+    );
+    check(
+        "awssqs",
+        &format!(r#""queueUrl":"q",{region}"#),
+        r#"provider.queueUrl is "q", expected an absolute URL"#,
+    );
+    for endpoint in ["h:1", "ftp://h", "http://h/?a", "http://h/#a"] {
+        let fields = format!(r#""arn":"f",{region},"endpoint":"{endpoint}""#);
+        check(
+            "awslambda",
+            &fields,
+            &format!("provider.endpoint is \"{endpoint}\", expected"),
+        );
+    }
+}
+
+/// A function of each of the types that the original never had, with its key.
+fn of_other_clouds() -> [(&'static str, serde_json::Value); 3] {
+    let key = serde_json::json!({
+        "type": "service_account", "project_id": "p", "private_key_id": "k",
+        "private_key": "-----BEGIN PRIVATE KEY-----\nhidden\n-----END PRIVATE KEY-----\n",
+        "client_email": "a@p.iam.gserviceaccount.com", "token_uri": "https://oauth2.googleapis.com/token",
+    });
+    [
+        (
+            "gcloudfunction",
+            serde_json::json!({"url": "https://f.a.run.app", "serviceAccountKey": key}),
+        ),
+        (
+            "azurefunction",
+            serde_json::json!({"url": "https://f.azurewebsites.net/api/f", "functionKey": "hidden"}),
+        ),
+        (
+            "openwhisk",
+            serde_json::json!({"apiHost": "w.example.com", "action": "p/a", "key": "user:hidden"}),
+        ),
+    ]
+}
+
+fn record_of(type_name: &str, provider: &serde_json::Value) -> String {
+    serde_json::json!({"space": "default", "functionId": "f", "type": type_name, "provider": provider})
+        .to_string()
+}
+
+#[test]
+fn functions_of_other_clouds_are_kept_as_they_were_sent_and_their_keys_masked() {
+    for (type_name, provider) in of_other_clouds() {
+        let function = parse(&record_of(type_name, &provider)).unwrap();
+        assert_eq!(function.type_name(), type_name);
+        let kept = serde_json::to_value(&function).unwrap();
+        assert_eq!(kept["provider"], provider);
+        let read: Function = serde_json::from_value(kept).unwrap();
+        assert_eq!(read, function);
+        assert!(!format!("{function:?}").contains("hidden"), "{function:?}");
+    }
+}
+
+#[test]
+fn functions_of_other_clouds_are_refused_with_field_value_and_what_was_expected() {
+    let [gcloud, azure, openwhisk] = of_other_clouds();
+    let check = |(type_name, provider): &(&str, serde_json::Value),
+                 pointer: &str,
+                 value: serde_json::Value,
+                 said: &str| {
+        let mut provider = provider.clone();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        provider.pointer_mut(parent).unwrap()[name] = value;
+        refuses(&record_of(type_name, &provider), said);
+    };
+    use serde_json::json;
+    check(
+        &gcloud,
+        "/url",
+        json!("f"),
+        "provider.url is \"f\", expected an absolute URL",
+    );
+    check(
+        &gcloud,
+        "/audience",
+        json!(""),
+        "provider.audience is empty",
+    );
+    check(
+        &gcloud,
+        "/more",
+        json!(1),
+        "unknown field \"provider.more\" for type gcloudfunction",
+    );
+    check(
+        &gcloud,
+        "/serviceAccountKey",
+        json!("text"),
+        "unable to load function provider config: provider.serviceAccountKey",
+    );
+    for (field, value, said) in [
+        (
+            "type",
+            json!("authorized_user"),
+            "is \"authorized_user\", expected \"service_account\"",
+        ),
+        (
+            "client_email",
+            json!(1),
+            "is \"\", expected the account's address",
+        ),
+        (
+            "private_key",
+            json!("hidden"),
+            "is no private key, expected PEM",
+        ),
+        (
+            "token_uri",
+            json!("x"),
+            "is \"x\", expected an absolute URL",
+        ),
+    ] {
+        let said = format!("provider.serviceAccountKey.{field} {said}");
+        check(
+            &gcloud,
+            &format!("/serviceAccountKey/{field}"),
+            value,
+            &said,
+        );
+    }
+    check(
+        &azure,
+        "/url",
+        json!("ftp://h"),
+        "provider.url is \"ftp://h\", expected",
+    );
+    check(
+        &azure,
+        "/functionKey",
+        json!("a b"),
+        "provider.functionKey can not be sent, expected",
+    );
+    check(
+        &openwhisk,
+        "/apiHost",
+        json!("a b"),
+        "provider.apiHost is \"a b\", expected a host",
+    );
+    check(
+        &openwhisk,
+        "/namespace",
+        json!("a/b"),
+        "provider.namespace is \"a/b\", expected",
+    );
+    for action in ["", "a/", "/a", "a/b/c", "a?b"] {
+        check(
+            &openwhisk,
+            "/action",
+            json!(action),
+            &format!("provider.action is \"{action}\", expected"),
+        );
+    }
+    for key in ["", "user", "user:", ":password"] {
+        check(&openwhisk, "/key", json!(key), "provider.key");
+    }
 }
 
 #[test]

@@ -79,10 +79,7 @@ async fn pieces_arrive_before_the_end_and_the_call_is_in_flight_until_then() {
         stream.write_all(b"0\r\n\r\n").await.unwrap();
         assert!(next(&mut body).await.is_none());
         let endpoint = webhook.endpoint(&function).unwrap();
-        let in_flight = endpoint
-            .in_flight
-            .load(std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(in_flight, 0);
+        assert_eq!(endpoint.in_flight(), 0);
     }
 }
 

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use config::settings::HttpSettings;
 use protocol::function::{GcloudFunctionProvider, ServiceAccountKey};
-use protocol::{Answered, Function, FunctionId, Space};
+use protocol::{Answered, Function, FunctionId, Space, Version};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};

@@ -102,7 +102,7 @@ mod tests {
             region: "eu-central-1".into(),
             account_id: "123456789012".into(),
         };
-        Lambda::new(LambdaSettings::default(), &aws)
+        Lambda::new(&LambdaSettings::default(), &aws)
     }
 
     fn variables(record: serde_json::Value) -> HashMap<&'static str, String> {

@@ -62,9 +62,15 @@ async fn server(function: &Function) -> (Server, Arc<End>) {
         whole: 64 * 1024,
         ..AnswerLimits::new(&LimitsSettings::default())
     };
-    let mut server = Server::bind(LOCAL, function, &lambda(), limits)
-        .await
-        .unwrap();
+    let mut server = Server::bind(
+        LOCAL,
+        function,
+        &lambda(),
+        limits,
+        &tokio_util::sync::CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     let end = Arc::new(End::default());
     server.serve(function, Arc::clone(&end), &TaskTracker::new());
     (server, end)

@@ -10,6 +10,7 @@ mod emit;
 mod footprint;
 mod function;
 mod http;
+mod lambda;
 mod load;
 mod loss;
 mod machine;
@@ -24,6 +25,7 @@ mod tls;
 mod warm;
 
 pub use function::serve;
+pub use lambda::ask;
 pub use report::{Report, Row, Target};
 pub use selection::{Selection, names};
 
@@ -44,6 +46,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
     checks::measure(selection, &cores, &mut report).await?;
+    lambda::measure(selection, &cores, &mut report).await?;
     tls::measure(selection, &cores, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;
     queues::measure(selection, &mut report).await?;

@@ -57,6 +57,7 @@ async fn run(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Body>,
         "request": context.request_id,
         "trace": context.xray_trace_id,
         "client": context.client_context,
+        "log_stream": context.env_config.log_stream,
         "in_flight_max": IN_FLIGHT_MAX.load(Ordering::SeqCst),
         "pid": std::process::id(),
     })))

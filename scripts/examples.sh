@@ -9,6 +9,9 @@ root=$PWD
 names=("$@")
 [ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd examples && printf '%s\n' */Cargo.toml | xargs dirname)
 
+# Named, since flags for a static link would go for procedural macros, too, where the target is not.
+target=$(rustc --version --verbose | sed -n 's/^host: //p')
+
 for name in "${names[@]}"; do
   [ -e "examples/$name/Cargo.toml" ] || {
     echo "examples: there is no example '$name' in examples/" >&2
@@ -18,8 +21,8 @@ for name in "${names[@]}"; do
   (
     cd "examples/$name"
     env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET \
-      cargo build --release --quiet --locked --target-dir "$root/target/examples"
+      cargo build --release --quiet --locked --target "$target" --target-dir "$root/target/examples"
   )
   mkdir -p target/examples/bin
-  ln -f "target/examples/release/$name" "target/examples/bin/$name"
+  ln -f "target/examples/$target/release/$name" "target/examples/bin/$name"
 done

@@ -11,6 +11,7 @@ mod emit;
 mod footprint;
 mod function;
 mod http;
+mod lambda;
 mod load;
 mod loss;
 mod machine;
@@ -25,6 +26,7 @@ mod tls;
 mod warm;
 
 pub use function::serve;
+pub use lambda::ask;
 pub use report::{Report, Row, Target};
 pub use selection::{Selection, names};
 
@@ -45,6 +47,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     footprint::measure(selection, &mut report).await?;
     warm::measure(selection, &cores, &mut report).await?;
     checks::measure(selection, &cores, &mut report).await?;
+    lambda::measure(selection, &cores, &mut report).await?;
     tls::measure(selection, &cores, &mut report).await?;
     aws::measure(selection, &mut report).await?;
     emit::measure(selection, &cores, &mut report).await?;

@@ -61,6 +61,18 @@ impl Record {
         self.set("provider", "contract", json!("stdio"))
     }
 
+    /// Asks AWS Lambda's Runtime API for invocations.
+    #[must_use]
+    pub fn lambda(self) -> Self {
+        self.set("provider", "contract", json!("lambda"))
+    }
+
+    /// Reaches nothing beside its node.
+    #[must_use]
+    pub fn no_network(self) -> Self {
+        self.set("sandbox", "network", json!(false))
+    }
+
     /// Adds an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

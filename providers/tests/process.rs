@@ -11,13 +11,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{LimitsSettings, LogsSettings};
+use config::settings::{AwsSettings, LambdaSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Effect, Function, Generation, NodeId};
 use providers::output::Line;
 use providers::process::{Process, Setup};
 use providers::{
-    AnswerLimits, Callers, Error, Launch, LaunchSpec, Life, Outputs, SecretDirs, Secrets,
+    AnswerLimits, Callers, Error, Lambda, Launch, LaunchSpec, Life, Outputs, SecretDirs, Secrets,
 };
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -48,6 +48,7 @@ fn with_callers(outputs: &Outputs, callers: &Callers) -> Process {
         outputs: outputs.clone(),
         callers: callers.clone(),
         secrets: SecretDirs::open(Path::new("/dev/shm"), &NodeId::random()),
+        lambda: Lambda::new(&LambdaSettings::default(), &AwsSettings::default()),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     })

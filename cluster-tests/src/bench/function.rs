@@ -22,7 +22,7 @@ use crate::ports::Ports;
 use crate::process::Process;
 use crate::wait::until;
 
-const ANSWER: &[u8] = br#"{"ok":true}"#;
+pub(super) const ANSWER: &[u8] = br#"{"ok":true}"#;
 
 /// This program, which is the function where it is told to serve.
 pub(super) fn program() -> anyhow::Result<String> {

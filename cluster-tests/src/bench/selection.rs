@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 
 use super::cell::{COMPARISONS, Cell};
-use super::{aws, checks, cold, emit, footprint, loss, queues, registry, tls};
+use super::{aws, checks, cold, emit, footprint, lambda, loss, queues, registry, tls};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]
@@ -88,6 +88,7 @@ pub fn names() -> Vec<String> {
         .iter()
         .chain(&aws::NAMES)
         .chain(&checks::NAMES)
+        .chain(&lambda::NAMES)
         .chain(&tls::NAMES)
         .chain(&queues::NAMES)
         .chain(&registry::NAMES)

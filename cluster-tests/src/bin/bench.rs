@@ -8,6 +8,7 @@ use cluster_tests::bench::{self, Selection};
 
 const USAGE: &str = "bench [--only ROW,...] [--rounds N] [--seconds S]
 bench serve [--port N]
+bench ask
 
 Measures the warm path, forwards, cold starts, the loss of a node, memory and start-up, prints a table and
 writes target/bench/results.json. Ends with 0 when everything was measured, whether or not the targets are met.
@@ -16,7 +17,8 @@ writes target/bench/results.json. Ends with 0 when everything was measured, whet
   --rounds N      how often each load is run (5)
   --seconds S     how long each load is run (1)
 
-serve is the function that is called; it listens on --port or on $PORT.
+serve is the function that is called; it listens on --port or on $PORT. ask is one that asks the Runtime API of AWS Lambda, at
+$AWS_LAMBDA_RUNTIME_API, for its invocations.
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,6 +26,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1).peekable();
     if arguments.next_if(|first| first == "serve").is_some() {
         bench::serve(port(arguments)?).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.next_if(|first| first == "ask").is_some() {
+        bench::ask().await?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(selection) = selection(arguments)? else {

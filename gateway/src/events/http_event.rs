@@ -409,6 +409,7 @@ fn passed_headers(fields: &HeaderMap, host: &str, shared: &Shared) -> Vec<(Strin
         !is_told
             && !is_hop_by_hop(name.as_str())
             && !name.as_str().starts_with("x-hearth-")
+            && !name.as_str().starts_with("lambda-runtime-")
             && !is_credential(name, shared)
             && !dropped.iter().any(|option| option == name.as_str())
     };

@@ -30,7 +30,8 @@ pub(super) async fn listen(
     let gateway =
         gateway.ok_or_else(|| failed("its network has no gateway to listen at".to_owned()))?;
     let setup = &docker.shared.setup;
-    let bound = Server::bind(gateway, &spec.function, &setup.lambda, setup.answer_limits).await;
+    let (limits, stop) = (setup.answer_limits, &setup.stop);
+    let bound = Server::bind(gateway, &spec.function, &setup.lambda, limits, stop).await;
     bound.map_err(|error| {
         failed(format!(
             "listening for its runtime at {gateway}, the gateway of its network: {error}; functions of the lambda contract need an \

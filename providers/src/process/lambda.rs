@@ -16,7 +16,8 @@ pub(super) async fn start(process: &Process, spec: &LaunchSpec) -> Result<Launch
     let until = Instant::from_std(spec.deadline.moment());
     let (setup, function) = (&process.shared.setup, &spec.function);
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let bound = Server::bind(local, function, &setup.lambda, setup.answer_limits).await;
+    let (limits, stop) = (setup.answer_limits, &setup.stop);
+    let bound = Server::bind(local, function, &setup.lambda, limits, stop).await;
     let mut server = bound.map_err(|error| Error::StartFailed {
         why: format!("listening for its runtime: {error}"),
     })?;

@@ -10,11 +10,11 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use config::settings::{DockerSettings, LimitsSettings, LogsSettings};
+use config::settings::{AwsSettings, DockerSettings, LambdaSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Generation, NodeId};
 use providers::docker::{Docker, Setup};
-use providers::{AnswerLimits, Callers, Launch, Outputs, SecretDirs};
+use providers::{AnswerLimits, Callers, Lambda, Launch, Outputs, SecretDirs};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +144,7 @@ pub(crate) fn setup(
         outputs: sandbox.outputs.clone(),
         callers: sandbox.callers.clone(),
         secrets: SecretDirs::open(Path::new("/dev/shm"), node),
+        lambda: Lambda::new(&LambdaSettings::default(), &AwsSettings::default()),
         tasks: TaskTracker::new(),
         stop: sandbox.stop.clone(),
     }

@@ -32,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Server {
-    /// Listens at a port of its own.
+    /// Listens at a port of its own, until `stop` is cancelled at the latest.
     ///
     /// # Errors
     /// When the address is none of this machine's, or no port is free.
@@ -41,9 +41,10 @@ impl Server {
         function: &Function,
         lambda: &Lambda,
         limits: AnswerLimits,
+        stop: &CancellationToken,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind((ip, 0)).await?;
-        let shared = Shared::new(function, lambda.clone(), limits);
+        let shared = Shared::new(function, lambda.clone(), limits, stop.child_token());
         Ok(Self {
             address: listener.local_addr()?,
             listener: Some(listener),

@@ -87,7 +87,12 @@ pub(super) enum NotKept {
 }
 
 impl Shared {
-    pub(super) fn new(function: &Function, lambda: Lambda, limits: AnswerLimits) -> Self {
+    pub(super) fn new(
+        function: &Function,
+        lambda: Lambda,
+        limits: AnswerLimits,
+        closed: CancellationToken,
+    ) -> Self {
         let slots = usize::try_from(function.limits().concurrency).unwrap_or(usize::MAX);
         Self {
             state: Mutex::new(State::new(slots)),
@@ -96,7 +101,7 @@ impl Shared {
             caller: SetOnce::new(),
             has_warned: AtomicBool::new(false),
             broken: CancellationToken::new(),
-            closed: CancellationToken::new(),
+            closed,
             lambda,
             limits,
             connections: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::testing::{Server, check_ok};
+use crate::testing::{Server, check_ok, parse};
 
 const ALIAS: &str = r#"{"space":"default","functionId":"hello","name":"prod","version":3,"weights":{"4":0.1},"canary":{"header":"x-canary","value":"1","version":4},"previous":{"version":2}}"#;
 
@@ -56,35 +56,29 @@ fn aliases_are_listed_shown_and_deleted() {
 
 #[test]
 fn a_mistake_is_told_without_a_node() {
+    let set = |words: &str| format!("alias set f {words}");
     for (words, expected) in [
-        ("alias set f a", "--version <VERSION>"),
+        ("a", "--version <VERSION>"),
+        ("7 --version 1", "an alias's name has more than digits"),
+        ("a --version 0", "a version is a whole number from 1"),
+        ("a --version 1 --weight 2", "such as 4=0.1"),
         (
-            "alias set f 7 --version 1",
-            "an alias's name has more than digits",
-        ),
-        (
-            "alias set f a --version 0",
-            "a version is a whole number from 1",
-        ),
-        ("alias set f a --version 1 --weight 2", "such as 4=0.1"),
-        (
-            "alias set f a --version 1 --weight 2=2",
+            "a --version 1 --weight 2=2",
             "the share is 2, expected 0 to 1",
         ),
+        ("a --version 1 --canary-header x", "such as x-canary=1:4"),
+    ] {
+        let error = parse(&set(words)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{words}: {error}");
+    }
+    for (words, expected) in [
+        ("a --version 1 --weight 1=0.5", "weights has version 1"),
         (
-            "alias set f a --version 1 --weight 1=0.5",
-            "weights has version 1",
-        ),
-        (
-            "alias set f a --version 1 --canary-header x",
-            "such as x-canary=1:4",
-        ),
-        (
-            "alias set f a --version 1 --canary-header =1:2",
+            "a --version 1 --canary-header =1:2",
             "canary.header is \"\"",
         ),
     ] {
-        let outcome = Server::new(&[]).run(words);
+        let outcome = Server::new(&[]).run(&set(words));
         assert_eq!(outcome.code, 64, "{words}");
         assert!(outcome.err.contains(expected), "{words}: {}", outcome.err);
     }

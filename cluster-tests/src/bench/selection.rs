@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 
 use super::cell::{COMPARISONS, Cell};
-use super::{checks, cold, emit, footprint, loss, queues, registry, tls};
+use super::{alias, checks, cold, emit, footprint, loss, queues, registry, tls};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]
@@ -90,6 +90,7 @@ pub fn names() -> Vec<String> {
         .chain(&tls::NAMES)
         .chain(&queues::NAMES)
         .chain(&registry::NAMES)
+        .chain(&alias::NAMES)
         .chain(&cold::NAMES)
         .chain(&loss::NAMES)
         .chain(&footprint::NAMES);

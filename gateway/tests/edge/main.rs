@@ -27,3 +27,4 @@ mod secrets;
 mod spaceless;
 mod subscriptions;
 mod support;
+mod versions;

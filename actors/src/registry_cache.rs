@@ -19,6 +19,7 @@ use protocol::{
     SecretRecord, Space,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -246,7 +247,8 @@ pub(crate) struct Args {
 )]
 pub(crate) enum Message {
     StoreListed(Kind, Listing, Pending),
-    StoreChanged(Kind, Vec<WatchEvent>, Pending),
+    /// Of one kind, and since when they are known.
+    StoreChanged(Kind, Vec<WatchEvent>, Instant, Pending),
     SnapshotRead(disk::Snapshot, Pending),
 }
 
@@ -293,9 +295,13 @@ impl Actor for RegistryCache {
         incarnation: &mut Incarnation,
     ) -> Result<(), ActorProcessingErr> {
         incarnation.depth.taken();
+        let mut told = None;
         match message {
             Message::StoreListed(kind, listing, _) => incarnation.state.on_listing(kind, listing),
-            Message::StoreChanged(kind, events, _) => incarnation.state.on_events(kind, events),
+            Message::StoreChanged(kind, events, heard, _) => {
+                incarnation.state.on_events(kind, events);
+                told = Some((kind, heard));
+            }
             // What the store said already is newer than any snapshot.
             Message::SnapshotRead(..) if incarnation.state.is_loaded() => return Ok(()),
             Message::SnapshotRead(snapshot, _) => {
@@ -309,16 +315,20 @@ impl Actor for RegistryCache {
                 }
             }
         }
-        incarnation.publish();
+        incarnation.publish(told);
         Ok(())
     }
 }
 
 impl Incarnation {
-    fn publish(&self) {
+    fn publish(&self, told: Option<(Kind, Instant)>) {
         // What is known in part is nothing to start from: neither for readers nor for the next start.
         if self.state.is_loaded() {
             self.publisher.store(self.state.registry());
+            if let Some((kind, heard)) = told {
+                metrics::histogram!("hearth_registry_swap_seconds", "records" => kind.name())
+                    .record(heard.elapsed());
+            }
             self.disk.write(self.state.snapshot());
         }
     }
@@ -357,9 +367,9 @@ async fn follow_kind(args: &Args, mailbox: &Mailbox<Message>, kind: Kind, mut li
             .await;
         let mut events = Vec::new();
         while is_heard && watch.recv_many(&mut events, EVENTS_AT_ONCE).await > 0 {
-            let events = std::mem::take(&mut events);
+            let (events, heard) = (std::mem::take(&mut events), Instant::now());
             is_heard = mailbox
-                .send(|pending| Message::StoreChanged(kind, events, pending))
+                .send(|pending| Message::StoreChanged(kind, events, heard, pending))
                 .await;
         }
         if !is_heard {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::admin::{self, AdminCommand};
+use crate::alias::{self, AliasArgs, AliasCommand};
 use crate::backup::{self, ExportArgs, ImportArgs};
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
@@ -23,6 +24,7 @@ use crate::secret::{self, SecretCommand};
 use crate::space::{self, SpaceCommand};
 use crate::subscription::{self, SubscriptionCommand};
 use crate::user::{self, UserCommand};
+use crate::version::{self, VersionCommand};
 
 /// The operator's subcommands.
 #[derive(Debug, Clone, Subcommand)]
@@ -30,6 +32,18 @@ pub enum Command {
     /// Register, invoke and look after functions
     #[command(subcommand, after_help = EXIT_CODES)]
     Function(FunctionCommand),
+
+    /// Publish versions of functions, which never change
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Version(VersionCommand),
+
+    /// Name versions, and say which of them gets how many calls
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Alias(AliasCommand),
+
+    /// Have all calls of an alias go where they all went before; again to undo that
+    #[command(after_help = EXIT_CODES)]
+    Rollback(AliasArgs),
 
     /// Bind events to functions
     #[command(subcommand, after_help = EXIT_CODES)]
@@ -149,6 +163,9 @@ async fn perform(
 ) -> Result<(), Failure> {
     match command {
         Command::Function(command) => function::run(options, command, console).await,
+        Command::Version(command) => version::run(options, command, console).await,
+        Command::Alias(command) => alias::run(options, command, console).await,
+        Command::Rollback(args) => alias::roll_back(options, args, console).await,
         Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::EventType(command) => event_type::run(options, command, console).await,
         Command::Execution(command) => execution::run(options, command, console).await,

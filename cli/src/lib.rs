@@ -4,6 +4,7 @@
 //! prints goes through a [`console::Console`], and it ends with one of the codes of [`EXIT_CODES`].
 
 mod admin;
+mod alias;
 mod api;
 mod backup;
 mod cluster;
@@ -31,6 +32,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod user;
+mod version;
 
 pub use command::{Command, run};
 pub use failure::{EXIT_CODES, usage_error};

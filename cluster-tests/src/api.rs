@@ -21,6 +21,8 @@ pub struct Answer {
     pub start: Option<String>,
     /// `x-hearth-route`: `local` or `forwarded`.
     pub route: Option<String>,
+    /// `x-hearth-version`: which version ran, where the call named one.
+    pub version: Option<String>,
     /// The code of `x-hearth-error`.
     pub error: Option<String>,
     /// The component of `x-hearth-error`.
@@ -106,6 +108,7 @@ impl Answer {
             node: header("x-hearth-node"),
             start: header("x-hearth-start"),
             route: header("x-hearth-route"),
+            version: header("x-hearth-version"),
             error,
             component,
             invocation: header("x-hearth-invocation"),

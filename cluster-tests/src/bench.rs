@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the entry; `docs/bench.md` says how to read what it prints.
 
+mod alias;
 mod aws;
 mod cell;
 mod checks;
@@ -53,6 +54,7 @@ pub async fn run(selection: &Selection) -> anyhow::Result<Report> {
     emit::measure(selection, &cores, &mut report).await?;
     queues::measure(selection, &mut report).await?;
     registry::measure(selection, &mut report).await?;
+    alias::measure(selection, &mut report).await?;
     cold::measure(selection, &mut report).await?;
     loss::measure(selection, &mut report).await?;
     Ok(report)

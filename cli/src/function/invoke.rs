@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use protocol::{ErrorCode, FunctionId, Space, api};
+use protocol::{ErrorCode, FunctionId, Qualifier, Space, api};
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,9 @@ use crate::options::{self, Options};
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(25 * 60 * 60);
 
 /// The headers that say where and how it ran, with the names `--verbose` gives them.
-const DETAILS: [(&str, &str); 5] = [
+const DETAILS: [(&str, &str); 6] = [
     ("node", "x-hearth-node"),
+    ("version", "x-hearth-version"),
     ("start", "x-hearth-start"),
     ("route", "x-hearth-route"),
     ("server-timing", "server-timing"),
@@ -32,6 +33,8 @@ Examples:
   # Without a payload the function gets null.
   hearth function invoke hello
   hearth function invoke hello --payload '{\"name\": \"Ada\"}'
+  # The version that the alias prod stands for.
+  hearth function invoke hello:prod
   # A text is a JSON string: the quotes are part of it.
   hearth function invoke wordcount --payload '\"to be or not to be\"'
   # From a pipe; where it ran and how long it took goes to standard error.
@@ -51,9 +54,9 @@ Exit codes:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InvokeArgs {
-    /// The function's id
-    #[arg(value_name = "ID", value_parser = super::function_id)]
-    id: FunctionId,
+    /// The function's id, or `ID:QUALIFIER`: the number of a version, or an alias
+    #[arg(value_name = "ID", value_parser = named)]
+    function: Named,
 
     /// The payload, any JSON
     #[arg(
@@ -89,10 +92,25 @@ pub struct InvokeArgs {
     callback: Option<String>,
 }
 
+/// A function, and which version of it, as the user wrote both.
+#[derive(Debug, Clone)]
+struct Named {
+    id: FunctionId,
+    text: String,
+}
+
+fn named(text: &str) -> Result<Named, String> {
+    let (id, _) = Qualifier::split(text).map_err(|error| error.to_string())?;
+    Ok(Named {
+        id: super::function_id(id.as_str())?,
+        text: text.to_owned(),
+    })
+}
+
 /// The body of `POST /invoke`; `protocol::api::InvokeRequest` is its reading side.
 #[derive(Serialize)]
 struct Body<'a> {
-    function_name: &'a FunctionId,
+    function_name: &'a str,
     payload: &'a RawValue,
     space: &'a Space,
     #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
@@ -120,7 +138,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let payload = payload(args, console)?;
     let body = Body {
-        function_name: &args.id,
+        function_name: &args.function.text,
         payload: &payload,
         space: &options.space,
         is_async: args.is_async,
@@ -137,7 +155,7 @@ pub(super) async fn run(
         show_details(&answer, console)?;
     }
     if !answer.status.is_success() {
-        return Err(failure(options, &args.id, &answer));
+        return Err(failure(options, &args.function.id, &answer));
     }
     if options.json {
         return Ok(console.json(&answer.text())?);

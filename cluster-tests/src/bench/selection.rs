@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 
 use super::cell::{COMPARISONS, Cell};
-use super::{aws, checks, cold, emit, footprint, lambda, loss, queues, registry, tls};
+use super::{
+    alias, aws, checks, cold, emit, footprint, lambda, loss, queues, registry, tls,
+};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]
@@ -92,6 +94,7 @@ pub fn names() -> Vec<String> {
         .chain(&tls::NAMES)
         .chain(&queues::NAMES)
         .chain(&registry::NAMES)
+        .chain(&alias::NAMES)
         .chain(&cold::NAMES)
         .chain(&loss::NAMES)
         .chain(&footprint::NAMES);

@@ -160,7 +160,7 @@ async fn what_is_not_there_is_told_in_aws_words() {
 async fn a_payload_has_its_limits() {
     let sandbox = Sandbox::with(|settings| {
         settings.lambda.payload_max = bytesize::ByteSize::b(10);
-        settings.aws.event_payload_max = bytesize::ByteSize::b(4);
+        settings.lambda.event_payload_max = bytesize::ByteSize::b(4);
     });
     let record = br#"{"functionId":"hello","type":"http","provider":{"url":"http://a.example/b"}}"#;
     let hello = Function::parse("default", None, record).unwrap();

@@ -28,3 +28,4 @@ mod secrets;
 mod spaceless;
 mod subscriptions;
 mod support;
+mod versions;

@@ -127,6 +127,17 @@ pub const METERS: &[Meter] = &[
             "histogram of how long the node took to read changed records and to make its index of them anew",
         )
     },
+    Meter {
+        kind: Kind::Histogram,
+        ..counter(
+            "hearth_registry_swap_seconds",
+            &[(
+                "records",
+                &["functions", "subscriptions", "versions", "aliases"],
+            )],
+            "histogram of the time from a change that the store told to the snapshot that calls go by",
+        )
+    },
     counter(
         "hearth_streams_total",
         &[("outcome", &["finished", "cut", "left"])],
@@ -363,6 +374,22 @@ pub const METERS: &[Meter] = &[
             "hearth_secrets",
             &[("space", &[])],
             "secrets that this node knows: the same on every node",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_versions",
+            &[("space", &[])],
+            "versions of functions that this node knows: the same on every node",
+        )
+    },
+    Meter {
+        kind: Kind::Gauge,
+        ..counter(
+            "hearth_aliases",
+            &[("space", &[])],
+            "aliases that this node knows: the same on every node",
         )
     },
     counter(

@@ -323,3 +323,34 @@ async fn a_secret_stays_as_long_as_a_version_names_it() {
         .unwrap();
     other.catalog.delete_secret("default", "db").await.unwrap();
 }
+
+#[tokio::test]
+async fn versions_and_aliases_move_with_a_backup_and_numbers_go_on() {
+    let (node, _, from) = two_nodes().await;
+    with_versions(&node, 3).await;
+    let target = json!({"version": 1, "weights": {"2": 0.5}});
+    let set = node
+        .catalog
+        .set_alias(alias("prod", &target), Expected::Any);
+    let set = set.await.unwrap();
+    node.catalog
+        .delete_version("default", "f", version(3))
+        .await
+        .unwrap();
+    let backup = |store: &Arc<MemoryStore>| {
+        let store = Arc::clone(store) as Arc<dyn Store>;
+        crate::Backup::new(Arc::clone(&store), crate::testing::vault(&store))
+    };
+    let records = backup(&from).export().await.unwrap();
+    let (node, _, into) = two_nodes().await;
+    backup(&into).import(&records, "test", None).await.unwrap();
+    let found = node.catalog.alias("default", "f", "prod").await.unwrap();
+    assert_eq!(found.alias, set.alias);
+    assert_eq!(
+        node.catalog.versions("default", "f").await.unwrap().len(),
+        2
+    );
+    node.catalog.update(numbered(9), None).await.unwrap();
+    let next = node.catalog.publish("default", "f", None, None);
+    assert_eq!(next.await.unwrap().published.version, version(4));
+}

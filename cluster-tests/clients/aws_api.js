@@ -56,8 +56,8 @@ main(async () => {
     assert.equal(answer.StatusCode, 202)
   })
   await step('one of a large payload', async () => {
-    const answer = await send(invoke('x'.repeat(2_000_000)))
-    assert.equal(JSON.parse(text(answer.Payload)).got.length, 2_000_000)
+    const answer = await send(invoke({ x: 'x'.repeat(2_000_000) }))
+    assert.equal(JSON.parse(text(answer.Payload)).got.x.length, 2_000_000)
   })
   await step('an answer that streams', async () => {
     const command = new InvokeWithResponseStreamCommand({ FunctionName: 'worker', Payload: '{"stream": ["a", "b", "c"]}' })
@@ -73,10 +73,14 @@ main(async () => {
   })
   await step('records are those of the space of the key', async () => {
     const { Functions: functions } = await send(new ListFunctionsCommand({}))
-    assert.deepEqual(functions.map(it => it.FunctionName), ['worker'])
-    await send(new PutFunctionConcurrencyCommand({ FunctionName: 'worker', ReservedConcurrentExecutions: 50 }))
-    const { Concurrency: limit } = await send(new GetFunctionCommand({ FunctionName: 'worker' }))
+    assert.deepEqual(functions.map(it => it.FunctionName), ['hook', 'worker'])
+    await send(new PutFunctionConcurrencyCommand({ FunctionName: 'hook', ReservedConcurrentExecutions: 50 }))
+    const { Concurrency: limit } = await send(new GetFunctionCommand({ FunctionName: 'hook' }))
     assert.equal(limit.ReservedConcurrentExecutions, 50)
+  })
+  await step('a process is changed by admins only', async () => {
+    const change = new PutFunctionConcurrencyCommand({ FunctionName: 'worker', ReservedConcurrentExecutions: 50 })
+    await refused('AccessDeniedException', 403, send(change))
   })
   await step('who has another secret is refused', async () => {
     const wrong = { ...keys.good, secretAccessKey: keys.reader.secretAccessKey }
@@ -102,7 +106,7 @@ main(async () => {
   await step('a key does no more than it may', async () => {
     await send(new GetFunctionCommand({ FunctionName: 'worker' }), keys.reader)
     await refused('AccessDeniedException', 403, send(invoke({}), keys.reader))
-    const change = new UpdateFunctionConfigurationCommand({ FunctionName: 'worker', Timeout: 5 })
+    const change = new UpdateFunctionConfigurationCommand({ FunctionName: 'hook', Timeout: 5 })
     await refused('AccessDeniedException', 403, send(change, keys.reader))
   })
   await step('a request without a signature is refused', async () => {

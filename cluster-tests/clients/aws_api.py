@@ -93,7 +93,7 @@ def queued():
     path = f"v1/spaces/default/executions/{answer['ResponseMetadata']['RequestId']}"
 
     def ended():
-        with urllib.request.urlopen(nodes[0]["functions"] + path) as told:
+        with urllib.request.urlopen(f"{nodes[0]['functions']}/{path}") as told:
             return json.load(told)["status"] == "succeeded"
 
     until("it is run from the queue", ended)

@@ -68,6 +68,7 @@ impl Operation {
             .replace("execute/{id}", &format!("execute/{}", other.function))
             .replace("{id}", &other.user)
             .replace("{arn}", &other.function)
+            .replace("{alias}", "nobody")
             .replace("{name}", "nobody")
             .replace("{path}", "nowhere");
         match self.tag.as_str() {

@@ -57,7 +57,7 @@ async fn boto3_calls_and_changes_functions_on_three_nodes() {
         .node(2)
         .config(Method::POST, path, Some(&raw()))
         .await;
-    assert!(registered.is_ok(), "{}", registered.summary());
+    assert_eq!(registered.status, 201, "{}", registered.summary());
     sandbox.wait_known("raw").await;
     let told = told("aws_api.py", boto3("aws_api.py", &sandbox)).await;
     assert!(told.contains("ok: it is removed"), "{told}");
@@ -80,12 +80,13 @@ async fn the_sdk_for_javascript_signs_with_access_keys() {
     let sandbox = Sandbox::builder().nodes(3).auth_required().start().await;
     let person = Person::sign_up(&sandbox).await;
     let path = format!("/v1/spaces/{SPACE}/functions");
-    let record = worker("worker");
-    let registered = sandbox
-        .node(1)
-        .config(Method::POST, &path, Some(record.json()));
-    let registered = registered.await;
-    assert!(registered.is_ok(), "{}", registered.summary());
+    let hook = Record::http("hook", "https://example.com/");
+    let node = sandbox.node(1);
+    for record in [worker("worker"), hook] {
+        let registered = node.config(Method::POST, &path, Some(record.json()));
+        let registered = registered.await;
+        assert_eq!(registered.status, 201, "{}", registered.summary());
+    }
     let good = person.access_key(&["invoke", "read", "write"]).await;
     let reader = person.access_key(&["read"]).await;
     let revoked = person.access_key(&["invoke"]).await;

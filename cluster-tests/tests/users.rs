@@ -460,6 +460,12 @@ async fn the_command_line_walks_through_an_account() {
     std::fs::write(&key_file, &key).unwrap();
     let with_key = format!("--token-file {}", key_file.display());
     check(&format!("{with_key} user me"), 0, id);
+    let pair = check(
+        "key create sdk --scope invoke --aws",
+        0,
+        "AWS_ACCESS_KEY_ID=HKIA",
+    );
+    assert!(pair.contains("\nAWS_SECRET_ACCESS_KEY="), "{pair}");
     let listed = check("key list", 0, "ci");
     let key_id = listed.lines().nth(1).unwrap().split(' ').next().unwrap();
     check(&format!("key revoke {key_id}"), 0, "revoked");

@@ -44,7 +44,7 @@ pub(super) async fn measure(selection: &Selection, report: &mut Report) -> anyho
     let path = format!("/v1/spaces/{SPACE}/functions");
     let node = sandbox.node(0);
     let registered = node.config(Method::POST, &path, Some(record.json())).await;
-    ensure!(registered.is_ok(), "{}", registered.summary());
+    ensure!(registered.status == 201, "{}", registered.summary());
     let ports = Ports::reserve();
     let function = Upstream::start(sandbox.dir(), &ports).await?;
     let mut boto3 = tokio::process::Command::new(program::library("venv/bin/python"));

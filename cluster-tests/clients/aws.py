@@ -52,7 +52,7 @@ def make():
     client("firehose").create_delivery_stream(
         DeliveryStreamName="delivery", S3DestinationConfiguration=target
     )
-    # Functions answer a text of moto's, since code would need containers.
+    # Functions answer what they are sent, since code would need containers.
     moto("config", json.dumps({"lambda": {"use_docker": False}}))
     # Called by its name: of an ARN, moto checks another signature than AWS, as its server has decoded the path.
     client("lambda").create_function(
@@ -62,7 +62,9 @@ def make():
         Handler="f.f",
         Code={"ZipFile": b"not run"},
     )
-    actions = ["kinesis:PutRecord", "firehose:PutRecord", "sqs:SendMessage", "lambda:InvokeFunction"]
+    # moto names the last one after its request, AWS after what it does.
+    calls = ["lambda:Invoke", "lambda:InvokeFunction"]
+    actions = ["kinesis:PutRecord", "firehose:PutRecord", "sqs:SendMessage", *calls]
     allow = {"Effect": "Allow", "Action": actions, "Resource": "*"}
     policy = {"Version": "2012-10-17", "Statement": [allow]}
     made = {

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use crate::admin::{self, AdminCommand};
 use crate::backup::{self, ExportArgs, ImportArgs};
+use crate::build::{self, BuildArgs};
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
 use crate::credentials;
@@ -16,17 +17,28 @@ use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
 use crate::key::{self, KeyCommand};
 use crate::login::{self, LoginArgs};
+use crate::new::{self, NewArgs};
 use crate::options::Options;
 use crate::ready::{self, ReadyArgs};
 use crate::schedule::{self, ScheduleCommand};
 use crate::secret::{self, SecretCommand};
 use crate::space::{self, SpaceCommand};
 use crate::subscription::{self, SubscriptionCommand};
+use crate::up::{self, UpArgs};
 use crate::user::{self, UserCommand};
 
 /// The operator's subcommands.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// Make a function of your own: a directory with its code, its test and its Dockerfile
+    New(NewArgs),
+
+    /// Build a function of your own, register it and invoke it
+    Up(UpArgs),
+
+    /// Build the image of a function of your own
+    Build(BuildArgs),
+
     /// Register, invoke and look after functions
     #[command(subcommand, after_help = EXIT_CODES)]
     Function(FunctionCommand),
@@ -128,6 +140,8 @@ async fn log_in(options: &Options, command: &Command) -> Result<Option<Options>,
     let needs_none = matches!(
         command,
         Command::Login(_)
+            | Command::New(_)
+            | Command::Build(_)
             | Command::Ready(_)
             | Command::User(UserCommand::SignUp(_))
             | Command::Admin(AdminCommand::Init(_))
@@ -148,6 +162,9 @@ async fn perform(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     match command {
+        Command::New(args) => new::run(options, args, console),
+        Command::Up(args) => up::run(options, args, console).await,
+        Command::Build(args) => build::run(options, args, console).await,
         Command::Function(command) => function::run(options, command, console).await,
         Command::Subscription(command) => subscription::run(options, command, console).await,
         Command::EventType(command) => event_type::run(options, command, console).await,

@@ -104,7 +104,7 @@ async fn delete(
 }
 
 /// Reads a function's id. `.` and `..` are refused: in a URL they mean another path, however they are written.
-fn function_id(text: &str) -> Result<FunctionId, String> {
+pub(crate) fn function_id(text: &str) -> Result<FunctionId, String> {
     match text {
         "." | ".." => Err("this id can not stand in a URL".to_owned()),
         _ => text

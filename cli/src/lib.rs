@@ -6,11 +6,13 @@
 mod admin;
 mod api;
 mod backup;
+mod build;
 mod cluster;
 mod command;
 mod console;
 mod credentials;
 mod dead_letter;
+mod engine;
 mod event_type;
 mod execution;
 mod failure;
@@ -19,16 +21,21 @@ mod help;
 mod json;
 mod key;
 mod login;
+mod manifest;
+mod new;
 mod options;
 mod password;
+mod program;
 mod ready;
 mod schedule;
 mod secret;
 mod space;
 mod subscription;
 mod table;
+mod template;
 #[cfg(test)]
 mod testing;
+mod up;
 mod user;
 
 pub use command::{Command, run};

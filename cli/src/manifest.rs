@@ -103,14 +103,17 @@ impl Manifest {
             .canonicalize()
             .map_err(|error| Failure::usage(format!("cannot find {}: {error}", dir.display())))?;
         let manifest = Self::parse(dir, shown, &text)?;
-        let image = manifest.image_name()?;
-        let space: Space = "default".parse().expect("it is a space's name");
-        manifest.record(&space, Runs::Image(&image))?;
-        if manifest.file.process.is_some() {
-            manifest.record(&space, Runs::Process("checked"))?;
-        }
-        manifest.payload()?;
+        manifest.check()?;
         Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let space: Space = "default".parse().expect("it is a space's name");
+        self.record(&space, Runs::Image(&self.image_name()?))?;
+        if self.file.process.is_some() {
+            self.record(&space, Runs::Process("checked"))?;
+        }
+        self.payload().map(drop)
     }
 
     fn parse(dir: PathBuf, shown: String, text: &str) -> Result<Self, Failure> {

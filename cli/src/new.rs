@@ -95,3 +95,55 @@ fn make(parent: &Path, args: &NewArgs) -> Result<(), Failure> {
 fn unwritten(path: &str, error: &io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("cannot make {path}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(lang: Language, name: &str) -> NewArgs {
+        let name = name.parse().unwrap();
+        NewArgs { lang, name }
+    }
+
+    #[test]
+    fn every_file_is_made() {
+        let parent = tempfile::tempdir().unwrap();
+        for (lang, name) in [
+            (Language::Rust, "in.rust"),
+            (Language::Python, "python"),
+            (Language::Node, "Node"),
+            (Language::Go, "go_1"),
+        ] {
+            make(parent.path(), &args(lang, name)).unwrap();
+            let dir = parent.path().join(name);
+            for file in lang.files() {
+                let text = fs::read_to_string(dir.join(file.path)).unwrap();
+                assert!(!text.is_empty(), "{lang:?} {}", file.path);
+            }
+            let manifest = fs::read_to_string(dir.join("hearth.toml")).unwrap();
+            assert!(manifest.contains(&format!("functionId = \"{name}\"")));
+        }
+    }
+
+    #[test]
+    fn what_is_there_already_stays_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("hello"), "mine").unwrap();
+        let failure = make(parent.path(), &args(Language::Go, "hello")).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        let message = &failure.message;
+        assert!(message.starts_with("NAME is "), "{message}");
+        assert!(message.contains("expected a new one"), "{message}");
+        let kept = fs::read_to_string(parent.path().join("hello")).unwrap();
+        assert_eq!(kept, "mine");
+    }
+
+    #[test]
+    fn a_directory_that_can_not_be_made_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let nowhere = parent.path().join("nowhere");
+        let failure = make(&nowhere, &args(Language::Node, "hello")).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        assert!(failure.message.contains("nowhere/hello"), "{failure}");
+    }
+}

@@ -130,13 +130,6 @@ fn package(id: &FunctionId) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Language; 4] = [
-        Language::Rust,
-        Language::Python,
-        Language::Node,
-        Language::Go,
-    ];
-
     #[test]
     fn packages_are_named_as_their_tools_want() {
         let check = |id: &str, expected: &str| {
@@ -153,10 +146,12 @@ mod tests {
     #[test]
     fn nothing_is_left_to_fill_in() {
         let id = "hello".parse().unwrap();
-        for language in ALL {
+        for language in Language::value_variants() {
             for file in language.files() {
                 let text = file.render(&id);
-                assert!(!text.contains("{{"), "{language:?} {}: {text}", file.path);
+                for name in ["{{name}}", "{{package}}"] {
+                    assert!(!text.contains(name), "{language:?} {}: {text}", file.path);
+                }
                 assert!(text.ends_with('\n'), "{language:?} {}", file.path);
             }
         }
@@ -164,7 +159,7 @@ mod tests {
 
     #[test]
     fn each_has_what_every_function_has() {
-        for language in ALL {
+        for language in Language::value_variants() {
             let has = |path: &str| language.files().iter().any(|file| file.path == path);
             for path in [
                 "hearth.toml",
@@ -179,10 +174,34 @@ mod tests {
         }
     }
 
+    /// No Go is installed where these tests run: what `go` would complain of first.
+    #[test]
+    fn the_module_of_go_is_well_formed() {
+        let id = "2Fast.Mail".parse().unwrap();
+        let rendered = |path: &str| {
+            let file = GO.iter().find(|file| file.path == path);
+            file.unwrap().render(&id)
+        };
+        // Patterns with a method are those of 1.22, the least that the module asks for.
+        assert_eq!(
+            rendered("go.mod"),
+            "module example.com/fn-2fast-mail\n\ngo 1.22\n"
+        );
+        for path in ["main.go", "main_test.go"] {
+            let text = rendered(path);
+            let code = text.lines().find(|line| !line.starts_with("//"));
+            assert_eq!(code, Some("package main"), "{path}");
+            let count = |bracket: char| text.matches(bracket).count();
+            assert_eq!(count('('), count(')'), "{path}");
+            // As gofmt indents.
+            assert!(!text.lines().any(|line| line.starts_with(' ')), "{path}");
+        }
+    }
+
     /// Images run as nobody, and say which port they listen on.
     #[test]
     fn images_do_not_run_as_root() {
-        for language in ALL {
+        for language in Language::value_variants() {
             let dockerfile = language.files().iter().find(|it| it.path == "Dockerfile");
             let text = dockerfile.unwrap().text;
             let last = text.rsplit("FROM ").next().unwrap();

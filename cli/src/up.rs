@@ -75,6 +75,9 @@ pub(crate) async fn run(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.source.dir, console)?;
+    if args.process {
+        manifest.process()?;
+    }
     let payload = match &args.payload {
         Some(text) => invoke::json(text, "the payload")?,
         None => manifest.payload()?,
@@ -221,3 +224,6 @@ fn tell(answer: &Answer, took: Duration, console: &mut Console<'_>) -> Result<()
     let took = humantime::format_duration(took);
     Ok(writeln!(console.err, "ran on {node}{start}, in {took}")?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 const EXAMPLES: &str = "\
 Examples:
   hearth up
-  # Without a container engine, on a node of this machine that runs with --allow-process, as `hearth dev` does.
+  # Without a container engine, on a node of this machine that may run commands.
   hearth up --process
   hearth up --payload '{\"name\": \"Ada\"}'
   # For a cluster: nodes get the image from the registry.
@@ -49,7 +49,7 @@ pub struct UpArgs {
     how: How,
 
     /// Run the command of hearth.toml's `process`, in the directory, and not a container
-    #[arg(long, conflicts_with_all = ["engine", "push"])]
+    #[arg(long, conflicts_with = "push")]
     process: bool,
 
     /// The payload of the invocation, any JSON [default: hearth.toml's]

@@ -32,9 +32,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format, *args):
-        """Leaves the log to what the function itself prints."""
-
 
 def server(host, port):
     return ThreadingHTTPServer((host, port), Handler)

@@ -124,7 +124,9 @@ pub async fn run(options: Options, command: Command) -> ExitCode {
 /// Runs a subcommand, prints its failure, and returns the exit code.
 pub(crate) async fn execute(options: &Options, command: &Command, console: &mut Console<'_>) -> u8 {
     let outcome = match log_in(options, command).await {
-        Ok(Some(options)) => perform(&options, command, console).await,
+        Ok(Some(options)) => perform(&options, command, console)
+            .await
+            .map_err(|failure| own_space(&options, failure)),
         Ok(None) => perform(options, command, console).await,
         Err(failure) => Err(failure),
     };
@@ -154,6 +156,20 @@ async fn log_in(options: &Options, command: &Command) -> Result<Option<Options>,
         login: Some(login),
         ..options.clone()
     }))
+}
+
+/// Who has just logged in may do nothing in the space that is meant when none is named.
+fn own_space(options: &Options, failure: Failure) -> Failure {
+    let about = format!("in space {}", options.space);
+    match &options.login {
+        Some(login) if failure.exit == Exit::Unauthorised && failure.message.contains(&about) => {
+            failure.hint(format!(
+                "{} has a space of their own, u-ID, with the id that `hearth user me` shows: --space u-ID or HEARTH_SPACE",
+                login.email
+            ))
+        }
+        _ => failure,
+    }
 }
 
 async fn perform(

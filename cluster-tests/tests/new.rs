@@ -264,6 +264,8 @@ async fn with_authentication_on_the_login_is_used() {
         .rsplit(' ')
         .next()
         .expect("it ends with the id");
+    let elsewhere = ["in space default", "--space u-ID", "HEARTH_SPACE"];
+    user.refused("greet", "up --process", 77, &elsewhere).await;
     let own = format!("up --process --space u-{id}");
     user.refused("greet", &own, 77, &["admin"]).await;
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::admin::{self, AdminCommand};
 use crate::alias::{self, AliasArgs, AliasCommand};
 use crate::backup::{self, ExportArgs, ImportArgs};
+use crate::build::{self, BuildArgs};
 use crate::cluster::{self, ClusterArgs};
 use crate::console::{Console, with_process_streams};
 use crate::credentials;
@@ -17,18 +18,29 @@ use crate::failure::{EXIT_CODES, Exit, Failure};
 use crate::function::{self, FunctionCommand};
 use crate::key::{self, KeyCommand};
 use crate::login::{self, LoginArgs};
+use crate::new::{self, NewArgs};
 use crate::options::Options;
 use crate::ready::{self, ReadyArgs};
 use crate::schedule::{self, ScheduleCommand};
 use crate::secret::{self, SecretCommand};
 use crate::space::{self, SpaceCommand};
 use crate::subscription::{self, SubscriptionCommand};
+use crate::up::{self, UpArgs};
 use crate::user::{self, UserCommand};
 use crate::version::{self, VersionCommand};
 
 /// The operator's subcommands.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// Make a function of your own: a directory with its code, its test and its Dockerfile
+    New(NewArgs),
+
+    /// Build a function of your own, register it and invoke it
+    Up(UpArgs),
+
+    /// Build the image of a function of your own
+    Build(BuildArgs),
+
     /// Register, invoke and look after functions
     #[command(subcommand, after_help = EXIT_CODES)]
     Function(FunctionCommand),
@@ -126,7 +138,9 @@ pub async fn run(options: Options, command: Command) -> ExitCode {
 /// Runs a subcommand, prints its failure, and returns the exit code.
 pub(crate) async fn execute(options: &Options, command: &Command, console: &mut Console<'_>) -> u8 {
     let outcome = match log_in(options, command).await {
-        Ok(Some(options)) => perform(&options, command, console).await,
+        Ok(Some(options)) => perform(&options, command, console)
+            .await
+            .map_err(|failure| own_space(&options, failure)),
         Ok(None) => perform(options, command, console).await,
         Err(failure) => Err(failure),
     };
@@ -142,6 +156,8 @@ async fn log_in(options: &Options, command: &Command) -> Result<Option<Options>,
     let needs_none = matches!(
         command,
         Command::Login(_)
+            | Command::New(_)
+            | Command::Build(_)
             | Command::Ready(_)
             | Command::User(UserCommand::SignUp(_))
             | Command::Admin(AdminCommand::Init(_))
@@ -156,12 +172,29 @@ async fn log_in(options: &Options, command: &Command) -> Result<Option<Options>,
     }))
 }
 
+/// Who has just logged in may do nothing in the space that is meant when none is named.
+fn own_space(options: &Options, failure: Failure) -> Failure {
+    let about = format!("in space {}", options.space);
+    match &options.login {
+        Some(login) if failure.exit == Exit::Unauthorised && failure.message.contains(&about) => {
+            failure.hint(format!(
+                "{} has a space of their own, u-ID, with the id that `hearth user me` shows: --space u-ID or HEARTH_SPACE",
+                login.email
+            ))
+        }
+        _ => failure,
+    }
+}
+
 async fn perform(
     options: &Options,
     command: &Command,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     match command {
+        Command::New(args) => new::run(options, args, console),
+        Command::Up(args) => up::run(options, args, console).await,
+        Command::Build(args) => build::run(options, args, console).await,
         Command::Function(command) => function::run(options, command, console).await,
         Command::Version(command) => version::run(options, command, console).await,
         Command::Alias(command) => alias::run(options, command, console).await,

@@ -19,6 +19,7 @@ mod register;
 #[derive(Debug, Clone, Subcommand)]
 pub enum FunctionCommand {
     /// Register a function, or replace its record with `--update`
+    #[command(visible_alias = "add")]
     Register(Box<register::RegisterArgs>),
 
     /// List the functions of the space

@@ -1,17 +1,19 @@
 //! The operator's command: registers, invokes and looks at functions and the cluster, over the HTTP APIs only.
 //!
-//! It knows no store, no gossip and no engine, so whatever it can do, any HTTP client can do as well. Everything it
-//! prints goes through a [`console::Console`], and it ends with one of the codes of [`EXIT_CODES`].
+//! It knows no store, no gossip and no engine, so whatever it asks of a node, any HTTP client can ask as well; images are built by
+//! the engine's own program. Everything it prints goes through a [`console::Console`], and it ends with one of the codes of [`EXIT_CODES`].
 
 mod admin;
 mod alias;
 mod api;
 mod backup;
+mod build;
 mod cluster;
 mod command;
 mod console;
 mod credentials;
 mod dead_letter;
+mod engine;
 mod event_type;
 mod execution;
 mod failure;
@@ -20,8 +22,11 @@ mod help;
 mod json;
 mod key;
 mod login;
+mod manifest;
+mod new;
 mod options;
 mod password;
+mod program;
 mod ready;
 mod records;
 mod schedule;
@@ -29,8 +34,10 @@ mod secret;
 mod space;
 mod subscription;
 mod table;
+mod template;
 #[cfg(test)]
 mod testing;
+mod up;
 mod user;
 mod version;
 

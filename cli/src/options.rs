@@ -78,9 +78,16 @@ pub struct Options {
     #[arg(long, global = true, help_heading = HEADING)]
     pub json: bool,
 
-    /// Space the function lives in
-    #[arg(long, global = true,
-        help_heading = HEADING, value_name = "SPACE", default_value = "default")]
+    /// Space the function lives in; a user's own is u- and the id that `hearth user me` shows
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "HEARTH_SPACE",
+        hide_env_values = true,
+        value_name = "SPACE",
+        default_value = "default"
+    )]
     pub space: Space,
 
     /// How long to wait for an answer, such as `500ms`, `30s` or `5m` [default: 60s; `invoke`: until the node answers]

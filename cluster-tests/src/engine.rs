@@ -137,6 +137,36 @@ impl Engine {
         NAME
     }
 
+    /// Makes an image of a program of this machine and the libraries it is linked with, which is found on the image's `PATH`.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub async fn program_image(&self, dir: &Path, program: &str, image: &str) {
+        let paths = std::env::var("PATH").unwrap_or_default();
+        let found = paths.split(':').map(|dir| Path::new(dir).join(program));
+        let found = found.into_iter().find(|file| file.is_file());
+        let found = found.unwrap_or_else(|| panic!("make deps installs {program}"));
+        let linked = Command::new("ldd").arg(&found).output().expect("run ldd");
+        let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+        // `libc.so.6 => /lib/… (0x…)`, or the path alone.
+        let libraries = linked
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        let archive = dir.join(format!("{program}.tar"));
+        let packed = Command::new("tar")
+            .args(["--create", "--dereference", "--absolute-names", "--file"])
+            .arg(&archive)
+            .arg(&found)
+            .args(libraries)
+            .status();
+        assert!(packed.is_ok_and(|status| status.success()), "tar failed");
+        let archive = archive.to_str().expect("temporary directories are UTF-8");
+        let home = found.parent().expect("a file is in a directory");
+        let path = format!("ENV PATH={}", home.display());
+        self.docker(&["import", "--change", &path, archive, image])
+            .await;
+    }
+
     /// Removes all containers and networks of a cluster; for the end of a test, so it complains of nothing.
     pub fn remove_all(&self, cluster: &str) {
         let label = format!("label=hearth.cluster={cluster}");

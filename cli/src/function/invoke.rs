@@ -123,8 +123,9 @@ struct Body<'a> {
 
 /// The success body of `POST /invoke`.
 #[derive(Deserialize)]
-struct Invoked {
-    result: Box<RawValue>,
+pub(crate) struct Invoked {
+    /// What the function answered.
+    pub(crate) result: Box<RawValue>,
 }
 
 /// Invokes the function and prints its result.
@@ -168,6 +169,28 @@ pub(super) async fn run(
     print(&result, console)
 }
 
+/// Invokes the function and waits; the answer may be a failure.
+///
+/// # Errors
+/// When no answer came.
+pub(crate) async fn once(
+    options: &Options,
+    id: &FunctionId,
+    payload: &RawValue,
+) -> Result<Answer, Failure> {
+    let body = Body {
+        function_name: id,
+        payload,
+        space: &options.space,
+        is_async: false,
+        delay_seconds: None,
+        callback: None,
+    };
+    let body = serde_json::to_vec(&body).expect("ids and JSON text have a JSON form");
+    let call = Call::new(Method::POST, &["invoke"], Some(body)).timeout(INVOKE_TIMEOUT);
+    Api::functions(options)?.call(call).await
+}
+
 /// Prints a result: a text as it is, all else as JSON.
 pub(crate) fn print(result: &RawValue, console: &mut Console<'_>) -> Result<(), Failure> {
     match serde_json::from_str::<String>(result.get()) {
@@ -195,6 +218,14 @@ fn payload(args: &InvokeArgs, console: &mut Console<'_>) -> Result<Box<RawValue>
         }
         (None, None) => ("null".to_owned(), String::new()),
     };
+    json(&text, &origin)
+}
+
+/// A text of this origin, once it is known to be JSON.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn json(text: &str, origin: &str) -> Result<Box<RawValue>, Failure> {
     RawValue::from_string(text.trim().to_owned()).map_err(|error| {
         Failure::usage(format!("{origin} is not JSON: {error}"))
             .hint("a text needs its quotes: --payload '\"text\"'")
@@ -214,14 +245,20 @@ fn show_details(answer: &Answer, console: &mut Console<'_>) -> Result<(), Failur
     Ok(())
 }
 
-fn failure(options: &Options, id: &FunctionId, answer: &Answer) -> Failure {
-    let failure = answer.failure();
+/// The code of our failure; empty when there is none, or it is not ours.
+pub(crate) fn code(answer: &Answer) -> &str {
     let error = answer
         .headers
         .get("x-hearth-error")
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let code = error.split(';').next().unwrap_or_default();
+    error.split(';').next().unwrap_or_default()
+}
+
+/// What an answer that is no success means, and what the user may try.
+pub(crate) fn failure(options: &Options, id: &FunctionId, answer: &Answer) -> Failure {
+    let failure = answer.failure();
+    let code = code(answer);
     if code == ErrorCode::FunctionNotFound.as_str() {
         let space = &options.space;
         return failure.hint(format!(

@@ -20,13 +20,17 @@ pub(super) const VARIABLE_PREFIX: &str = "HEARTH_";
 
 /// Variables of ours that are no settings: where a function finds its node and the credential for it, the options of the
 /// operator's commands, the settings file, and what the project's scripts hand to each other.
-const NO_SETTINGS: [&str; 9] = [
+const NO_SETTINGS: [&str; 13] = [
     "HEARTH_URL",
     "HEARTH_TOKEN",
+    "HEARTH_SECRETS",
     "HEARTH_API",
     "HEARTH_FUNCTIONS_API",
     "HEARTH_TOKEN_FILE",
+    "HEARTH_CREDENTIALS_FILE",
     "HEARTH_CA_FILE",
+    "HEARTH_SPACE",
+    "HEARTH_ENGINE",
     "HEARTH_SETTINGS_FILE",
     "HEARTH_BIN",
     "HEARTH_WORK",

@@ -245,13 +245,24 @@ impl Invoker {
         })
     }
 
-    /// Counts an invocation for its function and its space, where it enters the cluster.
+    /// Counts an invocation for its function and its space, where it enters the cluster. All versions of a function count together, for the
+    /// limits that it has now.
     async fn admit_call(&self, registered: &Registered) -> Result<Admitted, Exceeded> {
-        let quotas = self.parts.quotas.as_ref();
-        let terms = quotas.map(|quotas| (quotas, quotas.terms_of_call(&registered.function)));
-        match terms.filter(|(_, terms)| !terms.is_empty()) {
-            Some((quotas, terms)) => quotas.admit(terms).await,
-            None => Ok(Admitted::default()),
+        let Some(quotas) = &self.parts.quotas else {
+            return Ok(Admitted::default());
+        };
+        let terms = match registered.function.version {
+            None => quotas.terms_of_call(&registered.function),
+            Some(_) => {
+                let function = &registered.function;
+                let registry = self.parts.registry.load();
+                let newest = registry.function(&function.space, &function.function_id);
+                quotas.terms_of_call(newest.map_or(function, |newest| &newest.function))
+            }
+        };
+        match terms.is_empty() {
+            true => Ok(Admitted::default()),
+            false => quotas.admit(terms).await,
         }
     }
 

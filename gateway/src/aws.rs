@@ -112,7 +112,7 @@ pub(crate) async fn answer(
     let mut response = match enter(surface, request, &mut origin).await {
         Ok(Entered::Preflight) => cors::preflight(),
         Ok(Entered::Request(mut request, known, admitted, place)) => {
-            let context = Context::new(id, known, &shared.aws, place);
+            let context = Context::new(id, known, &shared.lambda, place);
             request.extensions_mut().insert(context);
             let mut response = surface.route(id, request, from).await;
             if let Some(standing) = &admitted.standing {

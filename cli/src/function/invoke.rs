@@ -179,7 +179,7 @@ pub(crate) async fn once(
     payload: &RawValue,
 ) -> Result<Answer, Failure> {
     let body = Body {
-        function_name: id,
+        function_name: id.as_str(),
         payload,
         space: &options.space,
         is_async: false,

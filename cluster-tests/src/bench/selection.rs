@@ -5,9 +5,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 
 use super::cell::{COMPARISONS, Cell};
-use super::{
-    alias, aws, checks, cold, emit, footprint, lambda, loss, queues, registry, tls,
-};
+use super::{alias, aws, checks, cold, emit, footprint, lambda, loss, queues, registry, tls};
 
 /// The parts of a run.
 #[derive(Debug, Clone)]

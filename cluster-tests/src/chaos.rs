@@ -283,6 +283,7 @@ mod tests {
             node: None,
             start: Some(start.into()),
             route: None,
+            version: None,
             error: error.map(Into::into),
             component: None,
             invocation: None,

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{AwsSettings, LambdaSettings, LimitsSettings, LogsSettings};
+use config::settings::{LambdaSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Effect, Function, Generation, NodeId};
 use providers::output::Line;
@@ -48,7 +48,7 @@ fn with_callers(outputs: &Outputs, callers: &Callers) -> Process {
         outputs: outputs.clone(),
         callers: callers.clone(),
         secrets: SecretDirs::open(Path::new("/dev/shm"), &NodeId::random()),
-        lambda: Lambda::new(&LambdaSettings::default(), &AwsSettings::default()),
+        lambda: Lambda::new(&LambdaSettings::default()),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     })

@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use config::settings::{AwsSettings, DockerSettings, LambdaSettings, LimitsSettings, LogsSettings};
+use config::settings::{DockerSettings, LambdaSettings, LimitsSettings, LogsSettings};
 use futures_util::StreamExt;
 use protocol::{Generation, NodeId};
 use providers::docker::{Docker, Setup};
@@ -144,7 +144,7 @@ pub(crate) fn setup(
         outputs: sandbox.outputs.clone(),
         callers: sandbox.callers.clone(),
         secrets: SecretDirs::open(Path::new("/dev/shm"), node),
-        lambda: Lambda::new(&LambdaSettings::default(), &AwsSettings::default()),
+        lambda: Lambda::new(&LambdaSettings::default()),
         tasks: TaskTracker::new(),
         stop: sandbox.stop.clone(),
     }

@@ -54,7 +54,7 @@ fn lambda() -> Lambda {
         next_timeout: Duration::from_millis(300),
         ..LambdaSettings::default()
     };
-    Lambda::new(&settings, &AwsSettings::default())
+    Lambda::new(&settings)
 }
 
 async fn server(function: &Function) -> (Server, Arc<End>) {

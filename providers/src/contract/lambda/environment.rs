@@ -103,7 +103,7 @@ mod tests {
             account_id: "123456789012".into(),
             ..AwsSettings::default()
         };
-        Lambda::new(LambdaSettings::default(), &aws)
+        Lambda::new(&LambdaSettings::default(), &aws)
     }
 
     fn variables(record: serde_json::Value) -> HashMap<&'static str, String> {

@@ -110,8 +110,14 @@ pub(crate) async fn answer(
     let shared = &surface.shared;
     let mut origin = None;
     let mut response = match enter(surface, request, &mut origin).await {
-        Ok(Entered::Preflight) => cors::preflight(),
-        Ok(Entered::Request(mut request, known, admitted, place)) => {
+        Ok(None) => cors::preflight(),
+        Ok(Some(entered)) => {
+            let Entered {
+                mut request,
+                known,
+                admitted,
+                place,
+            } = entered;
             let context = Context::new(id, known, &shared.lambda, place);
             request.extensions_mut().insert(context);
             let mut response = surface.route(id, request, from).await;
@@ -136,9 +142,12 @@ pub(crate) async fn answer(
 }
 
 /// A request that is let in.
-enum Entered {
-    Preflight,
-    Request(Request<axum::body::Body>, auth::Known, Admitted, Place),
+struct Entered {
+    request: Request<axum::body::Body>,
+    known: auth::Known,
+    /// What it counts for, while it goes on.
+    admitted: Admitted,
+    place: Place,
 }
 
 /// A place among the requests in flight.
@@ -156,11 +165,12 @@ impl fmt::Debug for Place {
     }
 }
 
+/// Lets a request in; none where it is a browser's preflight.
 async fn enter(
     surface: &Surface,
     request: Request<Incoming>,
     from_page: &mut Option<http::HeaderValue>,
-) -> Result<Entered, Error> {
+) -> Result<Option<Entered>, Error> {
     let shared = &surface.shared;
     let (parts, mut body) = request.into_parts();
     let entering = async {
@@ -181,7 +191,7 @@ async fn enter(
     };
     let (entrant, place) = match entering.await {
         Ok(Some(entered)) => entered,
-        Ok(None) => return Ok(Entered::Preflight),
+        Ok(None) => return Ok(None),
         Err(error) => {
             body::discard(&parts.headers, &mut body).await;
             return Err(error);
@@ -191,7 +201,12 @@ async fn enter(
     let known = shared.guard.let_in(entrant, &parts, &body).await?;
     let admitted = surface.count(&known.caller).await?;
     let request = Request::from_parts(parts, axum::body::Body::from(body));
-    Ok(Entered::Request(request, known, admitted, place))
+    Ok(Some(Entered {
+        request,
+        known,
+        admitted,
+        place,
+    }))
 }
 
 /// What every operation knows of its request.

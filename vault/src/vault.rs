@@ -166,22 +166,19 @@ impl Vault {
         opened.map(Plain::from)
     }
 
-    /// Derives a key for one purpose from the data key; from the copy of it while the store has not told it yet.
+    /// Derives a key for one purpose from the data key; from the copy of it while the store has not told it yet, so that what was made before a
+    /// start is known at once after it.
     ///
     /// # Errors
-    /// As [`Vault::key`].
+    /// As [`Vault::key`], where there is no copy.
     pub async fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
-        if let Some(key) = self.0.key.get() {
+        if !self.0.key.initialized()
+            && let Some(key) = self.copied().await
+        {
             return Ok(Zeroizing::new(key.derive(purpose)));
         }
-        match self.key().await {
-            Ok(key) => Ok(Zeroizing::new(key.derive(purpose))),
-            Err(error @ Error::Store(_)) => match self.copied().await {
-                Some(key) => Ok(Zeroizing::new(key.derive(purpose))),
-                None => Err(error),
-            },
-            Err(error) => Err(error),
-        }
+        let key = self.key().await?;
+        Ok(Zeroizing::new(key.derive(purpose)))
     }
 
     /// Opens the data key of another cluster, or of this one at another time, by the record that a backup has of it.

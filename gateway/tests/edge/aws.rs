@@ -115,7 +115,11 @@ async fn what_the_function_did_is_told_apart_from_what_became_of_the_call() {
         sandbox
             .node
             .on_invoke(move |_| async move { Err(failed(code, component, effect)) });
-        let answer = send(&sandbox, Call::post(INVOKE, "{}")).await;
+        let answer = Call::post(INVOKE, "{}")
+            .send(sandbox.addresses.functions)
+            .await;
+        let error = answer.header("x-hearth-error").unwrap();
+        assert_eq!(error, format!("{code};{component}"));
         assert_eq!(answer.status, status, "{code}");
         let is_of_function = status == 200;
         let expected = is_of_function.then_some("Unhandled");

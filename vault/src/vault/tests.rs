@@ -107,6 +107,8 @@ async fn what_is_known_opens_after_a_start_without_the_store() {
     let (next, _keyring) = copying(&unknowing, &[OLD], dir.path());
     let opened = next.open_record("a/record", &sealed).await.unwrap();
     assert_eq!(opened.expose(), b"x");
+    let derived = next.derive("a purpose").await.unwrap();
+    assert_eq!(*derived, first.key().await.unwrap().derive("a purpose"));
     assert!(unknowing.get(RECORD).await.unwrap().is_none());
     let (stranger, _keyring) = copying(&unknowing, &[NEW], dir.path());
     assert!(stranger.open_record("a/record", &sealed).await.is_err());

@@ -271,8 +271,14 @@ const SIGNED_IN_HEADERS: &[Vector] = &[
     ),
 ];
 
-/// Vectors that are signed in the query: name, target and further headers.
-const SIGNED_IN_QUERY: &[(&str, &str, &[(&str, &str)])] = &[
+/// One that is signed in the query: its name, target and further headers.
+type QueryVector = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+const SIGNED_IN_QUERY: &[QueryVector] = &[
     (
         "get-header-value-trim",
         "/?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Fus-east-1%2Fservice%2Faws4_request&X-Amz-Date=20150830T123600Z&X-Amz-SignedHeaders=host%3Bmy-header1%3Bmy-header2&X-Amz-Expires=3600&X-Amz-Signature=e7bb0fd515e125e1aec2ecc4c0c17484fb06f6846b927c35e46005dd3df3acd4",

@@ -22,8 +22,10 @@ const ENDPOINTS_MAX: usize = 4096;
 pub(crate) struct Endpoints<W> {
     failures_max: u32,
     ejection: Duration,
-    known: Mutex<HashMap<(Space, FunctionId), Arc<Endpoint<W>>>>,
+    known: Mutex<Known<W>>,
 }
+
+type Known<W> = HashMap<(Space, FunctionId), Arc<Endpoint<W>>>;
 
 /// What is known of one function's endpoint on this node.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl<W> Endpoints<W> {
         self.known().remove(&(space.clone(), function_id.clone()));
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<(Space, FunctionId), Arc<Endpoint<W>>>> {
+    fn known(&self) -> MutexGuard<'_, Known<W>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

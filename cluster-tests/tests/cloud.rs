@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use cluster_tests::{Answer, Moto, Node, Platforms, Record, Sandbox, eventually, full_length};
+use cluster_tests::{
+    Answer, Moto, Node, Platforms, Record, Sandbox, eventually, full_length, outage,
+};
 use serde_json::{Value, json};
 
 /// How long an event may take to a cloud, on a machine that is busy with other tests.
@@ -348,7 +350,7 @@ async fn functions_of_google_azure_and_openwhisk_are_called_as_their_platforms_a
     }
 }
 
-/// Events of many kinds of answer: all that were accepted come to the stream, through an AWS that does not answer for a while.
+/// All events that were accepted come to the stream, through an AWS that does not answer for a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_events_reach_a_stream_through_an_outage_of_aws() {
     let events = if full_length() { 400 } else { 100 };
@@ -370,6 +372,8 @@ async fn long_events_reach_a_stream_through_an_outage_of_aws() {
         }
         emit(&sandbox.node(order % 3), order).await;
     }
+    // Longer than a call may take.
+    outage(Duration::from_secs(6)).await;
     moto.cont();
     eventually("every event came", 6 * DELIVERED, || async {
         let came = moto.came().await;

@@ -236,7 +236,16 @@ impl Webhook {
         if answer.elsewhere.is_some() {
             let events = (&endpoint.events, credential.as_ref());
             let followed = self.follow(answer, invocation, (&endpoint.url, events), wanted);
-            answer = followed.await?;
+            // The function has answered already, so it is not called again where the next one can not be reached.
+            answer = followed
+                .await
+                .map_err(|error| match (error, &self.authorize) {
+                    (Error::Unreachable { why, .. }, Some(_)) => Error::Failed {
+                        why: format!("it redirects to what can not be reached: {why}"),
+                        answered: None,
+                    },
+                    (error, _) => error,
+                })?;
         }
         if let Some((authorize, _)) = &self.authorize
             && let Some(refusal) = authorize.refusal(function, &answer)

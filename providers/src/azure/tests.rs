@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::Remote;
-use crate::http::tests::{answer, invocation, limits, server};
+use crate::http::tests::{answer, invocation, limits, nobody, server};
 
 fn webhook() -> Webhook {
     // A second test of the process finds it installed already.
@@ -37,6 +37,23 @@ async fn the_key_is_sent_to_the_function_and_to_nobody_that_it_redirects_to() {
     assert_eq!(reply.body.whole(), "there");
     let sent = others.recv().await.unwrap();
     assert!(!sent.contains("the-key"), "{sent}");
+}
+
+#[tokio::test]
+async fn a_function_that_has_answered_is_not_called_again() {
+    let away = format!("location: http://{}/x\r\n", nobody().await);
+    let (address, mut requests) = server(vec![answer("303 See", &away, "")]).await;
+    let function = function(&format!("http://{address}/api/f"), None);
+    let error = webhook().invoke(&function, &invocation()).await;
+    let error = error.unwrap_err();
+    let told = (error.code(), error.effect());
+    assert_eq!(
+        told,
+        (ErrorCode::FunctionFailed, Effect::Finished),
+        "{error}"
+    );
+    assert!(requests.recv().await.is_some());
+    assert!(requests.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -22,11 +22,11 @@ const ENDPOINTS_MAX: usize = 4096;
 pub(crate) struct Endpoints<W> {
     failures_max: u32,
     ejection: Duration,
-    known: Mutex<HashMap<Name, Arc<Endpoint<W>>>>,
+    known: Mutex<Known<W>>,
 }
 
-/// A function, or a version of one.
-type Name = (Space, FunctionId, Option<Version>);
+/// By function, and version of one.
+type Known<W> = HashMap<(Space, FunctionId, Option<Version>), Arc<Endpoint<W>>>;
 
 /// What is known of one function's endpoint on this node.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl<W> Endpoints<W> {
             .retain(|(of, id, _), _| of != space || id != function_id);
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Name, Arc<Endpoint<W>>>> {
+    fn known(&self) -> MutexGuard<'_, Known<W>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,6 +79,9 @@ struct Given<'a> {
     id: InvocationId,
 }
 
+/// The media types of answers that name none, as AWS takes them: a whole one is JSON.
+const WHOLE_TYPE: &str = "application/json";
+const STREAM_TYPE: &str = "application/octet-stream";
 /// How long it may take until it is told how an instance ended.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// Up to this many bytes a payload is copied behind its head: one short write costs less than one of two pieces.
@@ -213,9 +216,13 @@ impl Instance {
             return Err(self.lost("its instance went away").await);
         };
         match answer {
-            Answer::Whole { content_type, body } => Ok(reply(content_type, Body::Whole(body))),
+            Answer::Whole { content_type, body } => {
+                let content_type = content_type.unwrap_or_else(|| WHOLE_TYPE.to_owned());
+                Ok(reply(content_type, Body::Whole(body)))
+            }
             Answer::Stream(mut streaming) => {
                 let content_type = streaming.content_type.take();
+                let content_type = content_type.unwrap_or_else(|| STREAM_TYPE.to_owned());
                 let run = run.into_owned(&self.running);
                 let body = streaming.into_body(self, bounds, run);
                 Ok(reply(content_type, Body::Stream(body)))
@@ -264,10 +271,10 @@ impl Drop for Given<'_> {
     }
 }
 
-fn reply(content_type: Option<String>, body: Body) -> Reply {
+fn reply(content_type: String, body: Body) -> Reply {
     Reply {
         status: 200,
-        content_type,
+        content_type: Some(content_type),
         body,
         ..Reply::default()
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ pub(super) async fn start(process: &Process, spec: &LaunchSpec) -> Result<Launch
     let variables = setup.lambda.variables(function, server.address());
     let begun = Begun::new(process, spec, &variables, until).await?;
     let began = Instant::now();
+    // A little before the deadline, so that there is time to say why.
+    let until = until - (until.saturating_duration_since(began) / 8).min(Duration::from_secs(1));
     let mut state = begun.handle.state();
     let ready = tokio::time::timeout_at(until, async {
         tokio::select! {

@@ -500,3 +500,42 @@ fn a_destination_is_one_of_three() {
         assert!(why.contains(expected), "{set}: {why}");
     }
 }
+
+#[test]
+fn a_function_of_lambda_is_pooled_and_what_lambda_reserves_is_the_node_s() {
+    let record = |provider: &str, rest: &str| {
+        format!(
+            r#"{{"functionId":"f","type":"process","provider":{{"command":["x"],"contract":"lambda"{provider}}}{rest}}}"#
+        )
+    };
+    let function = parse(&record("", "")).unwrap();
+    assert_eq!(function.contract(), Some(Contract::Lambda));
+    assert!(function.is_pooled());
+    assert_eq!(function.event_format(), EventFormat::Envelope);
+    for name in LAMBDA_VARIABLES {
+        let env = record(&format!(r#","env":{{"{name}":"x"}}"#), "");
+        refuses(
+            &env,
+            &format!("provider.env has \"{name}\", which the node itself sets"),
+        );
+        let secrets = format!(r#","secrets":[{{"name":"s","env":"{name}"}}]"#);
+        refuses(
+            &record(&secrets, ""),
+            &format!("provider.secrets has \"{name}\", which the node itself sets"),
+        );
+        let other = env.replace("\"lambda\"", "\"http\"");
+        assert!(parse(&other).is_ok(), "{name} is any other contract's own");
+    }
+    for name in ["_HANDLER", "TZ", "AWS_ACCESS_KEY_ID", "PYTHONPATH"] {
+        let env = format!(r#","env":{{"{name}":"x"}}"#);
+        assert!(parse(&record(&env, "")).is_ok(), "{name}");
+    }
+    for format in ["envelope", "cloudevents-structured", "raw"] {
+        let rest = format!(r#","eventFormat":"{format}""#);
+        assert!(parse(&record("", &rest)).is_ok(), "{format}");
+    }
+    refuses(
+        &record("", r#","eventFormat":"cloudevents-binary""#),
+        "eventFormat is \"cloudevents-binary\", expected \"envelope\"",
+    );
+}

@@ -240,6 +240,11 @@ async fn one_invocation_after_the_other_is_given_and_answered() {
         assert_eq!(reply.content_type.as_deref(), Some("text/plain"));
         runtime.ask().await;
     }
+    let call = scene.invoke("four", None);
+    runtime.given().await;
+    runtime.response("four", "4").await;
+    let reply = ended(call).await.unwrap();
+    assert_eq!(reply.content_type.as_deref(), Some("application/json"));
 }
 
 #[tokio::test]

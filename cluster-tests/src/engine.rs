@@ -120,10 +120,7 @@ impl Engine {
     pub async fn shell_image(&self, dir: &Path) -> &'static str {
         const NAME: &str = "hearth-test-shell:latest";
         let archive = dir.join("shell.tar");
-        let paths = std::env::var("PATH").unwrap_or_default();
-        let busybox = paths.split(':').map(|dir| Path::new(dir).join("busybox"));
-        let busybox = busybox.into_iter().find(|file| file.is_file());
-        let busybox = busybox.expect("make deps installs busybox-static");
+        let busybox = found("busybox").expect("make deps installs busybox-static");
         let packed = Command::new("tar")
             .args(["--create", "--dereference", "--file"])
             .arg(&archive)
@@ -137,27 +134,25 @@ impl Engine {
         NAME
     }
 
-    /// Makes an image of a program of this machine and the libraries it is linked with, which is found on the image's `PATH`.
+    /// Makes an image of a program of this machine and the libraries it is linked with, which is found on the image's `PATH`;
+    /// also of those of the other paths that are here.
     ///
     /// # Panics
     /// When there is no such program.
-    pub async fn program_image(&self, dir: &Path, program: &str, image: &str) {
-        let paths = std::env::var("PATH").unwrap_or_default();
-        let found = paths.split(':').map(|dir| Path::new(dir).join(program));
-        let found = found.into_iter().find(|file| file.is_file());
-        let found = found.unwrap_or_else(|| panic!("make deps installs {program}"));
+    pub async fn program_image(&self, dir: &Path, program: &str, others: &[&str], image: &str) {
+        let found = found(program).unwrap_or_else(|| panic!("make deps installs {program}"));
         let linked = Command::new("ldd").arg(&found).output().expect("run ldd");
         let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
         // `libc.so.6 => /lib/… (0x…)`, or the path alone.
-        let libraries = linked
-            .split_whitespace()
-            .filter(|word| word.starts_with('/'));
+        let words = linked.split_whitespace();
+        let libraries = words.filter(|word| word.starts_with('/'));
+        let others = others.iter().copied().filter(|it| Path::new(it).exists());
         let archive = dir.join(format!("{program}.tar"));
         let packed = Command::new("tar")
             .args(["--create", "--dereference", "--absolute-names", "--file"])
             .arg(&archive)
             .arg(&found)
-            .args(libraries)
+            .args(libraries.chain(others))
             .status();
         assert!(packed.is_ok_and(|status| status.success()), "tar failed");
         let archive = archive.to_str().expect("temporary directories are UTF-8");
@@ -309,6 +304,13 @@ impl Drop for PrivateEngine {
         // A test that failed must not fail again here; the script says itself what is wrong.
         let _ = command(&self.work, "remove").status();
     }
+}
+
+/// A program of this machine, as a shell finds it.
+fn found(program: &str) -> Option<PathBuf> {
+    let paths = std::env::var("PATH").unwrap_or_default();
+    let mut files = paths.split(':').map(|dir| Path::new(dir).join(program));
+    files.find(|file| file.is_file())
 }
 
 fn socket(work: &Path) -> PathBuf {

@@ -282,6 +282,7 @@ mod tests {
             status,
             node: None,
             start: Some(start.into()),
+            version: None,
             route: None,
             version: None,
             error: error.map(Into::into),

@@ -82,6 +82,7 @@ pub struct Alias {
 /// Where the calls of an alias go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AliasTarget)]
 pub struct Target {
     /// The version that gets all calls that nothing else here gets.
     pub version: Version,
@@ -97,6 +98,7 @@ pub struct Target {
 /// Calls with a header that go to a version of their own, whatever the weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AliasCanary)]
 pub struct Canary {
     /// The name of the header, in lower case.
     pub header: String,

@@ -7,7 +7,7 @@ use crate::support::{Answer, Call, Sandbox};
 const FUNCTION: &str = "/v1/spaces/default/functions/f";
 
 async fn send(sandbox: &Sandbox, method: &str, below: &str, body: &str) -> Answer {
-    let call = Call::new(method, &format!("{FUNCTION}/{below}")).body(body.to_owned());
+    let call = Call::new(method, &format!("{FUNCTION}/{below}")).body(body);
     sandbox.admin(call).await
 }
 
@@ -93,7 +93,7 @@ async fn aliases_are_set_rolled_back_and_deleted() {
     let canary = r#"{"version":1,"weights":{"2":0.5},"canary":{"header":"X-Canary","version":2}}"#;
     let tagged = |tag: &str| {
         let call = Call::new("PUT", &format!("{FUNCTION}/aliases/prod"));
-        call.header("if-match", tag).body(canary.to_owned())
+        call.header("if-match", tag).body(canary)
     };
     let set = sandbox.admin(tagged(&tag)).await;
     assert_eq!(set.status, 200, "{}", set.text());

@@ -60,13 +60,13 @@ struct SentCanary {
     version: Value,
 }
 
-/// Reads what a client says of a version that it publishes: its description. An empty body says nothing.
+/// Reads what a client says of a version that it publishes: its description. An empty body says nothing, and neither does `null`.
 ///
 /// # Errors
 /// [`Invalid`].
 pub fn description(body: &[u8]) -> Result<Option<String>, Invalid> {
     let sent: SentVersion = match body.trim_ascii() {
-        b"" => SentVersion::default(),
+        b"" | b"null" => SentVersion::default(),
         body => serde_json::from_slice(body).map_err(|error| Invalid(error.to_string()))?,
     };
     check_description(sent.description.as_deref())?;

@@ -284,7 +284,6 @@ mod tests {
             start: Some(start.into()),
             version: None,
             route: None,
-            version: None,
             error: error.map(Into::into),
             component: None,
             invocation: None,

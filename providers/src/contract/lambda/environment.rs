@@ -1,6 +1,7 @@
 //! The environment that AWS Lambda gives a function, as far as it is the platform's to give.
 
 use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::function::{LAMBDA_VARIABLES, Provider};
 use protocol::{Function, FunctionId};
@@ -83,9 +84,28 @@ impl Lambda {
 
 /// As AWS names log streams: the day, the version, and what tells this instance from others.
 fn log_stream() -> String {
-    let day = jiff::Timestamp::now().strftime("%Y/%m/%d");
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let day = day(since.unwrap_or_default().as_secs() / 86_400);
     let instance = hex::encode(rand::random::<[u8; 16]>());
     format!("{day}/[{VERSION}]{instance}")
+}
+
+/// Writes a day, told by how many came since 1970, as `2026/11/28`. Years are counted from March on, so that a leap day is the last of
+/// its year, and in eras of 400 of them, which all have as many days.
+fn day(since_1970: u64) -> String {
+    let days = since_1970 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year}/{month:02}/{date:02}")
 }
 
 #[cfg(test)]
@@ -109,6 +129,22 @@ mod tests {
         let function = serde_json::from_value(record).unwrap();
         let api = SocketAddr::from(([127, 0, 0, 1], 9001));
         lambda().variables(&function, api).into_iter().collect()
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (since_1970, expected) in [
+            (0, "1970/01/01"),
+            (58, "1970/02/28"),
+            (59, "1970/03/01"),
+            (11_016, "2000/02/29"),
+            (11_017, "2000/03/01"),
+            (20_785, "2026/11/28"),
+            (20_818, "2026/12/31"),
+            (20_819, "2027/01/01"),
+        ] {
+            assert_eq!(day(since_1970), expected);
+        }
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl LambdaInstance {
 
 impl Instance {
     fn new(shared: Arc<Shared>, function: &Function, running: Arc<Running>, end: Arc<End>) -> Self {
-        let arn = shared.lambda.arn(&function.function_id, None);
+        let version = function.version.map(|version| version.to_string());
+        let arn = shared.lambda.arn(&function.function_id, version.as_deref());
         Self {
             head: NextHead::new(&arn),
             concurrency: function.limits().concurrency,

@@ -1,15 +1,13 @@
 //! The environment that AWS Lambda gives a function, as far as it is the platform's to give.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use protocol::function::{LAMBDA_VARIABLES, Provider};
+use protocol::version::LATEST;
 use protocol::{Function, FunctionId};
 
 use super::Lambda;
-
-/// The version that a function runs as which names none.
-const VERSION: &str = "$LATEST";
 
 /// Where the images of AWS have a function's code, and their runtime.
 const TASK_ROOT: &str = "/var/task";
@@ -40,16 +38,19 @@ impl Lambda {
         let id = function.function_id.as_str();
         let limits = function.limits();
         let slots = limits.concurrency;
+        let version = function
+            .version
+            .map_or_else(|| LATEST.to_owned(), |version| version.to_string());
         let mut variables = vec![
             ("AWS_LAMBDA_RUNTIME_API", api.to_string()),
             ("AWS_LAMBDA_FUNCTION_NAME", id.to_owned()),
-            ("AWS_LAMBDA_FUNCTION_VERSION", VERSION.to_owned()),
+            ("AWS_LAMBDA_FUNCTION_VERSION", version.clone()),
             (
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
                 limits.memory_mb.to_string(),
             ),
             ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{id}")),
-            ("AWS_LAMBDA_LOG_STREAM_NAME", log_stream()),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", log_stream(&version)),
             ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
             ("AWS_REGION", self.region.clone()),
             ("AWS_DEFAULT_REGION", self.region.clone()),
@@ -83,29 +84,11 @@ impl Lambda {
 }
 
 /// As AWS names log streams: the day, the version, and what tells this instance from others.
-fn log_stream() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let day = day(since.unwrap_or_default().as_secs() / 86_400);
+fn log_stream(version: &str) -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let day = now[.."2026-11-28".len()].replace('-', "/");
     let instance = hex::encode(rand::random::<[u8; 16]>());
-    format!("{day}/[{VERSION}]{instance}")
-}
-
-/// Writes a day, told by how many came since 1970, as `2026/11/28`. Years are counted from March on, so that a leap day is the last of
-/// its year, and in eras of 400 of them, which all have as many days.
-fn day(since_1970: u64) -> String {
-    let days = since_1970 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year}/{month:02}/{date:02}")
+    format!("{day}/[{version}]{instance}")
 }
 
 #[cfg(test)]
@@ -129,22 +112,6 @@ mod tests {
         let function = serde_json::from_value(record).unwrap();
         let api = SocketAddr::from(([127, 0, 0, 1], 9001));
         lambda().variables(&function, api).into_iter().collect()
-    }
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        for (since_1970, expected) in [
-            (0, "1970/01/01"),
-            (58, "1970/02/28"),
-            (59, "1970/03/01"),
-            (11_016, "2000/02/29"),
-            (11_017, "2000/03/01"),
-            (20_785, "2026/11/28"),
-            (20_818, "2026/12/31"),
-            (20_819, "2027/01/01"),
-        ] {
-            assert_eq!(day(since_1970), expected);
-        }
     }
 
     #[test]
@@ -180,8 +147,23 @@ mod tests {
         ] {
             assert_eq!(given[name], expected, "{name}");
         }
-        assert!(given["AWS_LAMBDA_LOG_STREAM_NAME"].contains("/[$LATEST]"));
+        let stream = &given["AWS_LAMBDA_LOG_STREAM_NAME"];
+        assert_eq!(
+            stream.find("/[$LATEST]"),
+            Some("2026/11/28".len()),
+            "{stream}"
+        );
         assert!(!given.contains_key("AWS_LAMBDA_MAX_CONCURRENCY"));
+    }
+
+    #[test]
+    fn an_instance_of_a_version_knows_which() {
+        let given = variables(json!({
+            "space": "default", "functionId": "resize", "version": 7, "type": "process",
+            "provider": {"command": ["/bootstrap"], "contract": "lambda"},
+        }));
+        assert_eq!(given["AWS_LAMBDA_FUNCTION_VERSION"], "7");
+        assert!(given["AWS_LAMBDA_LOG_STREAM_NAME"].contains("/[7]"));
     }
 
     #[test]

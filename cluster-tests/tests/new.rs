@@ -1,11 +1,13 @@
 //! `hearth new`, `hearth build` and `hearth up`: from nothing to an own function that answers, and to its next version.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
 use cluster_tests::node::hearth;
-use cluster_tests::{Engine, Node, NodeOptions, Sandbox, program};
+use cluster_tests::{Engine, Node, NodeOptions, Sandbox, example, program};
 use tokio::process::Command;
 
 /// How long a command may take, on a machine that is busy with other tests; compilers among them.
@@ -191,6 +193,75 @@ async fn a_new_function_answers_from_its_image_and_its_change_from_another() {
     );
     let kept = sandbox.stored("greet").await;
     assert_eq!(kept["provider"], changed["provider"], "what ran goes on");
+}
+
+/// Stands in for a compiler: finds the sources of the template, and no tests of Go, and makes an example of them.
+const CARGO: &str = r#"#!/busybox sh
+for it in Cargo.toml Cargo.lock src/main.rs src/http.rs; do test -f $it || exit 9; done
+test "$*" = 'build --release --locked' || exit 8
+mkdir -p target/release && cp /hello target/release/function
+"#;
+const GO: &str = r#"#!/busybox sh
+for it in go.mod main.go; do test -f $it || exit 9; done
+test ! -e main_test.go || exit 7
+test "$CGO_ENABLED $*" = '0 build -trimpath -ldflags=-s -o /out/function .' || exit 8
+mkdir -p /out && cp /hello /out/function
+"#;
+
+/// Builds an image with a shell and such a compiler, under the name that a template's Dockerfile has for its base.
+async fn base_image(sandbox: &Sandbox, base: &str, compiler: (&str, &str)) {
+    let engine = Engine::suite();
+    let shell = engine.shell_image(sandbox.dir()).await;
+    let (name, script) = compiler;
+    let dir = sandbox.dir().join(name);
+    std::fs::create_dir_all(&dir).expect("make a directory");
+    std::fs::copy(example("hello"), dir.join("hello")).expect("copy an example");
+    let dockerfile = format!(
+        "FROM {shell}\n\
+         RUN [\"/busybox\", \"mkdir\", \"-p\", \"/bin\"]\n\
+         RUN [\"/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+         COPY hello /hello\n\
+         COPY {name} apk /bin/\n"
+    );
+    let files = [
+        ("Dockerfile", dockerfile.as_str()),
+        (name, script),
+        ("apk", "#!/busybox sh\n"),
+    ];
+    for (file, text) in files {
+        let path = dir.join(file);
+        std::fs::write(&path, text).expect("write a file");
+        let all = Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, all).expect("make it a program");
+    }
+    let dir = dir.to_str().expect("temporary directories are UTF-8");
+    engine.docker(&["build", "--tag", base, dir]).await;
+}
+
+/// The two stages of their Dockerfiles, on base images that stand in for those of the languages: no registry is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_compiled_languages_hold_one_file_which_answers() {
+    let engine = Engine::suite();
+    let builder = Sandbox::builder().nodes(1).embedded();
+    let sandbox = builder.engine(engine.clone()).start().await;
+    let user = User::new(&sandbox, &sandbox.node(0)).with("DOCKER_HOST", engine.host());
+    let cases = [
+        ("rust", "rust:1-alpine", ("cargo", CARGO)),
+        ("go", "golang:1-alpine", ("go", GO)),
+    ];
+    for (language, base, compiler) in cases {
+        base_image(&sandbox, base, compiler).await;
+        let id = format!("in-{language}");
+        user.told("", &format!("new --lang {language} {id}")).await;
+        let up = format!("up {id} --payload {{\"name\":\"Ada\"}}");
+        let answer = user.told("", &up).await;
+        assert!(answer.contains("\"hello\":\"Ada\""), "{answer}");
+        let image = sandbox.stored(&id).await["provider"]["image"].clone();
+        let image = image.as_str().expect("it names its image");
+        let layers = "{{len .RootFS.Layers}} {{.Config.User}}";
+        let inspected = ["image", "inspect", "--format", layers, image];
+        assert_eq!(engine.docker(&inspected).await.trim_end(), "1 65532:65532");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

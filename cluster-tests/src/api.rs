@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::node::Node;
+use crate::wait::eventually;
+
+/// How long a node may take to list dead letters, outages of its queue included.
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a client got back for one call.
 #[derive(Debug, Clone)]
@@ -196,6 +200,32 @@ impl Node {
     pub async fn config(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let called = self.try_config(method, path, body).await;
         called.unwrap_or_else(|lost| panic!("{} did not answer {path}: {lost:?}", self.name()))
+    }
+
+    /// All dead letters that it lists. A queue that is slow to answer is asked again.
+    ///
+    /// # Panics
+    /// When it does not list them within a minute.
+    pub async fn dead_letters(&self) -> Vec<Value> {
+        let mut letters = Vec::new();
+        let mut after = 0;
+        loop {
+            let path = format!("/v1/dead-letters?limit=200&after={after}");
+            let page = eventually("dead letters are listed", LISTED_WITHIN, || async {
+                let page = self.config(Method::GET, &path, None).await;
+                match page.status {
+                    200 => Ok(page.json()),
+                    _ => Err(format!("{page:?}")),
+                }
+            });
+            let page = page.await;
+            let listed = page["deadLetters"].as_array();
+            letters.extend_from_slice(listed.expect("a page has a list"));
+            match page["next"].as_u64() {
+                Some(next) => after = next,
+                None => return letters,
+            }
+        }
     }
 
     /// A request to the config API.

@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::{StreamExt, future, stream};
-use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -146,20 +145,11 @@ async fn sum(nodes: &[Node], metric: &str) -> f64 {
 /// The dead letters that a node lists: how often each event died, by its id.
 async fn dead_letters(node: &Node) -> BTreeMap<String, usize> {
     let mut dead = BTreeMap::new();
-    let mut after = 0;
-    loop {
-        let path = format!("/v1/dead-letters?limit=200&after={after}");
-        let page = node.config(Method::GET, &path, None).await.json();
-        let letters = page["deadLetters"].as_array();
-        for letter in letters.expect("a page has dead letters") {
-            let id = letter["eventId"]
-                .as_str()
-                .expect("a dead letter has an event");
-            *dead.entry(id.to_owned()).or_default() += 1;
-        }
-        match page["next"].as_u64() {
-            Some(next) => after = next,
-            None => return dead,
-        }
+    for letter in node.dead_letters().await {
+        let id = letter["eventId"]
+            .as_str()
+            .expect("a dead letter has an event");
+        *dead.entry(id.to_owned()).or_default() += 1;
     }
+    dead
 }

@@ -50,16 +50,10 @@ fn told(hook: &Webhook, name: &str) -> BTreeMap<String, Vec<String>> {
     told
 }
 
-async fn dead_letters(node: &Node) -> Vec<Value> {
-    let page = node.config(Method::GET, "/v1/dead-letters?limit=1000", None);
-    let page = page.await.json();
-    page["deadLetters"].as_array().unwrap().clone()
-}
-
 /// Waits for a dead letter of that code.
 async fn dead_letter(node: &Node, code: &str) -> Value {
     eventually(&format!("a dead letter says {code}"), PATIENCE, || async {
-        let dead = dead_letters(node).await;
+        let dead = node.dead_letters().await;
         let found = dead.iter().find(|letter| letter["code"] == code).cloned();
         found.ok_or_else(|| format!("{dead:?}"))
     })
@@ -198,7 +192,7 @@ async fn every_dead_letter_is_told_while_its_node_is_killed() {
     let accepted = accepted.into_inner().unwrap();
     eventually("each is told and is a dead letter", PATIENCE, || async {
         let told = told(&hears, "/event/id");
-        let dead = dead_letters(&node).await;
+        let dead = node.dead_letters().await;
         let is_dead = |id: &String| dead.iter().any(|letter| letter["eventId"] == **id);
         let missing: Vec<_> = accepted
             .iter()

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -274,27 +273,15 @@ async fn dead_letters(nodes: &[Node], backend: Backend) -> Vec<Line> {
         Backend::Embedded => nodes,
         Backend::Etcd | Backend::JetStream => &nodes[..1],
     };
-    let mut lines = Vec::new();
-    for node in asked {
-        let mut after = 0;
-        loop {
-            let path = format!("/v1/dead-letters?limit=200&after={after}");
-            let page = node.config(Method::GET, &path, None).await.json();
-            let letters = page["deadLetters"].as_array().expect("a page has a list");
-            let text = |letter: &serde_json::Value, field: &str| {
-                let text = letter[field].as_str();
-                text.expect("a dead letter names what died").to_owned()
-            };
-            lines.extend(letters.iter().map(|letter| Line::Dead {
-                subscriber: text(letter, "functionId"),
-                id: text(letter, "eventId"),
-                delivery: text(letter, "id"),
-            }));
-            match page["next"].as_u64() {
-                Some(next) => after = next,
-                None => break,
-            }
-        }
-    }
-    lines
+    let text = |letter: &serde_json::Value, field: &str| {
+        let text = letter[field].as_str();
+        text.expect("a dead letter names what died").to_owned()
+    };
+    let letters = join_all(asked.iter().map(Node::dead_letters)).await;
+    let lines = letters.iter().flatten().map(|letter| Line::Dead {
+        subscriber: text(letter, "functionId"),
+        id: text(letter, "eventId"),
+        delivery: text(letter, "id"),
+    });
+    lines.collect()
 }

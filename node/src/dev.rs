@@ -41,7 +41,7 @@ pub async fn run(arguments: &DevArguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(arguments.node.settings.as_deref(), &flags)?;
     let telemetry = Telemetry::install(&settings)?;
     let result = match (arguments.nodes, find_etcd()) {
-        (1, _) => in_process(vec![settings], &telemetry).await,
+        (1, _) => Box::pin(in_process(vec![settings], &telemetry)).await,
         (_, Some(etcd)) if settings.store.etcd.endpoints.is_empty() => {
             processes(arguments, &settings, &flags, Some(&etcd)).await
         }
@@ -53,7 +53,8 @@ pub async fn run(arguments: &DevArguments) -> anyhow::Result<ExitCode> {
                 "no etcd on PATH: {nodes} nodes in one process share the embedded store"
             ));
             let all = (1..=nodes).map(|number| numbered(arguments, &settings, &flags, number));
-            in_process(all.collect::<Result<_, _>>()?, &telemetry).await
+            let all = all.collect::<Result<_, _>>()?;
+            Box::pin(in_process(all, &telemetry)).await
         }
     };
     telemetry.shutdown().await;

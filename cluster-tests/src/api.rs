@@ -315,10 +315,9 @@ impl Node {
         assert_eq!(answer.status, 204, "delete {id}: {answer:?}");
     }
 
-    /// Whether the node's registry has the function.
+    /// Whether the node's registry has the function, which a node may have read from the store without having heard of it.
     pub async fn knows(&self, id: &str) -> bool {
-        let answer = self.try_config(Method::GET, &function_path(id), None).await;
-        answer.is_ok_and(|answer| answer.status == 200)
+        self.route(id).await.is_ok()
     }
 
     /// Whether `/v1/ready` says so.

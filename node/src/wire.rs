@@ -148,6 +148,8 @@ impl Plugins {
     pub(crate) async fn drain(&self, _deadline: Instant) {}
 }
 
+/// What gossip says of this node until its actors do: it runs nothing yet, as it has told no room for that. Whoever knows no other node
+/// that can run a function waits for what is told then, where a node that claims to be full would be passed over.
 pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) -> LocalState {
     LocalState {
         name: settings.node.name.clone(),
@@ -157,7 +159,7 @@ pub(crate) fn local_state(settings: &Settings, addresses: gateway::Addresses) ->
         config_address: addresses.config,
         is_draining: false,
         has_engine: false,
-        allows_processes: settings.process.allow,
+        allows_processes: false,
         secrets: Vec::new(),
         load: cluster::membership::Load::default(),
         hints: Vec::new(),
@@ -341,4 +343,25 @@ fn machine_share_mb() -> u64 {
     .min();
     let limit_mb = group_bytes.map_or(machine_mb, |bytes| machine_mb.min(bytes / (1024 * 1024)));
     limit_mb * MEMORY_SHARE.0 / MEMORY_SHARE.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A caller that knows no other node passes one over that has no room, and waits for one that runs nothing yet.
+    #[test]
+    fn until_it_has_told_its_room_a_node_runs_nothing() {
+        let mut settings = Settings::default();
+        settings.process.allow = true;
+        let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let addresses = gateway::Addresses {
+            functions: nowhere,
+            events: nowhere,
+            config: nowhere,
+        };
+        let state = local_state(&settings, addresses);
+        assert_eq!(state.load.memory_max_mb, 0);
+        assert!(!state.allows_processes && !state.has_engine);
+    }
 }

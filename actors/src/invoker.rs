@@ -15,12 +15,14 @@ use protocol::{
 };
 use tokio::time::Instant;
 
+mod attempt;
 mod choose;
 mod explain;
 mod forward;
 mod run;
 mod serve;
 
+use self::attempt::Attempt;
 use crate::executor::{Budget, Checkout, Launchers, PoolKind, Pools};
 use crate::quotas::{Admitted, Quotas};
 use crate::registry_cache::{Registered, Registry};
@@ -150,26 +152,6 @@ pub struct Parts {
 #[derive(Debug, Clone)]
 pub struct Invoker {
     parts: Arc<Parts>,
-}
-
-/// What one invocation found out on its way; survives its attempts.
-#[derive(Debug)]
-struct Attempt {
-    begun: Instant,
-    phases: Phases,
-    /// Nodes that refused it: not asked again.
-    refused_by: Vec<NodeId>,
-    /// Nodes whose free slots were gone when it came: they may start an instance or queue it all the same.
-    without_slot: Vec<NodeId>,
-    is_refused_here: bool,
-    /// Peers that were asked in vain.
-    peer_refusals: u32,
-    /// Attempts on this node that came to nothing.
-    local_failures: u32,
-    /// Whether an attempt may have run, so that the caller is not told otherwise when a later one is refused.
-    may_have_run: bool,
-    last_failure: Option<Failure>,
-    is_forwarded: bool,
 }
 
 /// How one attempt ended.
@@ -537,35 +519,6 @@ impl Request {
             hop,
             trace: self.trace.clone(),
         }
-    }
-}
-
-impl Attempt {
-    fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            phases: Phases::default(),
-            refused_by: Vec::new(),
-            without_slot: Vec::new(),
-            is_refused_here: false,
-            peer_refusals: 0,
-            local_failures: 0,
-            may_have_run: false,
-            last_failure: None,
-            is_forwarded: false,
-        }
-    }
-
-    fn routed(&mut self) {
-        self.phases.route = Some(micros(self.begun.elapsed()));
-    }
-
-    /// What the caller is told: of all attempts, not only of the last.
-    fn told(&self, mut failure: Failure) -> Failure {
-        if self.may_have_run && failure.effect == Effect::Refused {
-            failure.effect = Effect::Interrupted;
-        }
-        failure
     }
 }
 

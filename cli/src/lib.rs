@@ -1,7 +1,7 @@
 //! The operator's command: registers, invokes and looks at functions and the cluster, over the HTTP APIs only.
 //!
 //! It knows no store, no gossip and no engine, so whatever it asks of a node, any HTTP client can ask as well; images are built by
-//! the engine's own program. Everything it prints goes through a [`console::Console`], and it ends with one of the codes of [`EXIT_CODES`].
+//! the engine's own program. Everything it prints goes through a `console::Console`, and it ends with one of the codes of `EXIT_CODES`.
 
 mod admin;
 mod alias;

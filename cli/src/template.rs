@@ -33,11 +33,11 @@ macro_rules! files {
     };
 }
 
-// A file that tools would take for their own while it lies in this repository has another name there.
+// A file that tools would take for their own while it lies in this repository has another name there. The server of Rust is that of the examples.
 const RUST: &[File] = files!("rust":
     "hearth.toml" from "hearth.toml",
     "src/main.rs" from "src/main.rs",
-    "src/http.rs" from "src/http.rs",
+    "src/http.rs" from "../../../examples/hello/src/http.rs",
     "Cargo.toml" from "Cargo.toml.template",
     "Cargo.lock" from "Cargo.lock.template",
     "Dockerfile" from "Dockerfile",

@@ -3,7 +3,7 @@
 //!
 //! `TICKER_MS` is the time between two events in milliseconds, `TICKER_COUNT` how many there are; without it there is no end.
 
-mod http;
+mod streaming;
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,16 +13,16 @@ fn main() -> io::Result<()> {
     let interval = Duration::from_millis(number("TICKER_MS").unwrap_or(1000));
     let count = number("TICKER_COUNT").unwrap_or(u64::MAX);
     let instance = instance();
-    http::serve(move |_payload, stream| {
-        http::begin(stream, "text/event-stream")?;
+    streaming::serve(move |_payload, stream| {
+        streaming::begin(stream, "text/event-stream")?;
         for tick in 1..=count {
             let data = format!(r#"{{"tick":{tick},"instance":"{instance}"}}"#);
-            http::chunk(stream, &format!("data: {data}\n\n"))?;
+            streaming::chunk(stream, &format!("data: {data}\n\n"))?;
             if tick < count {
                 thread::sleep(interval);
             }
         }
-        http::end(stream)
+        streaming::end(stream)
     })
 }
 

@@ -2,8 +2,8 @@
 //!
 //! It runs on every node, owns nothing but what it can read again from the store, and sleeps until the next slot. The nodes take turns by a
 //! rendezvous hash: the first one of a schedule claims a slot when it is due, the others each half a second later, if nobody has.
-//! What decides is the store: a claim asks for the progress that its node knows ([`progress`]), so of two that claim one is refused, and where the
-//! store can not be written nothing fires. Which time it is, the clocks of all nodes decide together ([`clock`]). See docs/adr/0024.
+//! What decides is the store: a claim asks for the progress that its node knows (`progress`), so of two that claim one is refused, and where the
+//! store can not be written nothing fires. Which time it is, the clocks of all nodes decide together (`clock`). See docs/adr/0024.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A real NATS with JetStream: one server, or a cluster of [`trio`].
+//! A real NATS with JetStream: one server, or a cluster of `trio`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

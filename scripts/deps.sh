@@ -93,6 +93,13 @@ for group in "${groups[@]}"; do
       need lld scripts/plugins.sh --rustc
       need nodejs has node
       need npm has npm
+      # What npm's aws-lambda-ric builds its client with.
+      need g++ has c++
+      need make has make
+      need cmake has cmake
+      need autoconf has autoconf
+      need automake has automake
+      need libtool has libtoolize
       need python3-venv has_venv
       need chromium has chromium
       ;;

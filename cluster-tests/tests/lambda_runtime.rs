@@ -1,5 +1,5 @@
-//! Functions of AWS Lambda, on the runtimes that AWS publishes: crate `lambda_runtime` (`examples/lambda`) and PyPI's `awslambdaric`
-//! (`clients/lambda_app.py`).
+//! Functions of AWS Lambda, on the runtimes that AWS publishes: crate `lambda_runtime` (`examples/lambda`), PyPI's `awslambdaric`
+//! (`clients/lambda_app.py`) and npm's `aws-lambda-ric` (`clients/lambda_app.js`).
 
 #![expect(
     clippy::unwrap_used,
@@ -37,6 +37,18 @@ fn python(id: &str) -> Record {
         .lambda()
         .env("PYTHONPATH", app.parent().unwrap().to_str().unwrap())
         .env("PYTHONDONTWRITEBYTECODE", "1")
+}
+
+/// The function on AWS's runtime for JavaScript; `of` is a handler of its file.
+fn javascript_of(id: &str, of: &str) -> Record {
+    let runtime = library("node_modules/aws-lambda-ric/bin/index.mjs");
+    let handler = program::path("lambda_app").with_extension(of);
+    let command = [runtime, handler].map(|path| path.display().to_string());
+    Record::command(id, ["node", &command[0], &command[1]]).lambda()
+}
+
+fn javascript(id: &str) -> Record {
+    javascript_of(id, "handler")
 }
 
 /// The function on AWS's runtime for Rust, in an image that has nothing else.
@@ -142,6 +154,12 @@ async fn a_function_on_awss_runtime_for_rust_runs_as_it_is() {
 async fn a_function_on_awss_runtime_for_python_runs_as_it_is() {
     let sandbox = Sandbox::processes(2).await;
     check_all(&sandbox, python("lambda"), "NoSuchThing").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_on_awss_runtime_for_javascript_runs_as_it_is() {
+    let sandbox = Sandbox::processes(2).await;
+    check_all(&sandbox, javascript("lambda"), "NoSuchThing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,10 +301,8 @@ async fn no_call_fails_while_many_come_at_once() {
 }
 
 /// Functions that stream are called by `http` events here.
-async fn streaming(sandbox: &Sandbox, path: &str) {
-    sandbox
-        .register(&rust("lambda").event_format("raw").max(1))
-        .await;
+async fn streaming(sandbox: &Sandbox, record: Record, path: &str) {
+    sandbox.register(&record.event_format("raw").max(1)).await;
     let subscription =
         json!({"event": "http", "method": "POST", "path": path, "functionId": "lambda"});
     sandbox.subscribe(&subscription).await;
@@ -306,7 +322,7 @@ fn behind_the_prelude(body: &[u8]) -> Option<&[u8]> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_streams_is_passed_on_as_it_comes_over_the_hop_too() {
     let sandbox = Sandbox::processes(2).await;
-    streaming(&sandbox, "/lines").await;
+    streaming(&sandbox, rust("lambda"), "/lines").await;
     let first = sandbox.node(0).invoke("lambda", json!({})).await;
     let home = sandbox.named(first.node.as_deref().unwrap());
     sandbox.wait_warm("lambda", &home).await;
@@ -327,10 +343,38 @@ async fn an_answer_that_streams_is_passed_on_as_it_comes_over_the_hop_too() {
     }
 }
 
+/// A function that fails while it streams: what it has written arrives, and that it is not all.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_javascript_streams_and_breaks_off_where_it_fails() {
+    let sandbox = Sandbox::processes(1).await;
+    let record = javascript_of("lambda", "streaming");
+    streaming(&sandbox, record, "/pieces").await;
+    let pieces = ["one, ", "two, ", "three"];
+    for fail in [None, Some("no such thing")] {
+        let payload = json!({"pieces": pieces, "ms": 300, "fail": fail});
+        let mut response = listen(&sandbox.node(0), "/pieces", &payload).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        let (mut body, mut count) = (Vec::new(), 0);
+        let end = loop {
+            match response.chunk().await {
+                Ok(Some(piece)) => {
+                    body.extend_from_slice(&piece);
+                    count += 1;
+                }
+                end => break end,
+            }
+        };
+        assert_eq!(String::from_utf8_lossy(&body), pieces.concat());
+        assert!(count >= 3, "it came in {count} pieces");
+        assert_eq!(end.is_err(), fail.is_some(), "{end:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_of_all_values_arrive_as_they_are() {
     let sandbox = Sandbox::processes(1).await;
-    streaming(&sandbox, "/bytes").await;
+    streaming(&sandbox, rust("lambda"), "/bytes").await;
     let response = listen(&sandbox.node(0), "/bytes", &json!({"bytes": 300_000})).await;
     let body = response.bytes().await.unwrap();
     let bytes = behind_the_prelude(&body).unwrap();
@@ -372,7 +416,7 @@ async fn an_event_is_the_payload_of_a_function() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_killed_takes_its_instances_along() {
     let sandbox = Sandbox::processes(2).await;
-    for record in [rust("rust"), python("python")] {
+    for record in [rust("rust"), python("python"), javascript("javascript")] {
         let id = record.id().to_owned();
         let (_, home) = sandbox
             .register_warm(&record.max(1).timeout_ms(60_000), json!({}))
@@ -458,7 +502,11 @@ async fn a_container_is_not_answered_by_the_runtime_api_of_another() {
 async fn long_all_runtimes_by_all_ways() {
     let sandbox = Sandbox::processes(3).await;
     for round in 0..3 {
-        for (name, record) in [("rust", rust as fn(&str) -> Record), ("python", python)] {
+        for (name, record) in [
+            ("rust", rust as fn(&str) -> Record),
+            ("python", python),
+            ("javascript", javascript),
+        ] {
             for slots in [1, 4] {
                 let id = format!("{name}-{slots}-{round}");
                 let record = record(&id).concurrency(slots).max(2);

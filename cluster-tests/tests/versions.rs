@@ -114,13 +114,26 @@ async fn each_step_goes_through_another_node() {
     let plain = nodes[2].invoke("hook", json!({})).await;
     assert_eq!((plain.result(), plain.version), (json!("2"), None));
     for (function, expected) in [
-        ("hook:3", "404 function_not_found;gateway"),
-        ("hook:test", "404 function_not_found;gateway"),
-        ("hook:a.b", "400 invalid_request;gateway"),
+        (
+            "none:3",
+            "404 function_not_found;gateway Function not found",
+        ),
+        (
+            "hook:3",
+            "404 not_found;gateway function hook in space default has no version 3",
+        ),
+        (
+            "hook:test",
+            "404 not_found;gateway function hook in space default has no alias test",
+        ),
     ] {
         let answer = nodes[2].invoke(function, json!({})).await;
-        assert_eq!(answer.summary(), expected, "{function} {answer:?}");
+        let said = answer.json()["error"].as_str().expect("a text").to_owned();
+        let told = format!("{} {said}", answer.summary());
+        assert_eq!(told, expected, "{function} {answer:?}");
     }
+    let malformed = nodes[2].invoke("hook:a.b", json!({})).await;
+    assert_eq!(malformed.summary(), "400 invalid_request;gateway");
 
     let first = path("hook", "versions/1");
     let kept = nodes[2].config(Method::DELETE, &first, None).await;

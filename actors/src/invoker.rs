@@ -338,17 +338,17 @@ impl Invoker {
         match registry.at(space, id, version) {
             Some(registered) => Ok(Arc::clone(registered)),
             None if registry.is_loaded => {
-                let message = match version {
-                    Some(version) if registry.function(space, id).is_some() => {
-                        format!("function {id} in space {space} has no version {version}")
-                    }
-                    _ => format!("function {id} is not registered in space {space}"),
+                let (code, message) = match version {
+                    Some(version) if registry.function(space, id).is_some() => (
+                        ErrorCode::NotFound,
+                        format!("function {id} in space {space} has no version {version}"),
+                    ),
+                    _ => (
+                        ErrorCode::FunctionNotFound,
+                        format!("function {id} is not registered in space {space}"),
+                    ),
                 };
-                Err(refusal(
-                    ErrorCode::FunctionNotFound,
-                    Component::Gateway,
-                    message,
-                ))
+                Err(refusal(code, Component::Gateway, message))
             }
             None => {
                 let message = "this node has not loaded the functions yet: neither the store nor a snapshot was read";

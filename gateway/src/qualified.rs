@@ -40,6 +40,9 @@ pub(crate) fn tell(fields: &mut HeaderMap, version: Option<Version>) {
 
 fn refused(unresolved: &Unresolved) -> Failure {
     let message = unresolved.to_string();
-    let code = ErrorCode::FunctionNotFound;
+    let code = match unresolved {
+        Unresolved::Function { .. } => ErrorCode::FunctionNotFound,
+        Unresolved::Version { .. } | Unresolved::Alias { .. } => ErrorCode::NotFound,
+    };
     Failure::new(code, Component::Gateway, Effect::Refused, message)
 }

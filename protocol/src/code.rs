@@ -16,7 +16,7 @@ pub enum ErrorCode {
     Forbidden,
     /// The function is not registered in that space.
     FunctionNotFound,
-    /// The resource, other than a function, does not exist.
+    /// The resource, other than a function, does not exist: a path, or a version or alias of a function.
     NotFound,
     /// The method is not one of the path's.
     MethodNotAllowed,

@@ -265,6 +265,11 @@ pub(crate) fn failure(options: &Options, id: &FunctionId, answer: &Answer) -> Fa
             "`hearth function list --space {space}` shows the functions of the space"
         ));
     }
+    if code == ErrorCode::NotFound.as_str() {
+        return failure.hint(format!(
+            "`hearth version list {id}` and `hearth alias list {id}` show what the function has"
+        ));
+    }
     if code == ErrorCode::Interrupted.as_str() {
         return failure
             .hint("only a function registered with --idempotent is tried again by itself");

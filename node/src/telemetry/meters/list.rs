@@ -18,6 +18,17 @@ const DROPPED: &[&str] = &[
     "own",
     "stray",
 ];
+/// The kinds of records of the store.
+const RECORDS: &[&str] = &[
+    "functions",
+    "subscriptions",
+    "eventtypes",
+    "cors",
+    "schedules",
+    "secrets",
+    "versions",
+    "aliases",
+];
 const GOSSIPED: &[&str] = &["about", "addresses", "status", "load", "hint", "image"];
 const CHANGES: &[&str] = &[
     "accepted",
@@ -94,10 +105,7 @@ pub const METERS: &[Meter] = &[
         kind: Kind::Histogram,
         ..counter(
             "hearth_registry_rebuild_seconds",
-            &[(
-                "records",
-                &["functions", "subscriptions", "eventtypes", "cors"],
-            )],
+            &[("records", RECORDS)],
             "histogram of how long the node took to read changed records and to make its index of them anew",
         )
     },
@@ -105,10 +113,7 @@ pub const METERS: &[Meter] = &[
         kind: Kind::Histogram,
         ..counter(
             "hearth_registry_swap_seconds",
-            &[(
-                "records",
-                &["functions", "subscriptions", "versions", "aliases"],
-            )],
+            &[("records", RECORDS)],
             "histogram of the time from a change that the store told to the snapshot that calls go by",
         )
     },

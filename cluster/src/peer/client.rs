@@ -436,11 +436,16 @@ async fn probe_doubted(lines: Arc<Lines>, line: Arc<Line>, interval: Duration) {
     }
 }
 
-/// hyper's errors say little themselves; what happened is in their sources.
+/// hyper's errors say little themselves; what happened is in their sources. A process that is gone closes no TLS session, which rustls explains at length.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+            text.push_str(": it ended early");
+            return text;
+        }
         text.push_str(": ");
         text.push_str(&error.to_string());
         source = error.source();

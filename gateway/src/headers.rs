@@ -77,14 +77,37 @@ pub(crate) fn text(value: &str) -> HeaderValue {
 
 /// Says how a rate stands, in the fields of draft-ietf-httpapi-ratelimit-headers-03; where two do, how the tighter one does.
 pub(crate) fn rate_limit(fields: &mut HeaderMap, standing: &Standing) {
-    let said = fields.get(RATE_REMAINING);
-    let said = said.and_then(|said| said.to_str().ok()?.parse::<u32>().ok());
-    if said.is_some_and(|said| said <= standing.remaining) {
-        return;
+    // They share a buffer, since a value of its own costs two allocations.
+    let mut text = Vec::with_capacity(32);
+    let numbers = [
+        standing.limit.get(),
+        standing.remaining,
+        standing.reset_seconds,
+    ];
+    let ranges = numbers.map(|number| {
+        let start = text.len();
+        push_number(&mut text, number);
+        start..text.len()
+    });
+    let text = Bytes::from(text);
+    let [limit, remaining, reset] = ranges.map(|range| {
+        let value = HeaderValue::from_maybe_shared(text.slice(range));
+        value.expect("digits are a valid header value")
+    });
+    if let Some(said) = fields.insert(RATE_REMAINING, remaining) {
+        let tighter = said.to_str().ok().and_then(|said| said.parse::<u32>().ok());
+        if tighter.is_some_and(|tighter| tighter <= standing.remaining) {
+            fields.insert(RATE_REMAINING, said);
+            return;
+        }
     }
-    fields.insert(RATE_LIMIT, standing.limit.get().into());
-    fields.insert(RATE_REMAINING, standing.remaining.into());
-    fields.insert(RATE_RESET, standing.reset_seconds.into());
+    fields.insert(RATE_LIMIT, limit);
+    fields.insert(RATE_RESET, reset);
+}
+
+/// Writes a number: every answer has some, and the formatting of the standard library costs several times as much.
+fn push_number(text: &mut Vec<u8>, number: impl itoa::Integer) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The phases as `server-timing`, such as `queue;dur=0.012, run;dur=1.503`; nothing when none happened.
@@ -102,23 +125,14 @@ pub(crate) fn server_timing(phases: &Phases) -> Option<HeaderValue> {
     Some(value.expect("names, digits and punctuation are a valid header value"))
 }
 
-/// Writes microseconds as milliseconds with three decimals. Every answer has some of these, and the formatting of the
-/// standard library costs several times as much.
+/// Writes microseconds as milliseconds with three decimals.
 fn push_millis(text: &mut Vec<u8>, micros: u64) {
-    // 20 digits of a u64 and the point.
-    let mut written = [b'0'; 21];
-    let mut start = written.len();
-    let mut rest = micros;
-    while rest > 0 || start > written.len() - 5 {
-        start -= 1;
-        if start == written.len() - 4 {
-            written[start] = b'.';
-            continue;
-        }
-        written[start] = b"0123456789"[(rest % 10) as usize];
-        rest /= 10;
-    }
-    text.extend_from_slice(&written[start..]);
+    push_number(text, micros / 1_000);
+    text.push(b'.');
+    // A digit more in front, so that none in the middle is left out.
+    let start = text.len();
+    push_number(text, 1_000 + micros % 1_000);
+    text.remove(start);
 }
 
 #[cfg(test)]
@@ -148,6 +162,27 @@ mod tests {
                 ..Phases::default()
             };
             assert_eq!(server_timing(&phases).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn of_two_rates_the_tighter_one_is_told() {
+        let standing = |limit: u32, remaining, reset_seconds| Standing {
+            limit: limit.try_into().unwrap(),
+            remaining,
+            reset_seconds,
+        };
+        let mut fields = HeaderMap::new();
+        for (standing, expected) in [
+            (standing(1_000, 900, 10), ["1000", "900", "10"]),
+            (standing(u32::MAX, 901, 0), ["1000", "900", "10"]),
+            (standing(20, 0, 1), ["20", "0", "1"]),
+            (standing(7, 0, 2), ["20", "0", "1"]),
+        ] {
+            rate_limit(&mut fields, &standing);
+            let told = [RATE_LIMIT, RATE_REMAINING, RATE_RESET].map(|name| &fields[name]);
+            assert_eq!(told, expected);
+            assert_eq!(fields.len(), 3);
         }
     }
 

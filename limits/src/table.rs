@@ -9,6 +9,7 @@ use config::Store;
 use config::recurring::{Due, Recurring};
 use config::settings::QuotasSettings;
 use config::store::{Change, WatchEvent, patience};
+use foldhash::fast::RandomState;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -92,8 +93,8 @@ impl Settled {
     }
 }
 
-/// What is applied now.
-struct Table<K, T>(RwLock<HashMap<K, Arc<T>>>);
+/// What is applied now. The warm path looks here, so the hash is a fast one, seeded anew in each process.
+struct Table<K, T>(RwLock<HashMap<K, Arc<T>, RandomState>>);
 
 impl std::fmt::Debug for Args {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -237,15 +237,13 @@ impl Webhook {
             let events = (&endpoint.events, credential.as_ref());
             let followed = self.follow(answer, invocation, (&endpoint.url, events), wanted);
             // The function has answered already, so it is not called again where the next one can not be reached.
-            answer = followed
-                .await
-                .map_err(|error| match (error, &self.authorize) {
-                    (Error::Unreachable { why, .. }, Some(_)) => Error::Failed {
-                        why: format!("it redirects to what can not be reached: {why}"),
-                        answered: None,
-                    },
-                    (error, _) => error,
-                })?;
+            answer = followed.await.map_err(|error| match error {
+                Error::Unreachable { why, .. } => Error::Failed {
+                    why: format!("it redirects to what can not be reached: {why}"),
+                    answered: None,
+                },
+                error => error,
+            })?;
         }
         if let Some((authorize, _)) = &self.authorize
             && let Some(refusal) = authorize.refusal(function, &answer)

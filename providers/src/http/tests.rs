@@ -187,6 +187,26 @@ async fn other_statuses_are_failures_and_redirects_are_followed() {
     }
 }
 
+/// It has answered, so it may have run: nobody may call it again by himself.
+#[tokio::test]
+async fn an_endpoint_that_redirects_to_what_is_down_has_failed() {
+    let (address, mut requests) = server(vec![answer(
+        "303 See Other",
+        "location: http://127.0.0.1:9/\r\n",
+        "",
+    )])
+    .await;
+    for way in 0..2 {
+        let function = &both_ways(address, "{}")[way];
+        let failed = webhook().invoke(function, &invocation()).await.unwrap_err();
+        let why = "the function failed: it redirects to what can not be reached: ";
+        assert!(failed.to_string().starts_with(why), "{failed}");
+        assert!(matches!(failed, Error::Failed { .. }), "{failed:?}");
+        requests.try_recv().unwrap();
+        assert!(requests.try_recv().is_err(), "it was called once");
+    }
+}
+
 #[tokio::test]
 async fn an_endless_redirect_and_a_large_answer_are_bounded() {
     let (endless, mut requests) =

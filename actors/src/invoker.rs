@@ -25,7 +25,7 @@ mod serve;
 use self::attempt::Attempt;
 use crate::executor::{Budget, Checkout, Launchers, PoolKind, Pools};
 use crate::quotas::{Admitted, Quotas};
-use crate::registry_cache::{Registered, Registry};
+use crate::registry_cache::{Registered, Registry, Unresolved};
 use crate::remotes::Remotes;
 use crate::router::RouteTable;
 use crate::router::pick::Choice;
@@ -338,17 +338,14 @@ impl Invoker {
         match registry.at(space, id, version) {
             Some(registered) => Ok(Arc::clone(registered)),
             None if registry.is_loaded => {
-                let (code, message) = match version {
-                    Some(version) if registry.function(space, id).is_some() => (
-                        ErrorCode::NotFound,
-                        format!("function {id} in space {space} has no version {version}"),
-                    ),
-                    _ => (
-                        ErrorCode::FunctionNotFound,
-                        format!("function {id} is not registered in space {space}"),
-                    ),
-                };
-                Err(refusal(code, Component::Gateway, message))
+                let (space, id) = (space.clone(), id.clone());
+                Err(match version {
+                    Some(version) if registry.function(&space, &id).is_some() => {
+                        Unresolved::Version { space, id, version }
+                    }
+                    _ => Unresolved::Function { space, id },
+                }
+                .into())
             }
             None => {
                 let message = "this node has not loaded the functions yet: neither the store nor a snapshot was read";

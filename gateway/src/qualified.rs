@@ -1,10 +1,9 @@
 //! Which version of a function a call goes to that names a qualifier, as in `hello:prod`.
 
 use actors::Registry;
-use actors::registry_cache::Unresolved;
 use http::HeaderMap;
 use protocol::version::LATEST;
-use protocol::{Component, Effect, ErrorCode, Failure, FunctionId, Qualifier, Space, Version};
+use protocol::{Failure, FunctionId, Qualifier, Space, Version};
 
 use crate::error::Error;
 use crate::headers;
@@ -26,7 +25,7 @@ pub(crate) fn resolve(
     }
     let header = |name: &str| fields.get(name).map(http::HeaderValue::as_bytes);
     let found = registry.resolve(space, id, qualifier, header, rand::random());
-    found.map_err(|unresolved| refused(&unresolved))
+    found.map_err(Failure::from)
 }
 
 /// Says in an answer which version ran.
@@ -36,13 +35,4 @@ pub(crate) fn tell(fields: &mut HeaderMap, version: Option<Version>) {
         None => http::HeaderValue::from_static(LATEST),
     };
     fields.insert(headers::VERSION, value);
-}
-
-fn refused(unresolved: &Unresolved) -> Failure {
-    let message = unresolved.to_string();
-    let code = match unresolved {
-        Unresolved::Function { .. } => ErrorCode::FunctionNotFound,
-        Unresolved::Version { .. } | Unresolved::Alias { .. } => ErrorCode::NotFound,
-    };
-    Failure::new(code, Component::Gateway, Effect::Refused, message)
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use config::Revision;
 use config::store::Entry;
 use protocol::{
-    Alias, AliasName, Function, FunctionId, PublishedVersion, Qualifier, Space, Version,
+    Alias, AliasName, Component, Effect, ErrorCode, Failure, Function, FunctionId,
+    PublishedVersion, Qualifier, Space, Version,
 };
 
 use super::state::{State, gauge, parsed, with_secrets};
@@ -65,6 +66,18 @@ pub enum Unresolved {
         /// The alias.
         name: AliasName,
     },
+}
+
+/// What a call of it is told; nothing ran.
+impl From<Unresolved> for Failure {
+    fn from(unresolved: Unresolved) -> Self {
+        let code = match unresolved {
+            Unresolved::Function { .. } => ErrorCode::FunctionNotFound,
+            Unresolved::Version { .. } | Unresolved::Alias { .. } => ErrorCode::NotFound,
+        };
+        let message = unresolved.to_string();
+        Self::new(code, Component::Gateway, Effect::Refused, message)
+    }
 }
 
 impl Registry {

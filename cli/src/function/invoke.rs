@@ -266,8 +266,9 @@ pub(crate) fn failure(options: &Options, id: &FunctionId, answer: &Answer) -> Fa
         ));
     }
     if code == ErrorCode::NotFound.as_str() {
+        let of = format!("list {id} --space {}", options.space);
         return failure.hint(format!(
-            "`hearth version list {id}` and `hearth alias list {id}` show what the function has"
+            "`hearth version {of}` and `hearth alias {of}` show what the function has"
         ));
     }
     if code == ErrorCode::Interrupted.as_str() {

@@ -153,7 +153,7 @@ fn an_unknown_function_and_an_interrupted_run_come_with_a_hint() {
         not_found.0,
         "x-hearth-error: not_found;gateway",
         r#"{"error":"function f in space team has no alias prod","code":"not_found"}"#,
-        "hearth alias list f",
+        "`hearth alias list f --space team`",
     );
     let body = r#"{"error":"node n2 was lost; the function may have run","code":"interrupted","component":"peer","node":"n1","invocation":"x"}"#;
     check(
